@@ -1,0 +1,36 @@
+# Two commands do everything, set-up included: make demo, make test. They need Python 3.11 or newer and nothing else.
+
+PYTHON ?= python3
+BIN := .venv/bin
+# torch comes first and by its exact pin: a range would take whatever build is newest.
+TORCH := $(shell grep '^torch==' constraints.txt)
+
+.PHONY: demo test format static tests docs-check clean
+
+demo: .venv/installed          ## real pairs, 40 % shuffled: plain training against CRCL, and an audit report
+	$(BIN)/truepair demo --out demo-run
+
+test: .venv/installed static tests   ## everything that CI runs
+
+static: .venv/installed
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+tests: .venv/installed
+	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest --doctest-modules src README.md --doctest-glob='*.md'
+
+format: .venv/installed
+	$(BIN)/ruff format .
+	$(BIN)/ruff check --fix .
+
+.venv/installed: pyproject.toml constraints.txt
+	$(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt $(TORCH)
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[dev]'
+	touch $@
+
+clean:
+	rm -rf .venv demo-run .pytest_cache .mypy_cache .ruff_cache .import_linter_cache

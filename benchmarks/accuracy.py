@@ -1,0 +1,129 @@
+"""The ladder: what noise costs each system, and what the truth would buy.
+
+    python benchmarks/accuracy.py FOLDER --out runs/ladder            # train what is missing, then print the tables
+    python benchmarks/accuracy.py FOLDER --out runs/ladder --table    # print the tables of what there is
+
+FOLDER holds precomputed region features in SCAN's layout. Every system has the same backbone (VSE∞, embedding 128), the
+same data passes (12; the best epoch by development rSum counts) and the same options, those of the papers: no weight
+averaging, no input dropout, a constant step size. Each run is a process of its own on one thread.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import statistics
+import subprocess
+import sys
+from collections.abc import Iterable
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+PASSES = 12
+COMMON = {"model.embedding": "128", "training.accelerator": "cpu"}
+INFO_NCE = {"method.name": "baseline", "method.loss": "info_nce", "method.epochs": str(PASSES)}
+LOSS_ALONE = {"method.name": "crcl", "method.stages": f"{PASSES - 2}", "method.no-refine": ""}
+SYSTEMS = {
+    "CRCL": {"method.name": "crcl", "method.stages": "1 1 4"},
+    "plain oracle": INFO_NCE | {"training.oracle": "clean_pairs"},
+    "plain InfoNCE": INFO_NCE,
+    "ACL without SCC": LOSS_ALONE,
+    "CRCL oracle": LOSS_ALONE | {"training.oracle": "true_correspondence"},
+    "hardest triplet": INFO_NCE | {"method.loss": "triplet_hardest"},
+}
+SAME_WITHOUT_NOISE = {"plain oracle": "plain InfoNCE", "CRCL oracle": "ACL without SCC"}
+RATES = (0.8, 0.0, 0.4, 0.2, 0.6)
+Run = tuple[str, float, int]
+
+
+def wanted() -> Iterable[Run]:
+    """Every run of the ladder: three seeds at 40 %, one elsewhere."""
+    for rate in RATES:
+        for seed in range(3 if rate == 0.4 else 1):
+            for system in SYSTEMS:
+                if rate or system not in SAME_WITHOUT_NOISE:
+                    yield system, rate, seed
+
+
+def folder_of(out: Path, run: Run) -> Path:
+    system, rate, seed = run
+    return out / f"{system.lower().replace(' ', '_')}_{100 * rate:.0f}_{seed}"
+
+
+def train(data: Path, out: Path, run: Run) -> None:
+    system, rate, seed = run
+    folder = folder_of(out, run)
+    if (folder / "results.json").exists():
+        return
+    options = {"data.path": str(data), "data.captions-per-image": "5", "noise.rate": str(rate)} | COMMON
+    options |= {"noise.seed": str(seed), "training.seed": str(seed)} | SYSTEMS[system]
+    words = [word for name, value in options.items() for word in (f"--{name}", *value.split())]
+    limit = "import torch; torch.set_num_threads(1); from truepair.cli.main import main; import sys; sys.exit(main())"
+    command = [sys.executable, "-c", limit, "train", *words, "--out", str(folder)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    print(f"{folder.name}: {'done' if done.returncode == 0 else done.stderr.strip()}", flush=True)
+
+
+def results_of(out: Path, system: str, rate: float) -> list[dict]:
+    if not rate:
+        system = SAME_WITHOUT_NOISE.get(system, system)
+    paths = (folder_of(out, (system, rate, seed)) / "results.json" for seed in range(3))
+    return [json.loads(path.read_text()) for path in paths if path.exists()]
+
+
+def spread(values: list[float], digits: int) -> str:
+    mean = f"{statistics.mean(values):.{digits}f}"
+    return mean if len(values) == 1 else f"{mean} ± {statistics.stdev(values):.{digits}f}"
+
+
+def table(out: Path, rate: float) -> str:
+    """One Markdown table a noise rate."""
+    recalls = [f"{way}_r{k}" for way in ("image_to_text", "text_to_image") for k in (1, 5, 10)]
+    head = [
+        "system",
+        "seeds",
+        "rSum",
+        "i2t R@1",
+        "R@5",
+        "R@10",
+        "t2i R@1",
+        "R@5",
+        "R@10",
+        "AUROC",
+        "best epoch",
+        "CPU s",
+    ]
+    lines = [f"### {100 * rate:.0f} % noise", "", " | ".join(head), " | ".join("---" for _ in head)]
+    for system in SYSTEMS:
+        runs = results_of(out, system, rate)
+        if not runs:
+            continue
+        detection = [run["detection"]["auroc"] for run in runs if run["detection"]]
+        cells = [system, str(len(runs)), spread([run["test"]["rsum"] for run in runs], 1)]
+        cells += [spread([run["test"][name] for run in runs], 1) for name in recalls]
+        cells += [spread(detection, 3) if detection else "–"]
+        cells += [
+            ", ".join(str(run["best"]["epoch"] + 1) for run in runs),
+            spread([run["cpu_seconds"] for run in runs], 0),
+        ]
+        lines.append(" | ".join(cells))
+    return "\n".join(f"| {line} |" if " | " in line else line for line in lines)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("data", type=Path)
+    parser.add_argument("--out", type=Path, default=Path("runs/ladder"))
+    parser.add_argument("--jobs", type=int, default=2, help="runs at a time")
+    parser.add_argument("--systems", nargs="*", choices=SYSTEMS, default=list(SYSTEMS))
+    parser.add_argument("--table", action="store_true", help="train nothing")
+    arguments = parser.parse_args()
+    if not arguments.table:
+        runs = [run for run in wanted() if run[0] in arguments.systems]
+        with ThreadPoolExecutor(arguments.jobs) as pool:
+            list(pool.map(lambda run: train(arguments.data, arguments.out, run), runs))
+    print("\n\n".join(table(arguments.out, rate) for rate in sorted(RATES)))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,1 @@
+"""Which pairs do not match, and what to do about them."""

@@ -1,0 +1,284 @@
+"""Everything that a run depends on, as frozen dataclasses: the fields of a recipe and the options of the command line.
+
+They stand together, and import nothing heavy, so that ``--help`` answers at once. A field's docstring is its help text
+and says where its default comes from; docs/papers.md has the table of paper, released code and here.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Literal
+
+from truepair.errors import ConfigError
+
+
+@dataclass(frozen=True)
+class TableColumns:
+    """What a table's columns are called; None means that there is no such column."""
+
+    image: str | None = "image"
+    """The picture: a path (absolute, or relative to the image root), or the encoded bytes (Parquet)."""
+    caption: str = "caption"
+    """The caption."""
+    image_id: str | None = None
+    """The image's name; rows with the same name are captions of one image."""
+    caption_id: str | None = None
+    """The caption's name, unique."""
+    split: str | None = None
+    """Which split a row belongs to: train, dev (or val, validation) or test."""
+    image_feature: str | None = None
+    """The image's feature vector, a list of numbers (JSONL, Parquet)."""
+    caption_feature: str | None = None
+    """The caption's feature vector, a list of numbers (JSONL, Parquet)."""
+
+
+@dataclass(frozen=True)
+class DataConfig:
+    """Where the pairs are."""
+
+    path: str = "demo"
+    """"demo" (the corpus that ships with truepair), a table (.csv, .tsv, .jsonl, .parquet), or a folder of precomputed
+    region features as SCAN lays them out ({split}_ims.npy, {split}_caps.txt)."""
+    text: Literal["auto", "words", "features"] = "auto"
+    """What the text encoder reads: words of the captions or a column of caption features; "auto" takes the features
+    where there are any."""
+    minimum_word_count: int = 4
+    """Words rarer than this in the training captions become <unk> (SCAN and its heirs: 4)."""
+    vocabulary: str | None = None
+    """A vocabulary JSON (ours, or the field's with word2idx) to use instead of one made from the training captions."""
+    captions_per_image: int | None = None
+    """Folders: captions of an image, where the row counts leave it open (5 in Flickr30K and MS-COCO)."""
+    columns: TableColumns = field(default_factory=TableColumns)
+    """Tables: what the columns are called."""
+    image_root: str | None = None
+    """Tables: where relative picture paths start; the table's folder if not given."""
+    image_features: str | None = None
+    """Tables: a .npy file with one row a distinct image, in the order in which they first appear."""
+    caption_features: str | None = None
+    """Tables: a .npy file with one row a table row."""
+    development_share: float = 0.1
+    """Tables without a split column: share of the images held out for choosing a checkpoint."""
+    test_share: float = 0.1
+    """Tables without a split column: share of the images held out for the report."""
+    split_seed: int = 0
+    """Tables without a split column: seed of the random split."""
+
+
+@dataclass(frozen=True)
+class NoiseConfig:
+    """Mismatches put into the training split on purpose, to measure what they do."""
+
+    rate: float = 0.0
+    """Share of training captions (or images) that get a wrong partner, exactly; in [0, 1)."""
+    level: Literal["caption", "image"] = "caption"
+    """Captions are shuffled one by one (NCR's protocol), or all captions of an image go wrong together (DECL's)."""
+    seed: int = 0
+    """Seed of the shuffle."""
+    index: str | None = None
+    """A published noise index (.npy) to use instead."""
+    index_convention: Literal["per_caption", "per_image"] = "per_caption"
+    """What the index holds: the image of each caption (NCR, CRCL, MSCN) or a permutation of images (DECL)."""
+
+    def __post_init__(self) -> None:
+        """Refuse two sources of noise."""
+        if self.index is not None and self.rate:
+            raise ConfigError(f"noise.rate is {self.rate} and noise.index is {self.index}: choose one of them")
+
+
+@dataclass(frozen=True)
+class ModelConfig:
+    """How wide the backbone is, and its regularisation. Defaults are those of CRCL's released code."""
+
+    embedding: int = 1024
+    """Width of the joint space (and of a GRU direction)."""
+    word_size: int = 300
+    """Width of word vectors."""
+    region_dropping: float = 0.2
+    """Probability that a region is left out in training (CRCL's augmentation; 0 in the other papers)."""
+    word_dropping: float = 0.2
+    """Probability that a word is altered in training (CRCL's augmentation; 0 in the other papers)."""
+    input_dropout: float = 0.0
+    """Probability that a value of the input features is zeroed in training; no paper here uses it."""
+    batch_norm_rows: Literal["padded", "valid"] = "padded"
+    """Which rows batch statistics see when regions are dropped: the whole padded batch, as released, or the regions
+    that are there."""
+
+    def __post_init__(self) -> None:
+        """Refuse impossible sizes and probabilities."""
+        for name in ("embedding", "word_size"):
+            if getattr(self, name) < 1:
+                raise ConfigError(f"model.{name} is {getattr(self, name)}, but a width is at least 1")
+        for name in ("region_dropping", "word_dropping", "input_dropout"):
+            if not 0 <= getattr(self, name) < 1:
+                raise ConfigError(f"model.{name} is {getattr(self, name)}, but it is a probability in [0, 1)")
+
+
+@dataclass(frozen=True)
+class OptimisationConfig:
+    """AdamW and what goes with it. Defaults are those of CRCL's released code."""
+
+    learning_rate: float = 5e-4
+    """Step size at the start."""
+    weight_decay: float = 1e-2
+    """Decoupled weight decay (torch's default)."""
+    gradient_clip: float = 2.0
+    """Largest Euclidean norm of all gradients together."""
+    schedule: Literal["step", "cosine"] = "step"
+    """How the step size falls: by `decay_factor` every `decay_epochs` epochs, or as half a cosine to 0."""
+    decay_epochs: int = 15
+    """Epochs between two falls of the step schedule, counted from the start of a stage."""
+    decay_factor: float = 0.1
+    """What a fall of the step schedule multiplies by."""
+    weight_average: float = 0.0
+    """Decay of an exponential moving average of the weights, evaluated and saved instead of the raw ones; 0 is off."""
+
+    def __post_init__(self) -> None:
+        """Refuse values that cannot train."""
+        for name in ("learning_rate", "gradient_clip", "decay_epochs", "decay_factor"):
+            if not getattr(self, name) > 0:
+                raise ConfigError(f"optimisation.{name} is {getattr(self, name)}, but it must be above 0")
+        if not self.weight_decay >= 0:
+            raise ConfigError(f"optimisation.weight_decay is {self.weight_decay}, but it must be at least 0")
+        if not 0 <= self.weight_average < 1:
+            raise ConfigError(f"optimisation.weight_average is {self.weight_average}, but it must be in [0, 1)")
+
+
+@dataclass(frozen=True)
+class BaselineConfig:
+    """Plain training on all pairs alike."""
+
+    name: Literal["baseline"] = "baseline"
+    """Which method this is."""
+    loss: Literal["info_nce", "triplet_sum", "triplet_hardest"] = "info_nce"
+    """Symmetric InfoNCE, or the hinge over all negatives (SCAN) or the hardest one (VSE++)."""
+    epochs: int = 30
+    """Data passes."""
+    temperature: float = 0.05
+    """τ of InfoNCE."""
+    margin: float = 0.2
+    """Margin of the hinge (VSE++, SCAN)."""
+    optimisation: OptimisationConfig = field(default_factory=OptimisationConfig)
+    """Optimiser and schedule."""
+
+    def __post_init__(self) -> None:
+        """Refuse values that cannot train."""
+        for name in ("epochs", "temperature", "margin"):
+            if not getattr(self, name) > 0:
+                raise ConfigError(f"method.{name} is {getattr(self, name)}, but it must be above 0")
+
+
+@dataclass(frozen=True)
+class CrclConfig:
+    """CRCL (Qin et al., NeurIPS 2023). Defaults are those of the released code for Flickr30K."""
+
+    name: Literal["crcl"] = "crcl"
+    """Which method this is."""
+    stages: tuple[int, ...] = (5, 5, 5, 30)
+    """Refining epochs of each stage (released train.sh); `frozen_epochs` come before them in every stage."""
+    frozen_epochs: int = 2
+    """E_f: epochs at the start of a stage in which correspondences stay as they are (released: warm_epoch)."""
+    temperature: float = 0.05
+    """τ of the matching probabilities (released default)."""
+    negative_weight: float = 5.0
+    """λ, the weight of the complementary loss (released code, written there as a number)."""
+    momentum: float = 0.8
+    """α: how much of a correspondence is kept at an update (released default)."""
+    threshold: float = 0.1
+    """ε: correspondences below it become 0 (released code, written there as a number)."""
+    refine: bool = True
+    """Self-refining correspondence correction; without it, correspondences stay as they start: the loss alone."""
+    optimisation: OptimisationConfig = field(default_factory=OptimisationConfig)
+    """Optimiser and schedule, started afresh in every stage."""
+
+    def __post_init__(self) -> None:
+        """Refuse values that cannot train."""
+        if not self.stages or min(self.stages) < 0 or self.frozen_epochs < 0:
+            raise ConfigError(
+                f"method.stages is {self.stages} and method.frozen_epochs {self.frozen_epochs}, but there must be at "
+                "least one stage, and no count may be negative"
+            )
+        if self.frozen_epochs + min(self.stages) < 1:
+            raise ConfigError(f"a stage of method.stages {self.stages} has no epoch: raise it or method.frozen_epochs")
+        if not self.temperature > 0 or not self.negative_weight >= 0:
+            raise ConfigError(
+                f"method.temperature is {self.temperature} (must be above 0) and method.negative_weight is "
+                f"{self.negative_weight} (must be at least 0)"
+            )
+        for name in ("momentum", "threshold"):
+            if not 0 <= getattr(self, name) <= 1:
+                raise ConfigError(f"method.{name} is {getattr(self, name)}, but it must be in [0, 1]")
+
+    @property
+    def epochs(self) -> int:
+        """Data passes of a whole run."""
+        return sum(self.stages) + self.frozen_epochs * len(self.stages)
+
+    def position(self, epoch: int) -> tuple[int, int]:
+        """Stage, and epoch within it, of a run's `epoch`; all counted from 0.
+
+        Raises:
+            IndexError: If the run is shorter.
+        """
+        for stage, refining in enumerate(self.stages):
+            if epoch < refining + self.frozen_epochs:
+                return stage, epoch
+            epoch -= refining + self.frozen_epochs
+        raise IndexError("the run has no such epoch")
+
+
+MethodConfig = BaselineConfig | CrclConfig
+"""One class a method; `name` tells them apart in recipes."""
+
+
+@dataclass(frozen=True)
+class TrainingConfig:
+    """How training runs."""
+
+    batch_size: int = 128
+    """Pairs in a batch (CRCL's released code: 128)."""
+    seed: int = 0
+    """Seed of weights, order, dropout and augmentation."""
+    accelerator: Literal["auto", "cpu", "cuda", "mps"] = "auto"
+    """Where to train; "auto" takes a GPU if there is one."""
+    precision: Literal["32-true", "bf16-mixed"] = "32-true"
+    """Arithmetic of the forward pass in training (Lightning Fabric's names)."""
+    workers: int = 0
+    """Processes that read ahead; 0 reads in the training process."""
+    oracle: Literal["none", "clean_pairs", "true_correspondence"] = "none"
+    """Reference runs that know the truth, where noise was injected: train on the truly matching pairs only, or give
+    CRCL the true correspondences and keep them."""
+    tensorboard: bool = False
+    """Also write TensorBoard files (needs truepair[tensorboard])."""
+
+    def __post_init__(self) -> None:
+        """Refuse a batch in which nothing can be compared."""
+        if self.batch_size < 2:
+            raise ConfigError(
+                f"training.batch_size is {self.batch_size}, but a pair is learned against the others: use at least 2"
+            )
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """One run: data, noise, model, method and training."""
+
+    data: DataConfig = field(default_factory=DataConfig)
+    """Where the pairs are."""
+    noise: NoiseConfig = field(default_factory=NoiseConfig)
+    """Mismatches put in on purpose."""
+    model: ModelConfig = field(default_factory=ModelConfig)
+    """The backbone."""
+    method: MethodConfig = field(default_factory=CrclConfig)
+    """How to train."""
+    training: TrainingConfig = field(default_factory=TrainingConfig)
+    """Batches, seed, device."""
+
+    def __post_init__(self) -> None:
+        """Refuse an oracle that the method cannot use."""
+        if self.training.oracle == "true_correspondence" and not (
+            isinstance(self.method, CrclConfig) and not self.method.refine
+        ):
+            raise ConfigError(
+                'training.oracle = "true_correspondence" keeps given correspondences: it needs method.name = "crcl" '
+                "and method.refine = false"
+            )

@@ -1,0 +1,1 @@
+"""Pairs in: files, tables, corpora, noise."""

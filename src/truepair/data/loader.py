@@ -1,0 +1,127 @@
+"""Loaders over chosen pairs, in an order that depends on seed and epoch only: a resumed run sees the same batches."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+import torch
+from jaxtyping import Int
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset, Sampler
+
+from truepair.data.batch import Batch
+from truepair.data.pairs import Inputs, Pairs
+from truepair.errors import ConfigError, DataError
+
+
+class Loaders:
+    """Training batches of one noisy split.
+
+    Holds no state that a checkpoint would need: the order of an epoch is a function of `seed` and the epoch's number.
+    """
+
+    def __init__(self, pairs: Pairs, batch_size: int, seed: int, device: torch.device, workers: int = 0) -> None:
+        """Check that training on `pairs` is possible.
+
+        Args:
+            pairs: Training pairs with `caption_inputs`.
+            batch_size: Pairs in a batch, at least 2, because every loss here compares a pair with the others.
+            seed: Seed of the order.
+            device: Where batches are put.
+            workers: Processes that read ahead; 0 reads in the training process.
+
+        Raises:
+            ConfigError: If `batch_size` is below 2.
+            DataError: If there are fewer than 2 pairs, or captions have no inputs yet.
+        """
+        if batch_size < 2:
+            raise ConfigError(f"batch_size is {batch_size}, but a pair is learned against the others: use at least 2")
+        if len(pairs) < 2:
+            raise DataError(f"the training split has {len(pairs)} pair, but at least 2 are needed to learn from")
+        self.pairs = pairs
+        self.batch_size = batch_size
+        self.seed = seed
+        self.device = device
+        self.workers = workers
+        self._dataset = _BatchDataset(pairs)
+
+    def batches_per_epoch(self, pairs: int | None = None) -> int:
+        """How many batches an epoch over `pairs` pairs (all, if None) has; a single pair left over makes none."""
+        n = len(self.pairs) if pairs is None else pairs
+        full, rest = divmod(n, self.batch_size)
+        return full + (rest > 1)
+
+    def train(self, epoch: int, chosen: Int[Tensor, " chosen"] | None = None) -> Iterator[Batch]:
+        """Shuffled batches of all pairs, or of the `chosen` pair ids.
+
+        The last batch may be smaller. If it would hold a single pair, that pair sits this epoch out (as in CRCL's
+        released code): alone in a batch it has nothing to be compared with.
+        """
+        ids = np.arange(len(self.pairs)) if chosen is None else chosen.cpu().numpy()
+        order = np.random.default_rng((self.seed, epoch)).permutation(ids)
+        return self._batches(order[:-1] if len(order) % self.batch_size == 1 else order)
+
+    def in_order(self) -> Iterator[Batch]:
+        """Batches of all pairs, captions of one image next to each other, for passes in evaluation mode."""
+        return self._batches(torch.argsort(self.pairs.image_of_caption, stable=True).numpy())
+
+    def _batches(self, order: np.ndarray) -> Iterator[Batch]:
+        loader: DataLoader[Batch] = DataLoader(
+            self._dataset,
+            batch_sampler=_Slices(order, self.batch_size),
+            collate_fn=_as_is,
+            num_workers=self.workers,
+            pin_memory=False,
+            generator=torch.Generator(),  # a loader draws a seed for its workers; not from the one that training uses
+        )
+        for batch in loader:
+            yield batch.to(self.device)
+
+
+class _Slices(Sampler[list[int]]):
+    """Consecutive slices of an order."""
+
+    def __init__(self, order: np.ndarray, size: int) -> None:
+        self.order = order
+        self.size = size
+
+    def __len__(self) -> int:
+        return -(-len(self.order) // self.size)
+
+    def __iter__(self) -> Iterator[list[int]]:
+        for start in range(0, len(self.order), self.size):
+            yield self.order[start : start + self.size].tolist()
+
+
+class _BatchDataset(Dataset[Batch]):
+    """Reads a whole batch at once, which turns many small reads into one gather a side."""
+
+    def __init__(self, pairs: Pairs) -> None:
+        self.pairs = pairs
+        self.captions = inputs_of_captions(pairs)
+
+    def __len__(self) -> int:
+        return len(self.pairs)
+
+    def __getitems__(self, ids: list[int]) -> Batch:
+        pair = torch.tensor(ids)
+        return Batch(pair, self.pairs.images.take(self.pairs.image_of_caption[pair]), self.captions.take(pair))
+
+
+def inputs_of_captions(pairs: Pairs) -> Inputs:
+    """What the text encoder reads.
+
+    Raises:
+        DataError: If the pairs have neither tokens nor caption features.
+    """
+    if pairs.caption_inputs is None:
+        raise DataError(
+            "the captions have no inputs yet: give them tokens (Vocabulary.encode) or a column of caption features"
+        )
+    return pairs.caption_inputs
+
+
+def _as_is(batch: Any) -> Any:
+    return batch

@@ -1,0 +1,170 @@
+"""Noisy correspondence at an exact rate, and the field's two kinds of noise-index files."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Literal, get_args
+
+import numpy as np
+import torch
+
+from truepair.data.npy import load_array, save_array
+from truepair.data.pairs import Pairs
+from truepair.errors import ConfigError, DataError
+
+Level = Literal["caption", "image"]
+Convention = Literal["per_caption", "per_image"]
+
+_STREAM = 1
+"""Spawn key of the noise's random numbers: the loader shuffles with the plain seed, and the subset that gets noise
+must not be the first batches of an epoch."""
+
+
+def inject_noise(pairs: Pairs, rate: float, seed: int, *, level: Level = "caption") -> Pairs:
+    """The same captions, some with an image that is not theirs.
+
+    Caption level (NCR): ``round(rate · captions)`` captions, drawn at random, exchange their images at random among
+    themselves. Image level (DECL): ``round(rate · images)`` images exchange all their captions. Unlike in both released
+    codes, nothing that was drawn keeps its image, so that the rate is exact (at image level, as a share of the images).
+    At caption level each image occurs as often as before; captions of one image draw independently.
+
+    Args:
+        pairs: Pairs as they are on disk, taken to be true unless their truth is known.
+        rate: Share of the captions (or images) to mismatch, in [0, 1).
+        seed: Same seed and same pairs, same noise.
+        level: What is drawn. Results at different levels are not comparable.
+
+    Returns:
+        Pairs that know their truth: `true_image_of_caption` is what `image_of_caption` was.
+
+    Raises:
+        ConfigError: If `rate` or `level` is out of range.
+        DataError: If the pairs are known to be noisy already, or such an exchange does not exist: one caption has no
+            partner, nor have those of an image that owns more than half of all that can be drawn.
+    """
+    if not 0 <= rate < 1:
+        raise ConfigError(f"the noise rate is {rate}, but it is a share in [0, 1)")
+    if level not in get_args(Level):
+        raise ConfigError(f"the noise level is {level!r}, but it is one of {', '.join(get_args(Level))}")
+    _refuse_noisy(pairs)
+    random = np.random.default_rng(np.random.SeedSequence(seed, spawn_key=(_STREAM,)))
+    image_of_caption = pairs.image_of_caption.numpy()
+    if level == "caption":
+        noisy = _exchanged(image_of_caption, rate, random, "captions")
+    else:
+        images = np.unique(image_of_caption)  # an image without captions has none to exchange
+        wrong_image = np.arange(len(pairs.images))
+        wrong_image[images] = _exchanged(images, rate, random, "images")
+        noisy = wrong_image[image_of_caption]
+    return _with_noise(pairs, noisy)
+
+
+def read_noise_index(path: Path, pairs: Pairs, *, convention: Convention) -> Pairs:
+    """The noise of a published file, so that results are comparable.
+
+    Whether anything that the file's author drew kept its image is up to the file: `Pairs.realised_noise_rate` says
+    what the rate really is.
+
+    Args:
+        path: An integer ``.npy`` file.
+        pairs: The clean pairs that the file was made for.
+        convention: ``"per_caption"`` (NCR, MSCN, L2RM): entry i is the image row that caption i gets. ``"per_image"``
+            (DECL): entry j is the image that takes the place of image j.
+
+    Raises:
+        ConfigError: If `convention` is unknown.
+        DataError: If the file is damaged, has another length, or names images that do not exist; or the pairs are
+            known to be noisy already.
+    """
+    if convention not in get_args(Convention):
+        raise ConfigError(f"convention is {convention!r}, but it is one of {', '.join(get_args(Convention))}")
+    _refuse_noisy(pairs)
+    index = load_array(path)
+    if index.ndim != 1 or not np.issubdtype(index.dtype, np.integer):
+        raise DataError(f"{path} holds {index.dtype} {list(index.shape)}, but a noise index is a list of integers")
+    needed = {"per_caption": len(pairs), "per_image": len(pairs.images)}
+    if len(index) != needed[convention]:
+        raise DataError(
+            f"{path} has {len(index):,} entries, but convention={convention!r} needs {needed[convention]:,} "
+            f"(per_caption: {needed['per_caption']:,} captions, per_image: {needed['per_image']:,} images); "
+            "was it made for this convention and split?"
+        )
+    bad = np.flatnonzero((index < 0) | (index >= len(pairs.images)))
+    if len(bad):
+        raise DataError(
+            f"{path} is out of range at {len(bad):,} of {len(index):,} entries (first: entry {bad[0]:,} is image "
+            f"{index[bad[0]]:,}, but there are {len(pairs.images):,} images); was it made for this split?"
+        )
+    index = index.astype(np.int64)
+    return _with_noise(pairs, index if convention == "per_caption" else index[pairs.image_of_caption.numpy()])
+
+
+def write_noise_index(path: Path, pairs: Pairs) -> None:
+    """Save which image each caption has, as an int64 ``.npy`` file of the ``"per_caption"`` convention.
+
+    Raises:
+        DataError: If the file cannot be written.
+    """
+    save_array(path, pairs.image_of_caption.numpy().astype(np.int64))
+
+
+def _refuse_noisy(pairs: Pairs) -> None:
+    noise = pairs.realised_noise_rate
+    if noise:
+        raise DataError(
+            f"{noise:.1%} of the pairs are already known not to match; give noise to the clean pairs instead"
+        )
+
+
+def _with_noise(pairs: Pairs, image_of_caption: np.ndarray) -> Pairs:
+    return replace(
+        pairs, image_of_caption=torch.from_numpy(image_of_caption), true_image_of_caption=pairs.image_of_caption
+    )
+
+
+def _exchanged(owners: np.ndarray, rate: float, random: np.random.Generator, what: str) -> np.ndarray:
+    """`owners` with ``round(rate · n)`` entries exchanged among themselves, each of which becomes another."""
+    count = round(rate * len(owners))
+    chosen = _chosen(owners, count, random)
+    if len(chosen) < count:
+        raise DataError(
+            f"{count:,} of {len(owners):,} {what} (rate {rate}) cannot exchange images so that each gets another: "
+            f"{'one alone has no partner' if count == 1 else 'one image owns more than half of them'}; "
+            "use another rate or more pairs"
+        )
+    result = owners.copy()
+    result[chosen] = owners[chosen][_deranged(owners[chosen], random)]
+    return result
+
+
+def _chosen(owners: np.ndarray, count: int, random: np.random.Generator) -> np.ndarray:
+    """Positions drawn at random, at most half of them of the same owner; fewer than `count` if there are no more.
+
+    With more than half of one owner, some would have to stay; with no more than half, `_deranged` exists.
+    """
+    order = random.permutation(len(owners))
+    by_owner = np.argsort(owners[order], kind="stable")
+    _, first, size = np.unique(owners[order][by_owner], return_index=True, return_counts=True)
+    earlier_of_same_owner = np.empty(len(owners), dtype=np.int64)
+    earlier_of_same_owner[by_owner] = np.arange(len(owners)) - np.repeat(first, size)
+    chosen: np.ndarray = order[earlier_of_same_owner < count // 2][:count]
+    return chosen
+
+
+def _deranged(owners: np.ndarray, random: np.random.Generator) -> np.ndarray:
+    """A random permutation p with ``owners[p[i]] != owners[i]`` for all i; no owner has more than half of them.
+
+    A random permutation is repaired: where position i would get its own owner A, it swaps with a position that neither
+    belongs to A nor gets A, after which both get another. Such a position exists: of n positions at most n/2 belong to
+    A, at most n/2 get A, and i is in both sets, so that together they are not all. Few repairs are needed unless one
+    owner has many positions: as many as a random permutation has fixed points.
+    """
+    permutation = random.permutation(len(owners))
+    for i in np.flatnonzero(owners[permutation] == owners):
+        own = owners[i]
+        if owners[permutation[i]] != own:  # an earlier swap has repaired it
+            continue
+        partner = random.choice(np.flatnonzero((owners != own) & (owners[permutation] != own)))
+        permutation[[i, partner]] = permutation[[partner, i]]
+    return permutation

@@ -1,0 +1,107 @@
+"""Pairs into training, development and test splits that share no image."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+import numpy as np
+import torch
+
+from truepair.data.pairs import Pairs, Splits, Subset
+from truepair.data.pictures import ChosenPictures
+from truepair.errors import ConfigError, DataError
+
+SPLIT_NAMES = {
+    "train": "train",
+    "training": "train",
+    "dev": "dev",
+    "development": "dev",
+    "val": "dev",
+    "valid": "dev",
+    "validation": "dev",
+    "test": "test",
+    "testing": "test",
+}
+
+
+def known_split(name: str) -> str | None:
+    """``train``, ``dev`` or ``test``, whichever of its usual names is given; None if it is none of them.
+
+    >>> known_split(" Validation ")
+    'dev'
+    """
+    return SPLIT_NAMES.get(name.strip().lower())
+
+
+def random_split(images: int, development_share: float, test_share: float, seed: int) -> list[str]:
+    """The split of each image, drawn at random; development and test have exactly their rounded shares.
+
+    Raises:
+        ConfigError: If a share is out of range or leaves a split without images.
+    """
+    if not (0 < development_share < 1 and 0 < test_share < 1 and development_share + test_share < 1):
+        raise ConfigError(
+            f"development_share ({development_share}) and test_share ({test_share}) must be above 0, "
+            f"and below 1 together"
+        )
+    development, test = round(development_share * images), round(test_share * images)
+    if min(development, test, images - development - test) < 1:
+        raise ConfigError(
+            f"{images:,} images are too few for development_share {development_share} and test_share {test_share}; "
+            f"give other shares or a split column"
+        )
+    order = np.random.default_rng(seed).permutation(images).tolist()
+    split_of_image = ["train"] * images
+    for image in order[:test]:
+        split_of_image[image] = "test"
+    for image in order[test : test + development]:
+        split_of_image[image] = "dev"
+    return split_of_image
+
+
+def split_by_name(pairs: Pairs, split_of_pair: Sequence[str], name: str) -> Splits:
+    """The pairs of each split with the images of that split only.
+
+    Args:
+        pairs: All pairs.
+        split_of_pair: train, dev or test, for each pair.
+        name: What the corpus is called.
+
+    Raises:
+        DataError: If an image is in two splits, or a split is empty.
+    """
+    first_pair: dict[int, int] = {}
+    for pair, image in enumerate(pairs.image_of_caption.tolist()):
+        earlier = first_pair.setdefault(image, pair)
+        if split_of_pair[earlier] != split_of_pair[pair]:
+            raise DataError(
+                f"{name}: image {pairs.image_ids[image]!r} is in split {split_of_pair[earlier]!r} (caption "
+                f"{pairs.caption_ids[earlier]!r}) and in {split_of_pair[pair]!r} (caption "
+                f"{pairs.caption_ids[pair]!r}); give all of its rows one split, or split at random by image"
+            )
+    rows: dict[str, list[int]] = {"train": [], "dev": [], "test": []}
+    for pair, split in enumerate(split_of_pair):
+        rows[split].append(pair)
+    empty = [split for split, chosen in rows.items() if not chosen]
+    if empty:
+        present = ", ".join(split for split in rows if split not in empty)
+        raise DataError(f"{name} has no pairs in split {', '.join(empty)} (there are: {present}); split at random?")
+    return Splits(**{split: pairs_and_their_images(pairs, chosen) for split, chosen in rows.items()}, name=name)
+
+
+def pairs_and_their_images(pairs: Pairs, rows: Sequence[int]) -> Pairs:
+    """The chosen pairs, with their images renumbered and the others left out: a gallery holds its own split only."""
+    chosen = pairs.select(torch.tensor(rows))
+    truth = chosen.true_image_of_caption
+    used = chosen.image_of_caption if truth is None else torch.cat([chosen.image_of_caption, truth])
+    kept, renumbered = torch.unique(used, return_inverse=True)
+    images = kept.tolist()
+    return replace(
+        chosen,
+        images=Subset(pairs.images, kept),
+        image_of_caption=renumbered[: len(chosen)],
+        true_image_of_caption=None if truth is None else renumbered[len(chosen) :],
+        image_ids=[pairs.image_ids[image] for image in images],
+        pictures=None if pairs.pictures is None else ChosenPictures(pairs.pictures, images),
+    )

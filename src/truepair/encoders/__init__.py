@@ -1,0 +1,1 @@
+"""One modality in, vectors out."""

@@ -1,0 +1,51 @@
+"""From features of any width to the joint space: a linear map plus a small network beside it."""
+
+from __future__ import annotations
+
+import math
+
+import torch.nn as nn
+from jaxtyping import Float
+from torch import Tensor
+
+from truepair.data.batch import Padded
+from truepair.encoders.normalisation import unit_length
+
+
+class ResidualProjection(nn.Module):
+    """``FC(x) + MLP(x)``, the image projection of VSE∞ (Chen et al., CVPR 2021) as CRCL's released code has it.
+
+    FC is initialised ``U(-r, r), r = √6/√(in + out)``, bias 0; the network is Linear → BatchNorm → ReLU → Linear with
+    PyTorch's own initialisation. Batch statistics run over all rows, whatever the leading dimensions.
+    """
+
+    def __init__(self, features: int, embedding: int) -> None:
+        super().__init__()
+        self.linear = nn.Linear(features, embedding)
+        bound = math.sqrt(6) / math.sqrt(features + embedding)
+        nn.init.uniform_(self.linear.weight, -bound, bound)
+        nn.init.zeros_(self.linear.bias)
+        hidden = max(embedding // 2, 1)
+        self.network = nn.Sequential(
+            nn.Linear(features, hidden), nn.BatchNorm1d(hidden), nn.ReLU(inplace=True), nn.Linear(hidden, embedding)
+        )
+
+    def forward(self, features: Float[Tensor, "*rows features"]) -> Float[Tensor, "*rows embedding"]:
+        """Project the last dimension."""
+        rows = features.flatten(0, -2)
+        projected: Tensor = self.linear(rows) + self.network(rows)
+        unflattened: Tensor = projected.unflatten(0, features.shape[:-1])
+        return unflattened
+
+
+class VectorEncoder(nn.Module):
+    """Frozen global vectors, one an item → unit vectors of the joint space."""
+
+    def __init__(self, features: int, embedding: int, input_dropout: float = 0.0) -> None:
+        super().__init__()
+        self.dropout = nn.Dropout(input_dropout)
+        self.projection = ResidualProjection(features, embedding)
+
+    def forward(self, items: Padded) -> Padded:
+        """Vectors ``[items, features]`` → ``[items, embedding]``, length 1."""
+        return Padded(unit_length(self.projection(self.dropout(items.values))))

@@ -1,0 +1,7 @@
+"""One paper, one file; `METHODS` is the one list of them."""
+
+from truepair.methods.baseline import Baseline
+from truepair.methods.crcl import Crcl
+
+METHODS = {"baseline": Baseline, "crcl": Crcl}
+"""Method of each name: built from its config, `MakeModel`, the number of pairs and a Fabric."""

@@ -1,0 +1,60 @@
+"""Plain training, which believes every pair: what the robust methods are measured against."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Any, Literal, cast
+
+from jaxtyping import Float
+from lightning_fabric import Fabric
+from torch import Tensor
+
+from truepair.config import BaselineConfig
+from truepair.data.loader import Loaders
+from truepair.losses.contrastive import info_nce
+from truepair.losses.triplet import triplet_loss
+from truepair.methods.confidence import similarity_posterior
+from truepair.methods.protocol import MakeModel, StepLog
+from truepair.model import MatchingModel
+from truepair.optimisation import Optimiser
+
+
+class Baseline:
+    """InfoNCE or a triplet loss, no defence."""
+
+    stage = 0
+
+    def __init__(self, config: BaselineConfig, make_model: MakeModel, pairs: int, fabric: Fabric) -> None:
+        self.config = config
+        self.epochs = config.epochs
+        self._optimiser = Optimiser(make_model(), config.optimisation, config.epochs, fabric)
+
+    @property
+    def model(self) -> MatchingModel:
+        """See `Method.model`."""
+        return cast(MatchingModel, self._optimiser.evaluated)
+
+    def train_epoch(self, epoch: int, loaders: Loaders) -> Iterator[StepLog]:
+        """See `Method.train_epoch`."""
+        network, steps = self._optimiser.model, loaders.batches_per_epoch()
+        network.train()
+        for step, batch in enumerate(loaders.train(epoch)):
+            yield self._optimiser.step(self._loss(network(batch)), epoch + step / steps)
+
+    def _loss(self, similarity: Float[Tensor, "pairs pairs"]) -> Float[Tensor, ""]:
+        if self.config.loss == "info_nce":
+            return info_nce(similarity, self.config.temperature)
+        negatives: Literal["sum", "hardest"] = "sum" if self.config.loss == "triplet_sum" else "hardest"
+        return triplet_loss(similarity, self.config.margin, negatives=negatives)
+
+    def confidence(self, loaders: Loaders) -> Float[Tensor, " pairs"]:
+        """See `Method.confidence`: a mixture over the model's similarities."""
+        return similarity_posterior(self.model, loaders)
+
+    def state_dict(self) -> dict[str, Any]:
+        """See `Method.state_dict`."""
+        return self._optimiser.state_dict()
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """See `Method.load_state_dict`."""
+        self._optimiser.load_state_dict(state)

@@ -1,0 +1,103 @@
+"""A matching model: an image encoder, a text encoder and a similarity between what they make."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal, cast
+
+import torch
+import torch.nn as nn
+from jaxtyping import Float
+from torch import Tensor
+
+from truepair.config import ModelConfig
+from truepair.data.batch import Batch
+from truepair.data.loader import inputs_of_captions
+from truepair.data.pairs import Pairs
+from truepair.data.text import Vocabulary
+from truepair.encoders.pooling import GeneralisedPooling, PooledEncoder
+from truepair.encoders.projection import VectorEncoder
+from truepair.encoders.regions import RegionEncoder
+from truepair.encoders.words import WordEncoder
+from truepair.similarity.cosine import CosineSimilarity
+from truepair.similarity.protocol import Similarity
+
+
+@dataclass(frozen=True)
+class InputShape:
+    """What the encoders of a model must read; measured on the data, saved with the weights."""
+
+    image: Literal["vector", "regions"]
+    """One vector an image, or a set of region vectors."""
+    image_width: int
+    """Width of an image's (or region's) features."""
+    caption: Literal["vector", "words"]
+    """One vector a caption, or words of a vocabulary."""
+    caption_width: int
+    """Width of a caption's vector, or size of the vocabulary."""
+    mask: int = 0
+    """Id of ``<mask>`` in the vocabulary; 0 for caption vectors."""
+
+    @classmethod
+    def of(cls, pairs: Pairs, vocabulary: Vocabulary | None) -> InputShape:
+        """The shape of what `pairs` holds, whose tokens, if any, come from `vocabulary`."""
+        image = pairs.images.take(torch.tensor([0]))
+        kind: Literal["vector", "regions"] = "vector" if image.lengths is None else "regions"
+        if vocabulary is not None:
+            return cls(kind, image.values.shape[-1], "words", len(vocabulary), vocabulary.mask)
+        caption = inputs_of_captions(pairs).take(torch.tensor([0]))
+        return cls(kind, image.values.shape[-1], "vector", caption.values.shape[-1])
+
+
+class MatchingModel(nn.Module):
+    """Scores images against captions.
+
+    Attributes:
+        image_encoder: Inputs of images → encodings.
+        text_encoder: Inputs of captions → encodings.
+        similarity: Scores encodings.
+    """
+
+    def __init__(self, image_encoder: nn.Module, text_encoder: nn.Module, similarity: nn.Module) -> None:
+        super().__init__()
+        self.image_encoder = image_encoder
+        self.text_encoder = text_encoder
+        self.similarity = similarity
+
+    @property
+    def scores(self) -> Similarity:
+        """The similarity, by what it can do."""
+        return cast(Similarity, self.similarity)
+
+    def forward(self, batch: Batch) -> Float[Tensor, "images captions"]:
+        """Similarity of every image (rows) with every caption (columns) of the batch; pairs on the diagonal."""
+        return self.scores.matrix(self.image_encoder(batch.images), self.text_encoder(batch.captions))
+
+    @torch.no_grad()
+    def paired(self, batch: Batch) -> Float[Tensor, " pairs"]:
+        """Similarity of each pair of the batch, without a gradient."""
+        return self.scores.paired(self.image_encoder(batch.images), self.text_encoder(batch.captions))
+
+
+def make_model(config: ModelConfig, inputs: InputShape) -> MatchingModel:
+    """A fresh model with random weights, drawn from torch's global generator.
+
+    Regions and words are pooled as in VSE∞ (Chen et al., CVPR 2021); vectors are projected.
+    """
+    image_encoder: nn.Module
+    text_encoder: nn.Module
+    if inputs.image == "regions":
+        regions = RegionEncoder(
+            inputs.image_width, config.embedding, config.input_dropout, config.region_dropping, config.batch_norm_rows
+        )
+        image_encoder = PooledEncoder(regions, GeneralisedPooling())
+    else:
+        image_encoder = VectorEncoder(inputs.image_width, config.embedding, config.input_dropout)
+    if inputs.caption == "words":
+        words = WordEncoder(
+            inputs.caption_width, inputs.mask, config.embedding, config.word_size, dropping=config.word_dropping
+        )
+        text_encoder = PooledEncoder(words, GeneralisedPooling())
+    else:
+        text_encoder = VectorEncoder(inputs.caption_width, config.embedding, config.input_dropout)
+    return MatchingModel(image_encoder, text_encoder, CosineSimilarity())

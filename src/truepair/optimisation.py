@@ -1,0 +1,110 @@
+"""One optimisation step: backward, clip, step, and the averaged weights beside it."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from jaxtyping import Float
+from lightning_fabric import Fabric
+from torch import Tensor, nn
+from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
+
+from truepair.config import OptimisationConfig
+from truepair.errors import TrainingError
+
+
+def learning_rate(config: OptimisationConfig, epoch: float, epochs: int) -> float:
+    """The step size after `epoch` (a fraction counts) of `epochs` epochs.
+
+    >>> learning_rate(OptimisationConfig(learning_rate=1.0), 15.0, 30)
+    0.1
+    >>> learning_rate(OptimisationConfig(learning_rate=1.0, schedule="cosine"), 15.0, 30)
+    0.5
+    """
+    if config.schedule == "cosine":
+        return round(config.learning_rate * 0.5 * (1 + math.cos(math.pi * epoch / epochs)), 12)
+    return config.learning_rate * config.decay_factor ** int(epoch // config.decay_epochs)
+
+
+class Optimiser:
+    """AdamW over one network.
+
+    Attributes:
+        model: The network as Fabric wraps it: call this one in training.
+        evaluated: The network to evaluate and save: the averaged one where weights are averaged.
+    """
+
+    def __init__(self, network: nn.Module, config: OptimisationConfig, epochs: int, fabric: Fabric) -> None:
+        """Set up `network` for training.
+
+        Args:
+            network: Parameters to train.
+            config: Step size, decay, clip, schedule, averaging.
+            epochs: Length of the schedule.
+            fabric: Device and precision.
+        """
+        adam = torch.optim.AdamW(network.parameters(), lr=config.learning_rate, weight_decay=config.weight_decay)
+        self.model, self._adam = fabric.setup(network, adam)
+        self._network = network
+        self._config = config
+        self._epochs = epochs
+        self._fabric = fabric
+        self._average: AveragedModel | None = None
+        if config.weight_average:
+            self._average = AveragedModel(network, multi_avg_fn=get_ema_multi_avg_fn(config.weight_average))
+            self._average.requires_grad_(False)
+
+    @property
+    def evaluated(self) -> nn.Module:
+        """See the class."""
+        return self._network if self._average is None else self._average.module
+
+    def step(self, loss: Float[Tensor, ""], epoch: float) -> dict[str, float]:
+        """Follow the gradient of `loss` once.
+
+        Args:
+            loss: A scalar that depends on the network.
+            epoch: How far the schedule is, in epochs; fractions count.
+
+        Returns:
+            Loss, gradient norm before clipping, and step size.
+
+        Raises:
+            TrainingError: If the loss or a gradient is not finite; the weights are left as they were.
+        """
+        rate = learning_rate(self._config, epoch, self._epochs)
+        for group in self._adam.param_groups:
+            group["lr"] = rate
+        self._adam.zero_grad()
+        self._fabric.backward(loss)
+        norm: Any = self._fabric.clip_gradients(
+            self.model, self._adam, max_norm=self._config.gradient_clip, error_if_nonfinite=False
+        )
+        log = {"loss": loss.item(), "gradient_norm": norm.item(), "learning_rate": rate}  # waits for the device
+        if not math.isfinite(log["loss"] + log["gradient_norm"]):
+            raise TrainingError(
+                f"loss {log['loss']:g} and gradient norm {log['gradient_norm']:g} at epoch {epoch:.2f}: training "
+                f"diverged. Lower learning_rate ({rate:g}), raise temperature, or use precision 32-true; the last "
+                "checkpoint is intact"
+            )
+        self._adam.step()
+        if self._average is not None:
+            self._average.update_parameters(self._network)
+        return log
+
+    def state_dict(self) -> dict[str, Any]:
+        """Network, optimiser state and averaged weights."""
+        state = {"network": self._network.state_dict(), "adam": self._adam.state_dict()}
+        if self._average is not None:
+            state["average"] = self._average.state_dict()
+        return state
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Go on from what `state_dict` gave."""
+        self._network.load_state_dict(state["network"])
+        self._adam.load_state_dict(state["adam"])
+        if self._average is not None:
+            self._average.load_state_dict(state["average"])

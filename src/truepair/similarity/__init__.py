@@ -1,0 +1,1 @@
+"""Encoded images against encoded captions."""

@@ -1,0 +1,125 @@
+"""The training loop: iterate, log, evaluate on the development split, save; resumes by itself."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from tqdm import tqdm
+
+from truepair.data.loader import Loaders
+from truepair.data.pairs import Pairs
+from truepair.errors import CheckpointError
+from truepair.evaluation.retrieval import evaluate
+from truepair.methods.protocol import Method
+from truepair.training.checkpoint import load_checkpoint, save_checkpoint
+from truepair.training.log import RunLog
+
+
+@dataclass
+class RunState:
+    """What a resumed run needs beside the method's own state.
+
+    Attributes:
+        epoch: Data passes done.
+        stage: The method's stage after them.
+        best_rsum: Best development rSum of that stage, in [0, 600].
+        best_epoch: The epoch that reached it, from 0; -1 if none yet.
+        seconds: Wall time of the passes done, evaluation included.
+        cpu_seconds: The same in processor time of this process.
+    """
+
+    epoch: int = 0
+    stage: int = 0
+    best_rsum: float = -1.0
+    best_epoch: int = -1
+    seconds: float = 0.0
+    cpu_seconds: float = 0.0
+
+
+def fit(method: Method, loaders: Loaders, dev: Pairs, folder: Path, config: Mapping[str, Any], log: RunLog) -> RunState:
+    """Train `method` to its last epoch, or from where a run in `folder` stopped.
+
+    Writes ``last.safetensors`` (everything, after every epoch) and ``best.safetensors`` (the weights with the best
+    development rSum of the current stage). Killed at any moment, the same call goes on from the last whole epoch and
+    ends with the same weights, bit for bit on a CPU.
+
+    Args:
+        method: What to train; on return it holds the last epoch's state.
+        loaders: Training batches.
+        dev: Development pairs: the only ones that the choice of a checkpoint sees.
+        folder: The run's folder.
+        config: The run's whole configuration, to refuse a checkpoint of another.
+        log: Where scalars go.
+
+    Returns:
+        The final state of the run.
+    """
+    last, best = folder / "last.safetensors", folder / "best.safetensors"
+    state = resume(last, method, config) if last.exists() else RunState()
+    log.rewind(state.epoch)
+    steps = loaders.batches_per_epoch()
+    with tqdm(
+        total=method.epochs * steps, initial=state.epoch * steps, unit="step", disable=None, file=sys.stderr
+    ) as bar:
+        for epoch in range(state.epoch, method.epochs):
+            wall, cpu = time.perf_counter(), time.process_time()
+            bar.set_description(f"epoch {epoch + 1}/{method.epochs}")
+            for scalars in method.train_epoch(epoch, loaders):
+                log.step(epoch, scalars)
+                bar.update()
+            metrics = evaluate([method.model], dev)
+            if method.stage != state.stage:
+                state.stage, state.best_rsum = method.stage, -1.0  # a fresh network: the old one's best is void
+            if metrics.rsum > state.best_rsum:
+                state.best_rsum, state.best_epoch = metrics.rsum, epoch
+                save_checkpoint(best, {"epoch": epoch, "model": method.model.state_dict()})
+            state.epoch = epoch + 1
+            state.seconds += time.perf_counter() - wall
+            state.cpu_seconds += time.process_time() - cpu
+            log.epoch(epoch, {"stage": state.stage, "seconds": state.seconds, **asdict(metrics)})
+            bar.set_postfix(dev_rsum=f"{metrics.rsum:.1f}", best=f"{state.best_rsum:.1f}")
+            checkpoint = {"config": dict(config), "state": asdict(state), "method": method.state_dict()}
+            save_checkpoint(last, checkpoint | {"random": random_state()})
+    return state
+
+
+def random_state() -> dict[str, Any]:
+    """The states of torch's global generators, from which weights, dropout and augmentation are drawn."""
+    return {"cpu": torch.get_rng_state(), "cuda": torch.cuda.get_rng_state_all()}
+
+
+def resume(path: Path, method: Method, config: Mapping[str, Any]) -> RunState:
+    """Put `method` and the random generators where the checkpoint at `path` left them.
+
+    Raises:
+        CheckpointError: If the checkpoint is damaged or was made with another configuration.
+    """
+    saved = load_checkpoint(path)
+    if saved["config"] != dict(config):
+        raise CheckpointError(
+            f"{path} was made with another configuration ({'; '.join(differences(saved['config'], config))}). "
+            "Choose a new folder for this run, or delete the old one"
+        )
+    method.load_state_dict(saved["method"])
+    torch.set_rng_state(saved["random"]["cpu"])
+    if saved["random"]["cuda"]:
+        torch.cuda.set_rng_state_all(saved["random"]["cuda"])
+    return RunState(**saved["state"])
+
+
+def differences(saved: Any, wanted: Any, name: str = "") -> list[str]:
+    """Where two configurations differ, as ``name: saved → wanted``."""
+    if isinstance(saved, Mapping) and isinstance(wanted, Mapping):
+        keys = dict.fromkeys([*saved, *wanted])
+        return [
+            text
+            for key in keys
+            for text in differences(saved.get(key), wanted.get(key), f"{name}.{key}" if name else str(key))
+        ]
+    return [] if saved == wanted else [f"{name}: {saved!r} there, {wanted!r} here"]

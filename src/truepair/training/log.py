@@ -1,0 +1,81 @@
+"""The log of a run: one JSON object a line, and TensorBoard where asked for."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from truepair.errors import ConfigError
+
+
+class RunLog:
+    """Appends to ``log.jsonl`` in a run's folder.
+
+    A line has ``kind`` ("steps": means over some optimisation steps; "epoch": one data pass and its development
+    metrics), ``epoch`` and the scalars by name.
+    """
+
+    def __init__(self, folder: Path, steps_per_line: int = 50, tensorboard: bool = False) -> None:
+        """Open the log of `folder`, new or to go on with.
+
+        Raises:
+            ConfigError: If `tensorboard` is asked for and not installed.
+        """
+        self.path = folder / "log.jsonl"
+        self.steps_per_line = steps_per_line
+        self._pending: list[Mapping[str, float]] = []
+        self._board: Any = None
+        if tensorboard:
+            try:
+                from torch.utils.tensorboard import SummaryWriter
+            except ImportError as error:
+                raise ConfigError("TensorBoard is not installed: pip install 'truepair[tensorboard]'") from error
+            self._board = SummaryWriter(str(folder / "tensorboard"))
+
+    def rewind(self, epochs: int) -> None:
+        """Keep the lines of the first `epochs` epochs only: what came after will be run, and logged, again."""
+        if not self.path.exists():
+            return
+        kept = [line for line in read_log(self.path) if line["epoch"] < epochs]
+        temporary = self.path.with_name("log.jsonl.part")
+        temporary.write_text("".join(json.dumps(line) + "\n" for line in kept), encoding="utf-8")
+        temporary.replace(self.path)
+
+    def step(self, epoch: int, scalars: Mapping[str, float]) -> None:
+        """Note one optimisation step; every `steps_per_line` of them make a line of means."""
+        self._pending.append(scalars)
+        if len(self._pending) == self.steps_per_line:
+            self._flush(epoch)
+
+    def epoch(self, epoch: int, scalars: Mapping[str, float | int]) -> None:
+        """Write the line of a finished epoch, after the steps that are still pending."""
+        self._flush(epoch)
+        self._write({"kind": "epoch", "epoch": epoch, **scalars})
+        if self._board is not None:
+            for name, value in scalars.items():
+                self._board.add_scalar(name, value, epoch)
+
+    def _flush(self, epoch: int) -> None:
+        if not self._pending:
+            return
+        count = len(self._pending)
+        means = {name: sum(step[name] for step in self._pending) / count for name in self._pending[0]}
+        self._write({"kind": "steps", "epoch": epoch, "steps": count, **means})
+        self._pending = []
+
+    def _write(self, line: Mapping[str, Any]) -> None:
+        with self.path.open("a", encoding="utf-8") as file:
+            file.write(json.dumps(line) + "\n")
+
+
+def read_log(path: Path) -> list[dict[str, Any]]:
+    """The lines of a log; a last line cut short by a crash is left out."""
+    lines = []
+    for line in path.read_text(encoding="utf-8").splitlines():
+        try:
+            lines.append(json.loads(line))
+        except json.JSONDecodeError:
+            break
+    return lines

@@ -1,0 +1,88 @@
+"""A small world that every test can train on in seconds: 40 pairs, real objects of each kind, nothing mocked."""
+
+from functools import partial
+
+import numpy as np
+import pytest
+import torch
+from lightning_fabric import Fabric
+
+from truepair.config import ModelConfig
+from truepair.data.features import Features
+from truepair.data.loader import Loaders
+from truepair.data.pairs import Pairs
+from truepair.data.synthetic import latent_factor_pairs
+from truepair.data.text import Vocabulary, tokenised
+from truepair.model import InputShape, make_model
+
+COLOURS = ("red", "green", "blue", "white", "black")
+ANIMALS = ("dog", "cat", "horse", "bird")
+
+
+def _world(seed: int) -> Pairs:
+    """20 images of one animal in one colour, 4 regions × 6 features each, and 2 captions an image, of unlike length."""
+    random = np.random.default_rng(seed)
+    looks = {word: np.random.default_rng(place).standard_normal(6) for place, word in enumerate(COLOURS + ANIMALS)}
+    images = [(colour, animal) for colour in COLOURS for animal in ANIMALS]
+    regions = [
+        [looks[colour], looks[animal], looks[colour] + looks[animal], np.zeros(6)]
+        + 0.1 * random.standard_normal((4, 6))
+        for colour, animal in images
+    ]
+    captions = [
+        text for colour, animal in images for text in (f"{colour} {animal}", f"there is a {animal} and it is {colour}")
+    ]
+    image_of_caption = torch.arange(40) // 2
+    return Pairs(
+        images=Features(np.array(regions, dtype=np.float32)),
+        captions=captions,
+        image_of_caption=image_of_caption,
+        image_ids=[" ".join(image) for image in images],
+        caption_ids=[f"caption {i}" for i in range(40)],
+        true_image_of_caption=image_of_caption,
+    )
+
+
+@pytest.fixture(scope="session")
+def vocabulary():
+    return Vocabulary.build(_world(0).captions, minimum_count=2)
+
+
+@pytest.fixture(scope="session")
+def world(vocabulary):
+    """Regions and words."""
+    return tokenised(_world(0), vocabulary)
+
+
+@pytest.fixture(scope="session")
+def dev_world(vocabulary):
+    """The same animals, photographed again."""
+    return tokenised(_world(1), vocabulary)
+
+
+@pytest.fixture(scope="session")
+def vector_world():
+    """One vector on each side."""
+    return latent_factor_pairs(40, world_seed=0, draw_seed=1, width=12).pairs
+
+
+@pytest.fixture
+def fabric():
+    return Fabric(accelerator="cpu", devices=1)
+
+
+@pytest.fixture
+def small():
+    """A backbone with everything that draws random numbers switched on."""
+    return ModelConfig(embedding=8, word_size=6, input_dropout=0.1)
+
+
+@pytest.fixture
+def make(world, vocabulary, small):
+    """Fresh models of regions and words."""
+    return partial(make_model, small, InputShape.of(world, vocabulary))
+
+
+@pytest.fixture
+def loaders(world):
+    return Loaders(world, batch_size=8, seed=0, device=torch.device("cpu"))

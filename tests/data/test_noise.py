@@ -1,0 +1,195 @@
+from collections import Counter
+
+import numpy as np
+import pytest
+import torch
+
+from truepair.data.features import Features
+from truepair.data.noise import inject_noise, read_noise_index, write_noise_index
+from truepair.data.pairs import Pairs
+from truepair.errors import ConfigError, DataError
+
+
+def _pairs(image_of_caption: list[int], images: int | None = None) -> Pairs:
+    n, images = len(image_of_caption), images or max(image_of_caption) + 1
+    return Pairs(
+        images=Features(np.zeros((images, 1), dtype=np.float32)),
+        captions=["a dog"] * n,
+        image_of_caption=torch.tensor(image_of_caption),
+        image_ids=[str(i) for i in range(images)],
+        caption_ids=[str(i) for i in range(n)],
+    )
+
+
+def _grouped(images: int, captions_per_image: int) -> Pairs:
+    return _pairs([i for i in range(images) for _ in range(captions_per_image)])
+
+
+def _wrong(pairs: Pairs) -> int:
+    return int((~pairs.is_clean).sum())
+
+
+@pytest.mark.parametrize("seed", [0, 1, 2])
+@pytest.mark.parametrize("rate", [0.0, 0.1, 0.2, 0.37, 0.4, 0.5, 0.6, 0.8, 0.99])
+@pytest.mark.parametrize(("images", "captions_per_image"), [(300, 1), (61, 5), (4, 5), (20, 2), (3, 7)])
+def test_c1_exactly_the_rate_is_mismatched_and_each_image_occurs_as_often(images, captions_per_image, rate, seed):
+    pairs = _grouped(images, captions_per_image)
+    noisy = inject_noise(pairs, rate, seed)
+    assert noisy.image_of_caption.dtype == torch.int64
+    assert _wrong(noisy) == round(rate * len(pairs))
+    assert noisy.realised_noise_rate == pytest.approx(round(rate * len(pairs)) / len(pairs))
+    assert Counter(noisy.image_of_caption.tolist()) == Counter(pairs.image_of_caption.tolist())
+    torch.testing.assert_close(noisy.true_image_of_caption, pairs.image_of_caption)
+
+
+@pytest.mark.parametrize("rate", [0.2, 0.4, 0.6, 0.8])
+def test_c1_holds_at_the_size_of_flickr30k(rate):
+    noisy = inject_noise(_grouped(29_000, 5), rate, seed=0)
+    assert _wrong(noisy) == round(rate * 145_000)
+    assert (noisy.image_of_caption.bincount() == 5).all()
+
+
+def test_c1_the_same_seed_and_the_same_file_give_the_same_noise(tmp_path):
+    pairs = _grouped(20, 5)
+    once, again, other = (inject_noise(pairs, 0.4, seed).image_of_caption for seed in (3, 3, 4))
+    assert torch.equal(once, again)
+    assert not torch.equal(once, other)
+    path = tmp_path / "index.npy"
+    write_noise_index(path, inject_noise(pairs, 0.4, 3))
+    assert np.load(path).dtype == np.int64
+    read = read_noise_index(path, pairs, convention="per_caption")
+    assert torch.equal(read.image_of_caption, once)
+    assert torch.equal(read.true_image_of_caption, pairs.image_of_caption)
+    assert read.realised_noise_rate == pytest.approx(0.4)
+
+
+def test_every_caption_and_every_wrong_image_is_equally_likely():
+    pairs, runs = _grouped(6, 2), 1000
+    times_wrong, times_given = np.zeros(12), np.zeros((6, 6))
+    for seed in range(runs):
+        noisy = inject_noise(pairs, 0.5, seed)
+        times_wrong += (~noisy.is_clean).numpy()
+        np.add.at(times_given, (noisy.true_image_of_caption.numpy(), noisy.image_of_caption.numpy()), 1)
+    assert abs(times_wrong / runs - 0.5).max() < 0.08  # standard error 0.016
+    # On average 1 of the 2 captions of an image is wrong, spread over 5 other images.
+    assert abs(times_given[~np.eye(6, dtype=bool)] / runs - 0.2).max() < 0.08  # standard error about 0.014
+
+
+def test_captions_of_an_image_get_images_independently():
+    noisy = inject_noise(_grouped(2000, 2), 0.99, seed=0).image_of_caption.view(-1, 2)
+    assert (noisy[:, 0] == noisy[:, 1]).sum() < 10  # expected by chance: 1; all of them if images moved as a whole
+
+
+def test_noise_is_not_drawn_from_the_stream_that_shuffles_the_first_epoch():
+    noisy = inject_noise(_grouped(1000, 1), 0.4, seed=5)
+    first = torch.from_numpy(np.random.default_rng((5, 0)).permutation(1000)[:400])
+    assert abs(float((~noisy.is_clean[first]).double().mean()) - 0.4) < 0.1
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_an_image_with_half_of_the_captions_exchanges_all_of_them(seed):
+    pairs = _pairs([0] * 8 + [1, 1, 1, 1, 2, 2, 3, 4])
+    noisy = inject_noise(pairs, 0.99, seed)
+    assert _wrong(noisy) == 16
+    assert noisy.image_of_caption.bincount().tolist() == [8, 4, 2, 1, 1]
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_a_frequent_image_gives_up_no_more_captions_than_others_can_take(seed):
+    noisy = inject_noise(_pairs([0] * 10 + [1, 2, 3, 4]), 0.57, seed)
+    assert _wrong(noisy) == 8
+    assert int((~noisy.is_clean[:10]).sum()) == 4
+
+
+@pytest.mark.parametrize(
+    ("image_of_caption", "rate", "message"),
+    [
+        (
+            [0, 1, 2, 3, 4],
+            0.2,
+            "1 of 5 captions (rate 0.2) cannot exchange images so that each gets another: one alone",
+        ),
+        ([0, 0, 0, 1], 0.75, "3 of 4 captions (rate 0.75) cannot exchange images so that each gets another: one image"),
+        ([0, 0, 0, 0], 0.5, "one image owns more than half"),
+    ],
+)
+def test_exchanges_that_do_not_exist_are_refused(image_of_caption, rate, message):
+    with pytest.raises(DataError) as error:
+        inject_noise(_pairs(image_of_caption), rate, seed=0)
+    assert message in str(error.value)
+
+
+@pytest.mark.parametrize("rate", [-0.1, 1.0, float("nan")])
+def test_rates_out_of_range_are_refused(rate):
+    with pytest.raises(ConfigError, match=f"noise rate is {rate}"):
+        inject_noise(_grouped(5, 2), rate, seed=0)
+
+
+def test_noise_is_not_given_twice(tmp_path):
+    noisy = inject_noise(_grouped(5, 2), 0.4, seed=0)
+    with pytest.raises(DataError, match=r"40.0% of the pairs are already known not to match"):
+        inject_noise(noisy, 0.2, seed=0)
+    write_noise_index(tmp_path / "index.npy", noisy)
+    with pytest.raises(DataError, match="already known"):
+        read_noise_index(tmp_path / "index.npy", noisy, convention="per_caption")
+    known_clean = inject_noise(_grouped(5, 2), 0.0, seed=0)
+    assert _wrong(inject_noise(known_clean, 0.4, seed=0)) == 4
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_image_level_noise_moves_all_captions_of_an_image_together(seed):
+    noisy = inject_noise(_grouped(10, 5), 0.4, seed, level="image")
+    given = noisy.image_of_caption.view(10, 5)
+    assert (given == given[:, :1]).all()
+    assert int((given[:, 0] != torch.arange(10)).sum()) == 4
+    assert given[:, 0].sort().values.tolist() == list(range(10))
+    assert noisy.realised_noise_rate == pytest.approx(0.4)
+
+
+def test_image_level_noise_leaves_images_without_captions_out():
+    for seed in range(10):
+        noisy = inject_noise(_pairs([1, 3, 3], images=5), 0.99, seed, level="image")
+        assert noisy.image_of_caption.tolist() == [3, 1, 1]
+
+
+def test_a_single_image_cannot_be_exchanged():
+    with pytest.raises(DataError, match=r"1 of 10 images .* one alone has no partner"):
+        inject_noise(_grouped(10, 5), 0.1, seed=0, level="image")
+
+
+def test_a_per_image_index_replaces_images(tmp_path):
+    path = tmp_path / "index.npy"
+    np.save(path, np.array([2, 1, 0], dtype=np.int32))
+    read = read_noise_index(path, _pairs([0, 0, 1, 2]), convention="per_image")
+    assert read.image_of_caption.tolist() == [2, 2, 1, 0]
+    assert read.image_of_caption.dtype == torch.int64
+    assert read.realised_noise_rate == pytest.approx(0.75)
+
+
+@pytest.mark.parametrize(
+    ("index", "convention", "message"),
+    [
+        (
+            [0, 1],
+            "per_caption",
+            "has 2 entries, but convention='per_caption' needs 4 .*4 captions, per_image: 2 images",
+        ),
+        ([0, 0, 1, 1], "per_image", "has 4 entries, but convention='per_image' needs 2 .*per_caption: 4 captions"),
+        ([0, 0, 1], "per_caption", "has 3 entries"),
+        ([0, 2, 1, -1], "per_caption", "out of range at 2 of 4 entries .first: entry 1 is image 2, but there are 2 im"),
+        ([0.0, 0.0, 1.0, 1.0], "per_caption", r"holds float64 \[4\], but a noise index is a list of integers"),
+        ([[0, 0, 1, 1]], "per_caption", r"holds int64 \[1, 4\]"),
+    ],
+)
+def test_an_index_that_does_not_fit_is_refused(tmp_path, index, convention, message):
+    path = tmp_path / "index.npy"
+    np.save(path, np.array(index))
+    with pytest.raises(DataError, match=f"index.npy.*{message}"):
+        read_noise_index(path, _pairs([0, 0, 1, 1]), convention=convention)
+
+
+def test_a_pickled_index_is_refused(tmp_path):
+    path = tmp_path / "index.npy"
+    np.save(path, np.array([0, 0, 1, 1], dtype=object), allow_pickle=True)
+    with pytest.raises(DataError, match="pickled objects"):
+        read_noise_index(path, _pairs([0, 0, 1, 1]), convention="per_caption")

@@ -1,0 +1,174 @@
+import json
+import pickle
+import random
+
+import pytest
+import torch
+
+from truepair.data.features import Features
+from truepair.data.pairs import Pairs
+from truepair.data.text import SPECIAL_WORDS, Tokens, Vocabulary, load_vocabulary, tokenised, words_of
+from truepair.errors import DataError
+
+
+@pytest.mark.parametrize(
+    ("caption", "words"),
+    [
+        ("Two dogs .", ["two", "dogs", "."]),
+        ("Two dogs.", ["two", "dogs", "."]),
+        ("  a\tdog\u00a0runs \n", ["a", "dog", "runs"]),
+        ("a man's dog isn't there", ["a", "man", "'s", "dog", "is", "n't", "there"]),
+        ("a man\u2019s dog can\u2019t", ["a", "man", "'s", "dog", "ca", "n't"]),
+        ("they're sure we'll say I've", ["they", "'re", "sure", "we", "'ll", "say", "i", "'ve"]),
+        ("I'd say I'm", ["i", "'d", "say", "i", "'m"]),
+        ("rock'n'roll at five o'clock, O'Neill's", ["rock'n'roll", "at", "five", "o'clock", ",", "o'neill", "'s"]),
+        ("dogs' bowls", ["dogs", "'", "bowls"]),
+        ("a T-shirt in mid-air - the F-16", ["a", "t-shirt", "in", "mid-air", "-", "the", "f-16"]),
+        ("1,000 people, 3.5 m, 3/4 at 10:30", ["1,000", "people", ",", "3.5", "m", ",", "3/4", "at", "10:30"]),
+        ("black/white snow.the", ["black", "/", "white", "snow", ".", "the"]),
+        ('"hi" (50%) #1 $10 &...', ['"', "hi", '"', "(", "50", "%", ")", "#", "1", "$", "10", "&", "..."]),
+        ("Ein großer Hund", ["ein", "großer", "hund"]),
+        ("Кошка на крыше", ["кошка", "на", "крыше"]),
+        ("cafe\u0301", ["caf\u00e9"]),
+        ("", []),
+    ],
+)
+def test_words_of_follow_the_treebank_convention(caption, words):
+    assert words_of(caption) == words
+
+
+def test_no_caption_makes_a_special_word():
+    assert not set(words_of(" ".join(SPECIAL_WORDS))) & set(SPECIAL_WORDS)
+
+
+def test_building_orders_by_count_then_alphabet_whatever_the_order_of_captions():
+    captions = ["b b b c", "a c", "a d"]
+    expected = (*SPECIAL_WORDS, "b", "a", "c")
+    assert Vocabulary.build(captions, minimum_count=2).words == expected
+    random.Random(0).shuffle(captions)
+    assert Vocabulary.build(captions, minimum_count=2).words == expected
+
+
+def test_padding_is_0_and_unknown_and_masked_words_have_ids_of_their_own():
+    vocabulary = Vocabulary.build(["dog"], minimum_count=1)
+    assert [vocabulary.id_of[word] for word in SPECIAL_WORDS] == [0, 1, 2, 3, 4]
+    assert (vocabulary.mask, len(vocabulary)) == (4, 6)
+
+
+def test_a_vocabulary_without_frequent_words_is_refused():
+    with pytest.raises(DataError, match="no word occurs 4 times in the 2 captions; lower minimum_count"):
+        Vocabulary.build(["a dog", "a cat"])
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (("<pad>", "<start>", "<unk>", "<mask>", "dog"), "lacks <end>"),
+        ((), "lacks <pad>, <start>, <end>, <unk>, <mask>"),
+        (("dog", *SPECIAL_WORDS), "'dog' at id 0, but 0 is the id of '<pad>'"),
+        ((*SPECIAL_WORDS, "dog", "dog"), "has 'dog' more than once"),
+    ],
+)
+def test_a_vocabulary_that_cannot_encode_is_refused(words, message):
+    with pytest.raises(DataError, match=message):
+        Vocabulary(words)
+
+
+def test_json_gives_the_same_vocabulary_back_in_the_fields_format():
+    vocabulary = Vocabulary.build(["größer dog", "dog"], minimum_count=1)
+    assert Vocabulary.from_json(vocabulary.to_json()) == vocabulary
+    content = json.loads(vocabulary.to_json())
+    assert content["word2idx"]["dog"] == 5
+    assert content["idx2word"]["5"] == "dog"
+    assert content["idx"] == len(vocabulary) == 7
+
+
+def test_a_published_vocabulary_gets_mask_appended(tmp_path):
+    path = tmp_path / "vocab.json"
+    path.write_text(json.dumps({"idx": 5, "word2idx": {"<end>": 2, "<pad>": 0, "dog": 4, "<unk>": 3, "<start>": 1}}))
+    vocabulary = load_vocabulary(path)
+    assert vocabulary.words == ("<pad>", "<start>", "<end>", "<unk>", "dog", "<mask>")
+    assert vocabulary.encode(["dog cat"]).take(torch.tensor([0])).values.tolist() == [[1, 4, 3, 2]]
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("not json", "is not a JSON object with 'word2idx'"),
+        ("{}", "is not a JSON object with 'word2idx'"),
+        ("[1]", "is not a JSON object with 'word2idx'"),
+        ('{"word2idx": ["a"]}', "is not a JSON object with 'word2idx'"),
+        ('{"word2idx": {"<pad>": 0, "a": 2}}', "2 words need the ids 0 … 1.* word 1 is 'a' with id 2"),
+        ('{"word2idx": {"<pad>": 0, "a": 1, "b": 1}}', "word 2 is 'b' with id 1"),
+        ('{"word2idx": {"<pad>": 0, "<start>": 1, "<unk>": 2}}', "lacks <end>"),
+    ],
+)
+def test_a_damaged_vocabulary_file_is_refused_by_name(tmp_path, text, message):
+    path = tmp_path / "vocab.json"
+    path.write_text(text)
+    with pytest.raises(DataError, match=f"vocab.json:? .*{message}"):
+        load_vocabulary(path)
+
+
+def test_a_missing_or_binary_vocabulary_file_is_refused(tmp_path):
+    with pytest.raises(DataError, match="cannot read the vocabulary"):
+        load_vocabulary(tmp_path / "vocab.json")
+    (tmp_path / "vocab.json").write_bytes(b"\xff\xfe")
+    with pytest.raises(DataError, match="cannot read the vocabulary"):
+        load_vocabulary(tmp_path / "vocab.json")
+
+
+@pytest.fixture
+def vocabulary() -> Vocabulary:
+    return Vocabulary((*SPECIAL_WORDS, "a", "dog", "runs"))  # a: 5, dog: 6, runs: 7
+
+
+def test_tokens_are_wrapped_padded_and_in_the_order_asked_for(vocabulary):
+    tokens = vocabulary.encode(["A dog runs", "dog", "a cat"])
+    taken = tokens.take(torch.tensor([1, 0, 1]))
+    assert len(tokens) == 3
+    assert taken.values.dtype == torch.int64
+    assert taken.values.tolist() == [[1, 6, 2, 0, 0], [1, 5, 6, 7, 2], [1, 6, 2, 0, 0]]
+    assert taken.lengths.tolist() == [3, 5, 3]
+    assert taken.mask.tolist() == (taken.values != 0).tolist()
+    assert tokens.take(torch.tensor([2])).values.tolist() == [[1, 5, 3, 2]]
+
+
+def test_tokens_are_as_wide_as_the_longest_caption_of_the_batch_and_last_captions_are_whole(vocabulary):
+    tokens = vocabulary.encode(["a dog runs a dog runs", "a", "dog"])
+    assert tokens.take(torch.tensor([2, 1])).values.tolist() == [[1, 6, 2], [1, 5, 2]]
+
+
+def test_tokens_need_four_bytes_a_word_and_eight_a_caption(vocabulary):
+    tokens = vocabulary.encode(["a dog runs"] * 100)
+    assert tokens.ids.nbytes == 4 * 500
+    assert tokens.ends.nbytes == 8 * 101
+
+
+def test_tokens_travel_to_worker_processes(vocabulary):
+    copy: Tokens = pickle.loads(pickle.dumps(vocabulary.encode(["a dog", "runs"])))
+    assert copy.take(torch.tensor([1])).values.tolist() == [[1, 7, 2]]
+
+
+def test_long_captions_are_cut_before_the_end(vocabulary):
+    taken = vocabulary.encode(["a dog runs", "a"], maximum_words=2).take(torch.tensor([0, 1]))
+    assert taken.values.tolist() == [[1, 5, 6, 2], [1, 5, 2, 0]]
+    with pytest.raises(DataError, match="maximum_words is 0"):
+        vocabulary.encode(["a"], maximum_words=0)
+
+
+def test_an_empty_caption_is_refused_by_number_and_name(vocabulary):
+    with pytest.raises(DataError, match="caption 1 is empty: '  '"):
+        vocabulary.encode(["a", "  "])
+    with pytest.raises(DataError, match=r"caption 1 \('x.jpg#1'\) is empty"):
+        vocabulary.encode(["a", ""], caption_ids=["x.jpg#0", "x.jpg#1"])
+
+
+def test_tokenised_pairs_are_the_same_pairs_with_tokens(vocabulary):
+    images = Features(torch.ones(1, 2).numpy())
+    pairs = Pairs(images, ["a dog", "runs a dog"], torch.tensor([0, 0]), ["i"], ["c", "d"])
+    result = tokenised(pairs, vocabulary, maximum_words=1)
+    assert result.captions == pairs.captions
+    assert result.caption_inputs.take(torch.tensor([1])).values.tolist() == [[1, 7, 2]]
+    with pytest.raises(DataError, match=r"caption 1 \('d'\) is empty"):
+        tokenised(Pairs(images, ["a", ""], torch.tensor([0, 0]), ["i"], ["c", "d"]), vocabulary)
