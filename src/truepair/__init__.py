@@ -1,3 +1,58 @@
 """Find the image–caption pairs that do not match, fix them, and train retrieval models that do not mind the rest."""
 
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from truepair.audit.run import find_mismatches
+    from truepair.config import Recipe
+    from truepair.data.corpora import load_corpus
+    from truepair.data.noise import inject_noise
+    from truepair.data.pairs import Pairs
+    from truepair.errors import TruepairError
+    from truepair.evaluation.retrieval import evaluate
+    from truepair.methods import METHODS
+    from truepair.model import MatchingModel
+    from truepair.training.recipe import load_recipe
+    from truepair.training.run import load_run, run
+
 __version__ = "0.1.0"
+
+_HOME = {
+    "METHODS": "truepair.methods",
+    "MatchingModel": "truepair.model",
+    "Pairs": "truepair.data.pairs",
+    "Recipe": "truepair.config",
+    "TruepairError": "truepair.errors",
+    "evaluate": "truepair.evaluation.retrieval",
+    "find_mismatches": "truepair.audit.run",
+    "inject_noise": "truepair.data.noise",
+    "load_corpus": "truepair.data.corpora",
+    "load_recipe": "truepair.training.recipe",
+    "load_run": "truepair.training.run",
+    "run": "truepair.training.run",
+}
+
+__all__ = [
+    "METHODS",
+    "MatchingModel",
+    "Pairs",
+    "Recipe",
+    "TruepairError",
+    "evaluate",
+    "find_mismatches",
+    "inject_noise",
+    "load_corpus",
+    "load_recipe",
+    "load_run",
+    "run",
+]
+
+
+def __getattr__(name: str) -> Any:
+    """Load a public name when it is first used: importing truepair alone stays instant."""
+    if name not in _HOME:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(_HOME[name]), name)

@@ -80,7 +80,11 @@ class NoiseConfig:
     """What the index holds: the image of each caption (NCR, CRCL, MSCN) or a permutation of images (DECL)."""
 
     def __post_init__(self) -> None:
-        """Refuse two sources of noise."""
+        """Refuse two sources of noise, an impossible rate and a seed that cannot be one."""
+        if not 0 <= self.rate < 1:
+            raise ConfigError(f"noise.rate is {self.rate}, but it is a share in [0, 1)")
+        if self.seed < 0:
+            raise ConfigError(f"noise.seed is {self.seed}, but it must be at least 0")
         if self.index is not None and self.rate:
             raise ConfigError(f"noise.rate is {self.rate} and noise.index is {self.index}: choose one of them")
 
@@ -247,15 +251,20 @@ class TrainingConfig:
     oracle: Literal["none", "clean_pairs", "true_correspondence"] = "none"
     """Reference runs that know the truth, where noise was injected: train on the truly matching pairs only, or give
     CRCL the true correspondences and keep them."""
+    patience: int = 0
+    """Stop once development rSum has not improved for so many epochs; 0 never stops early. One-stage methods only."""
     tensorboard: bool = False
     """Also write TensorBoard files (needs truepair[tensorboard])."""
 
     def __post_init__(self) -> None:
-        """Refuse a batch in which nothing can be compared."""
+        """Refuse a batch in which nothing can be compared, and counts and seeds below 0."""
         if self.batch_size < 2:
             raise ConfigError(
                 f"training.batch_size is {self.batch_size}, but a pair is learned against the others: use at least 2"
             )
+        for name in ("seed", "workers", "patience"):
+            if getattr(self, name) < 0:
+                raise ConfigError(f"training.{name} is {getattr(self, name)}, but it must be at least 0")
 
 
 @dataclass(frozen=True)
@@ -274,7 +283,12 @@ class Recipe:
     """Batches, seed, device."""
 
     def __post_init__(self) -> None:
-        """Refuse an oracle that the method cannot use."""
+        """Refuse an oracle or an early stop that the method cannot use."""
+        if self.training.patience and isinstance(self.method, CrclConfig) and len(self.method.stages) > 1:
+            raise ConfigError(
+                f"training.patience is {self.training.patience}, but method.stages {self.method.stages} has several "
+                "stages, and a stop would lose the later ones: set it to 0 or use one stage"
+            )
         if self.training.oracle == "true_correspondence" and not (
             isinstance(self.method, CrclConfig) and not self.method.refine
         ):

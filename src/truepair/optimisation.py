@@ -46,7 +46,9 @@ class Optimiser:
             epochs: Length of the schedule.
             fabric: Device and precision.
         """
-        adam = torch.optim.AdamW(network.parameters(), lr=config.learning_rate, weight_decay=config.weight_decay)
+        adam = torch.optim.AdamW(
+            network.parameters(), lr=config.learning_rate, weight_decay=config.weight_decay, fused=True
+        )
         self.model, self._adam = fabric.setup(network, adam)
         self._network = network
         self._config = config

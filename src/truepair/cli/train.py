@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -13,37 +13,37 @@ from truepair.config import Recipe
 from truepair.training.recipe import load_recipe, recipe_from
 
 
-@dataclass(frozen=True)
-class Train:
-    """Train a retrieval model, then test its best checkpoint.
-
-    The first word may be a recipe; options override it. The same command again goes on where it stopped.
-
-    Example:
-      truepair train recipes/crcl_vse_demo_40.toml --out runs/crcl
-      truepair train --data.path captions.csv --data.columns.image file --method.name crcl --out runs/mine
-    """
-
-    out: Path
-    """The run's folder."""
-    recipe: Annotated[Recipe, tyro.conf.arg(name="")]
-    """What to do."""
-
-
 def command(arguments: Sequence[str]) -> None:
     """Parse, train, print the results."""
-    parsed = tyro.cli(
-        tyro.conf.AvoidSubcommands[Train],
-        prog="truepair train",
-        args=without_recipe(arguments),
-        default=Train(out=tyro.MISSING, recipe=starting_recipe(arguments)),
-    )
+    start = starting_recipe(arguments)
+
+    @tyro.conf.configure(tyro.conf.AvoidSubcommands)
+    def train(out: Path, recipe: Annotated[Recipe, tyro.conf.arg(name="")] = start) -> tuple[Path, Recipe]:
+        """Train a retrieval model, then test its best checkpoint.
+
+        The first word may be a recipe; options override it. The same command again goes on where it stopped.
+
+        example:
+          truepair train recipes/crcl_vse_f30k_40.toml --out runs/f30k
+          truepair train --data.path captions.csv --data.columns.image file --method.name crcl --out runs/mine
+
+        Args:
+            out: The run's folder.
+            recipe: What to do.
+        """
+        return out, recipe
+
+    out, recipe = tyro.cli(train, prog="truepair train", args=without_recipe(arguments))
     from truepair.cli.tables import results_table
     from truepair.training.run import run
 
-    results = run(parsed.recipe, parsed.out)
-    print(results_table({parsed.recipe.method.name: results}))
-    print(f"\nrun: {parsed.out}")
+    results = run(recipe, out)
+    if results["skipped"]:
+        rows = "1 row was" if results["skipped"] == 1 else f"{results['skipped']:,} rows were"
+        listed = out / "run.json"
+        print(f"{rows} left out because their pictures cannot be read; {listed} lists them", file=sys.stderr)
+    print(results_table({recipe.method.name: results}))
+    print(f"\nrun: {out}")
 
 
 def starting_recipe(arguments: Sequence[str]) -> Recipe:

@@ -19,6 +19,7 @@ from torch import Tensor
 
 from truepair.config import CrclConfig
 from truepair.data.loader import Loaders
+from truepair.errors import CheckpointError
 from truepair.losses.complementary import active_complementary_loss, mean_matching_probability
 from truepair.methods.confidence import similarity_posterior
 from truepair.methods.protocol import MakeModel, StepLog
@@ -126,5 +127,8 @@ class Crcl:
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """See `Method.load_state_dict`."""
         self._start_stage(state["stage"])
+        if state["correspondence"].shape != self.correspondence.shape:
+            known, pairs = len(state["correspondence"]), len(self.correspondence)
+            raise CheckpointError(f"it has a correspondence for {known:,} pairs, but there are {pairs:,}")
         self.correspondence = state["correspondence"].to(self._fabric.device)
         self._optimiser.load_state_dict(state)

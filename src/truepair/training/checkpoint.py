@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import json
 import os
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
+from safetensors.torch import save
 from torch import Tensor
 
 from truepair.errors import CheckpointError
@@ -33,12 +34,15 @@ def save_checkpoint(path: Path, state: dict[str, Any]) -> None:
     structure = json.dumps(_take_tensors(state, "", tensors))
     temporary = path.with_name(path.name + ".part")
     try:
-        save_file(tensors, temporary, metadata={"format": FORMAT, "structure": structure})
-        with temporary.open("rb+") as file:
+        # Written here, not by safetensors, which may leave a hidden file of its own behind when the process is killed.
+        with temporary.open("wb") as file:
+            file.write(save(tensors, metadata={"format": FORMAT, "structure": structure}))
+            file.flush()
             os.fsync(file.fileno())
         temporary.replace(path)
-    except (OSError, SafetensorError) as error:
-        temporary.unlink(missing_ok=True)
+    except OSError as error:
+        with suppress(OSError):
+            temporary.unlink()
         raise CheckpointError(
             f"could not save {path}: {error}. What was saved before is intact: make room or choose another folder, "
             "then run the same command to resume"
@@ -71,6 +75,8 @@ def load_checkpoint(path: Path) -> dict[str, Any]:
 def _take_tensors(value: Any, name: str, tensors: dict[str, Tensor]) -> Any:
     """JSON for `value`, its tensors moved to `tensors` under the path that leads to them."""
     if isinstance(value, Tensor):
+        while name in tensors:  # the keys 1 and "1" lead to the same path, as do "a/b" and "a", then "b"
+            name += "'"
         # A copy, because safetensors refuses tensors that share memory (views of one GRU buffer on a GPU do).
         tensors[name] = value.detach().cpu().clone(memory_format=torch.contiguous_format)
         return {"tensor": name}

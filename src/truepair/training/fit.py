@@ -42,7 +42,15 @@ class RunState:
     cpu_seconds: float = 0.0
 
 
-def fit(method: Method, loaders: Loaders, dev: Pairs, folder: Path, config: Mapping[str, Any], log: RunLog) -> RunState:
+def fit(
+    method: Method,
+    loaders: Loaders,
+    dev: Pairs,
+    folder: Path,
+    config: Mapping[str, Any],
+    log: RunLog,
+    patience: int = 0,
+) -> RunState:
     """Train `method` to its last epoch, or from where a run in `folder` stopped.
 
     Writes ``last.safetensors`` (everything, after every epoch) and ``best.safetensors`` (the weights with the best
@@ -56,6 +64,7 @@ def fit(method: Method, loaders: Loaders, dev: Pairs, folder: Path, config: Mapp
         folder: The run's folder.
         config: The run's whole configuration, to refuse a checkpoint of another.
         log: Where scalars go.
+        patience: Stop once development rSum has not improved for so many epochs; 0 never does.
 
     Returns:
         The final state of the run.
@@ -68,6 +77,8 @@ def fit(method: Method, loaders: Loaders, dev: Pairs, folder: Path, config: Mapp
         total=method.epochs * steps, initial=state.epoch * steps, unit="step", disable=None, file=sys.stderr
     ) as bar:
         for epoch in range(state.epoch, method.epochs):
+            if patience and epoch > state.best_epoch + patience:
+                break
             wall, cpu = time.perf_counter(), time.process_time()
             bar.set_description(f"epoch {epoch + 1}/{method.epochs}")
             for scalars in method.train_epoch(epoch, loaders):
@@ -101,12 +112,17 @@ def resume(path: Path, method: Method, config: Mapping[str, Any]) -> RunState:
         CheckpointError: If the checkpoint is damaged or was made with another configuration.
     """
     saved = load_checkpoint(path)
-    if saved["config"] != dict(config):
+    if saved.get("config") != dict(config):
         raise CheckpointError(
-            f"{path} was made with another configuration ({'; '.join(differences(saved['config'], config))}). "
+            f"{path} was made with another configuration ({'; '.join(differences(saved.get('config'), config))}). "
             "Choose a new folder for this run, or delete the old one"
         )
-    method.load_state_dict(saved["method"])
+    try:
+        method.load_state_dict(saved["method"])
+    except (KeyError, RuntimeError, ValueError) as error:
+        raise CheckpointError(
+            f"{path} does not fit this run ({error}): have the data changed since? Choose a new folder, or delete it"
+        ) from error
     torch.set_rng_state(saved["random"]["cpu"])
     if saved["random"]["cuda"]:
         torch.cuda.set_rng_state_all(saved["random"]["cuda"])

@@ -36,6 +36,7 @@ class RunLog:
 
     def rewind(self, epochs: int) -> None:
         """Keep the lines of the first `epochs` epochs only: what came after will be run, and logged, again."""
+        self._pending = []
         if not self.path.exists():
             return
         kept = [line for line in read_log(self.path) if line["epoch"] < epochs]

@@ -71,7 +71,7 @@ def run(recipe: Recipe, folder: Path, corpus: Corpus | None = None) -> dict[str,
     correspondence = _truth(train).float() if training.oracle == "true_correspondence" else None
     method = build_method(recipe.method, partial(make_model, recipe.model, shape), len(learned), fabric, correspondence)
     log = RunLog(folder, tensorboard=training.tensorboard)
-    state = fit(method, loaders(learned), corpus.splits.dev, folder, asdict(recipe), log)
+    state = fit(method, loaders(learned), corpus.splits.dev, folder, asdict(recipe), log, training.patience)
 
     method.model.load_state_dict(load_checkpoint(folder / "best.safetensors")["model"])
     confidence = method.confidence(loaders(train)).cpu()
@@ -80,6 +80,7 @@ def run(recipe: Recipe, folder: Path, corpus: Corpus | None = None) -> dict[str,
     results = {
         "corpus": corpus.splits.name,
         "pairs": {"train": len(learned), "dev": len(corpus.splits.dev), "test": len(corpus.splits.test)},
+        "skipped": len(corpus.skipped),
         "method": recipe.method.name,
         "noise": asdict(recipe.noise) | {"realised_rate": train.realised_noise_rate},
         "seed": training.seed,
@@ -160,7 +161,7 @@ def load_run(folder: Path) -> TrainedRun:
 
 def _describe(folder: Path, recipe: Recipe, shape: InputShape, corpus: Corpus) -> None:
     """Write run.json and the vocabulary, unless the folder already holds this run."""
-    described = {"recipe": asdict(recipe), "inputs": asdict(shape)}
+    described: dict[str, Any] = {"recipe": asdict(recipe), "inputs": asdict(shape)}
     known = _description(folder)
     if known is not None:
         different = differences(known["recipe"], json.loads(json.dumps(described["recipe"])))
@@ -172,7 +173,9 @@ def _describe(folder: Path, recipe: Recipe, shape: InputShape, corpus: Corpus) -
     folder.mkdir(parents=True, exist_ok=True)
     if corpus.vocabulary is not None:
         (folder / "vocabulary.json").write_text(corpus.vocabulary.to_json(), encoding="utf-8")
-    write_json(folder / "run.json", described | {"truepair": __version__, "torch": torch.__version__})
+    described["skipped"] = [asdict(row) for row in corpus.skipped]
+    described["versions"] = {"truepair": __version__, "torch": torch.__version__}
+    write_json(folder / "run.json", described)
 
 
 def _description(folder: Path) -> dict[str, Any] | None:

@@ -1,0 +1,99 @@
+"""Cross-fitting: a pair is judged only by models that saw neither its image nor its caption.
+
+A model that trained on a mismatched pair has learned to find it plausible. So the pairs are cut into folds by image,
+and each fold is scored by models trained on the other folds.
+"""
+
+from __future__ import annotations
+
+import sys
+from dataclasses import dataclass
+from functools import partial
+
+import numpy as np
+import torch
+from jaxtyping import Int
+from lightning_fabric import Fabric
+from torch import Tensor
+from tqdm import tqdm
+
+from truepair.audit.config import AuditConfig
+from truepair.data.loader import Loaders
+from truepair.data.pairs import Pairs
+from truepair.data.text import Vocabulary
+from truepair.errors import ConfigError
+from truepair.model import InputShape, MatchingModel, make_model
+from truepair.training.run import build_method
+
+_FEWEST_IMAGES = 3
+"""Images in a fold below which a pair of a random image and caption has no competitor left."""
+
+
+@dataclass(frozen=True)
+class Fold:
+    """Some pairs and who may judge them.
+
+    Attributes:
+        pairs: ``[fold]``, ids of the pairs.
+        models: Models in evaluation mode whose similarities are averaged; none was trained on these pairs (unless
+            they are a run's, which was).
+    """
+
+    pairs: Int[Tensor, " fold"]
+    models: list[MatchingModel]
+
+
+def folds_by_image(image_of_caption: Int[Tensor, " pairs"], folds: int, seed: int) -> list[Int[Tensor, " fold"]]:
+    """The pairs cut into `folds` parts with about as many images each; captions of one image stay together.
+
+    Raises:
+        ConfigError: If a fold would have fewer than 3 images.
+    """
+    images, image = image_of_caption.unique(return_inverse=True)
+    if len(images) < _FEWEST_IMAGES * folds:
+        raise ConfigError(
+            f"audit.folds is {folds}, but {len(images):,} images make at most {len(images) // _FEWEST_IMAGES} folds of "
+            f"{_FEWEST_IMAGES}: lower it, or audit more pairs"
+        )
+    fold_of_image = torch.from_numpy(np.random.default_rng(seed).permutation(len(images)) % folds)
+    return [(fold_of_image[image] == fold).nonzero().flatten() for fold in range(folds)]
+
+
+def cross_fitted(pairs: Pairs, vocabulary: Vocabulary | None, config: AuditConfig) -> list[Fold]:
+    """Folds of `pairs`, each with ``config.repetitions`` models trained on the other folds.
+
+    Torch's global generators, from which weights and dropout are drawn, are left as they were.
+
+    Args:
+        pairs: What to audit; its truth, if known, is not looked at.
+        vocabulary: What made the tokens; None where captions have feature vectors.
+        config: Folds, repetitions, method, backbone, seed and device.
+
+    Raises:
+        ConfigError: If there are too few images for so many folds.
+    """
+    fabric = Fabric(accelerator=config.accelerator, devices=1)
+    shape = InputShape.of(pairs, vocabulary)
+    cut = folds_by_image(pairs.image_of_caption, config.folds, config.seed)
+    cuda = [fabric.device] if fabric.device.type == "cuda" else []
+    result = []
+    total = config.folds * config.repetitions * config.method.epochs
+    with (
+        tqdm(total=total, unit="epoch", desc="cross-fitting", disable=None, file=sys.stderr) as bar,
+        torch.random.fork_rng(devices=cuda),
+    ):
+        for number, held_out in enumerate(cut):
+            learned = pairs.select(torch.cat([other for other in cut if other is not held_out]))
+            models = []
+            for repetition in range(config.repetitions):
+                seed = int(np.random.SeedSequence((config.seed, number, repetition)).generate_state(1)[0])
+                torch.manual_seed(seed)
+                loaders = Loaders(learned, config.batch_size, seed, fabric.device)
+                method = build_method(config.method, partial(make_model, config.model, shape), len(learned), fabric)
+                for epoch in range(method.epochs):
+                    for _ in method.train_epoch(epoch, loaders):
+                        pass
+                    bar.update()
+                models.append(method.model.eval())
+            result.append(Fold(held_out, models))
+    return result

@@ -1,0 +1,154 @@
+"""What an audit found out about each pair, as a table."""
+
+from __future__ import annotations
+
+import math
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor
+
+from truepair.audit.crossfit import Fold
+from truepair.audit.partners import NONE, Partners, best_partners
+from truepair.audit.score import Scores
+from truepair.data.pairs import Pairs
+
+
+@dataclass(frozen=True, eq=False)
+class Findings:
+    """One entry a pair, in the order of the pairs.
+
+    Attributes:
+        pairs: The pairs.
+        mismatch_probability: ``[pairs]``, in [0, 1].
+        threshold: From which probability on a pair is a suspect.
+        scores: Similarity and log-odds.
+        order: ``[pairs]``, pair ids, most suspicious first; equal probabilities are ordered by the log-odds.
+        partners: Better partners, where they were looked for.
+    """
+
+    pairs: Pairs
+    mismatch_probability: Float[Tensor, " pairs"]
+    threshold: float
+    scores: Scores
+    order: Int[Tensor, " pairs"]
+    partners: Partners
+
+    @property
+    def is_suspect(self) -> Bool[Tensor, " pairs"]:
+        """True where the mismatch probability reaches the threshold."""
+        return self.mismatch_probability >= self.threshold
+
+    def image_id(self, image: int) -> str | None:
+        """An image's name; None for none."""
+        return None if image == NONE else self.pairs.image_ids[image]
+
+    def caption_id(self, caption: int) -> str | None:
+        """A caption's name; None for none."""
+        return None if caption == NONE else self.pairs.caption_ids[caption]
+
+
+def find(
+    folds: Sequence[Fold],
+    pairs: Pairs,
+    scores: Scores,
+    mismatch_probability: Float[Tensor, " pairs"],
+    *,
+    threshold: float,
+    at_least: int,
+) -> Findings:
+    """Rank the pairs, and look for better partners of the suspects.
+
+    Args:
+        folds: Who judges which pairs.
+        pairs: The pairs.
+        scores: Their scores.
+        mismatch_probability: ``[pairs]``, in [0, 1].
+        threshold: From which probability on a pair is a suspect.
+        at_least: Partners are looked for of so many pairs, even if fewer are suspects: those that a report shows.
+    """
+    by_score = scores.log_odds.argsort(stable=True)
+    order = by_score[mismatch_probability[by_score].argsort(stable=True, descending=True)]
+    suspects = int((mismatch_probability >= threshold).sum())
+    partners = best_partners(folds, pairs, order[: max(suspects, at_least)])
+    return Findings(pairs, mismatch_probability, threshold, scores, order, partners)
+
+
+def write_findings(findings: Findings, path: Path) -> None:
+    """One row a pair, most suspicious first, replaced atomically.
+
+    Columns: ``rank`` (from 1), ``caption_id``, ``image_id``, ``caption``, ``mismatch_probability``, ``is_suspect``,
+    ``similarity`` (cosine, in [-1, 1]), ``log_odds``, ``suggested_image_id`` and ``suggested_caption_id`` with their
+    similarities (empty where nothing is better, or the pair is no suspect), and ``is_clean`` if the truth is known.
+    """
+    pairs, partners, order = findings.pairs, findings.partners, findings.order
+    ids = order.tolist()
+    columns: dict[str, pa.Array] = {
+        "rank": pa.array(range(1, len(ids) + 1), pa.int64()),
+        "caption_id": pa.array([pairs.caption_ids[i] for i in ids], pa.string()),
+        "image_id": pa.array([pairs.image_ids[i] for i in pairs.image_of_caption[order].tolist()], pa.string()),
+        "caption": pa.array([pairs.captions[i] for i in ids], pa.string()),
+        "mismatch_probability": pa.array(findings.mismatch_probability[order].numpy()),
+        "is_suspect": pa.array(findings.is_suspect[order].numpy()),
+        "similarity": pa.array(findings.scores.similarity[order].numpy()),
+        "log_odds": pa.array(findings.scores.log_odds[order].numpy()),
+        "suggested_image_id": pa.array([findings.image_id(i) for i in partners.image[order].tolist()], pa.string()),
+        "suggested_image_similarity": _numbers(partners.image_similarity[order]),
+        "suggested_caption_id": pa.array(
+            [findings.caption_id(i) for i in partners.caption[order].tolist()], pa.string()
+        ),
+        "suggested_caption_similarity": _numbers(partners.caption_similarity[order]),
+    }
+    if pairs.is_clean is not None:
+        columns["is_clean"] = pa.array(pairs.is_clean[order].numpy())
+    temporary = path.with_name(path.name + ".part")
+    pq.write_table(pa.table(columns), temporary)
+    os.replace(temporary, path)
+
+
+def _numbers(values: Tensor) -> pa.Array:
+    """Missing, not NaN, where there is no number."""
+    return pa.array([None if math.isnan(value) else value for value in values.tolist()], pa.float32())
+
+
+def precision_at(findings: Findings, count: int) -> float | None:
+    """Share of true mismatches among the `count` most suspicious pairs; None without the truth or with fewer pairs."""
+    clean = findings.pairs.is_clean
+    if clean is None or len(clean) < count:
+        return None
+    return float((~clean[findings.order[:count]]).double().mean())
+
+
+def right_suggestions(findings: Findings) -> tuple[int, int] | None:
+    """How many suggested images are the caption's true one, and how many mismatched suspects got a suggestion.
+
+    None without the truth.
+    """
+    truth = findings.pairs.true_image_of_caption
+    clean = findings.pairs.is_clean
+    if truth is None or clean is None:
+        return None
+    asked = findings.is_suspect & ~clean & (findings.partners.image != NONE)
+    return int((findings.partners.image[asked] == truth[asked]).sum()), int(asked.sum())
+
+
+def suspects_at(mismatch_probability: Float[Tensor, " pairs"], threshold: float) -> dict[str, float]:
+    """What a threshold does, by the probabilities alone.
+
+    Returns:
+        ``threshold``; ``suspects`` (pairs that reach it); ``expected_mismatched`` (how many of them do not match);
+        ``expected_missed`` (how many mismatched pairs would stay).
+    """
+    flagged = mismatch_probability >= threshold
+    return {
+        "threshold": threshold,
+        "suspects": int(flagged.sum()),
+        "expected_mismatched": float(mismatch_probability[flagged].double().sum()),
+        "expected_missed": float(mismatch_probability[~flagged].double().sum()),
+    }

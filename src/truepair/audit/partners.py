@@ -1,0 +1,110 @@
+"""Better partners for pairs that look wrong: another image for the caption, another caption for the image."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+from tqdm import tqdm
+
+from truepair.audit.crossfit import Fold
+from truepair.audit.score import Encodings
+from truepair.data.pairs import Pairs
+
+_PAIRS_AT_A_TIME = 1024
+_GALLERY_AT_A_TIME = 4096
+"""Similarities in memory at once: 1,024 × 4,096, 16 MB."""
+
+NONE = -1
+"""No image, or no caption, is better than the present one."""
+
+
+@dataclass(frozen=True)
+class Partners:
+    """The best alternatives of some pairs.
+
+    Attributes:
+        image: ``[pairs]``, the image most similar to the caption among those it is not paired with, or -1 where the
+            present one is at least as similar.
+        image_similarity: ``[pairs]``, its similarity; NaN where there is none.
+        caption: ``[pairs]``, the caption most similar to the image among those that it does not own and that say
+            something else, or -1 where the present one is at least as similar.
+        caption_similarity: ``[pairs]``, its similarity; NaN where there is none.
+    """
+
+    image: Int[Tensor, " pairs"]
+    image_similarity: Float[Tensor, " pairs"]
+    caption: Int[Tensor, " pairs"]
+    caption_similarity: Float[Tensor, " pairs"]
+
+
+def best_partners(folds: Sequence[Fold], pairs: Pairs, asked: Int[Tensor, " asked"]) -> Partners:
+    """The best alternatives of the pairs `asked` for, among all images and captions; of the others, none.
+
+    Every image and caption is encoded once by the models of each fold in which a pair is asked for.
+
+    Args:
+        folds: Who judges which pairs.
+        pairs: All pairs.
+        asked: ``[asked]``, ids of the pairs.
+    """
+    count = len(pairs)
+    image, caption = torch.full((count,), NONE), torch.full((count,), NONE)
+    image_similarity, caption_similarity = torch.full((count,), torch.nan), torch.full((count,), torch.nan)
+    number_of_text: dict[str, int] = {}
+    texts = torch.tensor([number_of_text.setdefault(text, len(number_of_text)) for text in pairs.captions])
+    is_asked = torch.zeros(count, dtype=torch.bool)
+    is_asked[asked] = True
+    with tqdm(total=len(asked), unit="pair", desc="better partners", disable=None, file=sys.stderr) as bar:
+        for fold in folds:
+            here = fold.pairs[is_asked[fold.pairs]]
+            if not len(here):
+                continue
+            encodings = Encodings.of(fold.models, pairs, torch.arange(len(pairs.images)), torch.arange(count))
+            for ids in here.split(_PAIRS_AT_A_TIME):
+                own = pairs.image_of_caption[ids]
+                present = encodings.paired(own, ids)
+                best, where = _best_images(encodings, ids, own)
+                better = best > present
+                image[ids[better]], image_similarity[ids[better]] = where[better], best[better]
+                best, where = _best_captions(encodings, own, texts[ids], pairs.image_of_caption, texts)
+                better = best > present
+                caption[ids[better]], caption_similarity[ids[better]] = where[better], best[better]
+                bar.update(len(ids))
+    return Partners(image, image_similarity, caption, caption_similarity)
+
+
+def _best_images(
+    encodings: Encodings, captions: Int[Tensor, " asked"], own: Int[Tensor, " asked"]
+) -> tuple[Float[Tensor, " asked"], Int[Tensor, " asked"]]:
+    best, where = torch.full((len(captions),), -torch.inf), torch.full((len(captions),), NONE)
+    for images in torch.arange(len(encodings.images[0])).split(_GALLERY_AT_A_TIME):
+        scores = encodings.matrix(images, captions).T  # [asked, block]
+        scores = scores.masked_fill(images == own[:, None], -torch.inf)
+        best, where = _better(best, where, scores, images)
+    return best, where
+
+
+def _best_captions(
+    encodings: Encodings,
+    images: Int[Tensor, " asked"],
+    own_text: Int[Tensor, " asked"],
+    image_of_caption: Int[Tensor, " captions"],
+    texts: Int[Tensor, " captions"],
+) -> tuple[Float[Tensor, " asked"], Int[Tensor, " asked"]]:
+    best, where = torch.full((len(images),), -torch.inf), torch.full((len(images),), NONE)
+    for captions in torch.arange(len(texts)).split(_GALLERY_AT_A_TIME):
+        scores = encodings.matrix(images, captions)  # [asked, block]
+        is_present = (image_of_caption[captions] == images[:, None]) | (texts[captions] == own_text[:, None])
+        best, where = _better(best, where, scores.masked_fill(is_present, -torch.inf), captions)
+    return best, where
+
+
+def _better(best: Tensor, where: Tensor, scores: Tensor, block: Tensor) -> tuple[Tensor, Tensor]:
+    highest, place = scores.max(1)
+    is_better = highest > best
+    return torch.where(is_better, highest, best), torch.where(is_better, block[place], where)

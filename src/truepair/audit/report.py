@@ -1,0 +1,163 @@
+"""The report: one HTML file that holds all it shows, for the people who own the pairs."""
+
+from __future__ import annotations
+
+import base64
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from jinja2 import Environment, PackageLoader, StrictUndefined
+from markupsafe import Markup
+
+from truepair.audit.charts import calibration_chart, learning_curves, score_histogram
+from truepair.audit.findings import Findings, suspects_at
+from truepair.audit.partners import NONE
+from truepair.data.pairs import Pairs
+from truepair.data.pictures import thumbnail
+from truepair.errors import DataError
+from truepair.evaluation.detection import calibration_curve
+from truepair.mixtures import Gaussian, Mixture
+
+_SIDE = 128
+"""Pixels of a thumbnail's longer side."""
+_BEST = 12
+"""Pairs shown as a sample of the most plausible ones."""
+_LONGEST_CAPTION = 300
+"""Characters of a caption that a card shows."""
+_THRESHOLDS = (0.25, 0.5, 0.75, 0.9)
+
+
+@dataclass(frozen=True)
+class Shown:
+    """An image as the report shows it: a picture, or its name where there is none."""
+
+    image_id: str
+    picture: str | None
+
+
+@dataclass(frozen=True)
+class Card:
+    """One pair on the page."""
+
+    rank: int
+    caption_id: str
+    caption: str
+    image: Shown
+    mismatch_probability: float
+    is_suspect: bool
+    is_clean: bool | None
+    better_image: Shown | None
+    is_true_image: bool | None
+    better_caption: str | None
+
+
+def write_report(
+    findings: Findings,
+    summary: Mapping[str, Any],
+    path: Path,
+    *,
+    mixture: Mixture[Gaussian] | None,
+    log: Sequence[Mapping[str, Any]],
+    cards: int,
+) -> None:
+    """One self-contained page, replaced atomically: it loads nothing, runs nothing, and escapes every caption.
+
+    Args:
+        findings: What was found.
+        summary: What ``summary.json`` holds.
+        path: Where to write.
+        mixture: What turned scores into probabilities; None where a run's own confidence did.
+        log: A run's log, for its learning curves; empty for an audit by cross-fitting.
+        cards: Suspects to show.
+    """
+    pairs = findings.pairs
+    shown = findings.order[:cards].tolist()
+    best = findings.order.flip(0)[: min(_BEST, len(pairs) - len(shown))].tolist()
+    pictures = _pictures(findings, [*shown, *best])
+    clean = pairs.is_clean
+    charts = {
+        "scores": score_histogram(findings.scores.log_odds, findings.scores.random_log_odds, clean, mixture),
+        "calibration": None if clean is None else calibration_chart(calibration_curve(1 - findings.mismatch_probability, clean)),
+        "learning": learning_curves(log),
+    }
+    page = (
+        Environment(
+            loader=PackageLoader("truepair.audit"),
+            autoescape=True,
+            undefined=StrictUndefined,
+            trim_blocks=True,
+            lstrip_blocks=True,
+        )
+        .get_template("report.html")
+        .render(
+            summary=summary,
+            cards=[_card(findings, pair, rank, pictures) for rank, pair in enumerate(shown, start=1)],
+            best=[_card(findings, pair, len(pairs) - place, pictures) for place, pair in enumerate(best)],
+            cut_at=suspects_at(findings.mismatch_probability, findings.threshold),
+            cuts=[suspects_at(findings.mismatch_probability, threshold) for threshold in _THRESHOLDS],
+            charts={name: None if svg is None else Markup(svg) for name, svg in charts.items()},  
+            settings=_settings(summary),
+        )
+    )
+    temporary = path.with_name(path.name + ".part")
+    temporary.write_text(page, encoding="utf-8")
+    os.replace(temporary, path)
+
+
+def _card(findings: Findings, pair: int, rank: int, pictures: Mapping[int, str]) -> Card:
+    pairs, clean = findings.pairs, findings.pairs.is_clean
+    image = int(pairs.image_of_caption[pair])
+    better_image, better_caption = int(findings.partners.image[pair]), int(findings.partners.caption[pair])
+    truth = pairs.true_image_of_caption
+    return Card(
+        rank=rank,
+        caption_id=pairs.caption_ids[pair],
+        caption=_shortened(pairs.captions[pair]),
+        image=_shown(pairs, image, pictures),
+        mismatch_probability=float(findings.mismatch_probability[pair]),
+        is_suspect=bool(findings.is_suspect[pair]),
+        is_clean=None if clean is None else bool(clean[pair]),
+        better_image=None if better_image == NONE else _shown(pairs, better_image, pictures),
+        is_true_image=None if truth is None or better_image == NONE else bool(truth[pair] == better_image),
+        better_caption=None if better_caption == NONE else _shortened(pairs.captions[better_caption]),
+    )
+
+
+def _settings(summary: Mapping[str, Any]) -> list[tuple[str, str]]:
+    """Every setting by its dotted name, and what ran it."""
+
+    def flat(name: str, value: object) -> list[tuple[str, str]]:
+        if not isinstance(value, Mapping):
+            return [(name, str(value))]
+        return [line for key, inner in value.items() for line in flat(f"{name}.{key}", inner)]
+
+    names = ("truepair", "hardware", "seconds", "peak_memory_mb", "scored_by", "data", "noise", "audit")
+    return [line for name in names for line in flat(name, summary[name])]
+
+
+def _shown(pairs: Pairs, image: int, pictures: Mapping[int, str]) -> Shown:
+    return Shown(pairs.image_ids[image], pictures.get(image))
+
+
+def _shortened(caption: str) -> str:
+    return caption if len(caption) <= _LONGEST_CAPTION else caption[: _LONGEST_CAPTION - 1] + "…"
+
+
+def _pictures(findings: Findings, shown: Sequence[int]) -> dict[int, str]:
+    """Thumbnails as data URIs of all images on the cards; an unreadable one is left out and shown by its name."""
+    pairs = findings.pairs
+    if pairs.pictures is None:
+        return {}
+    images = {int(pairs.image_of_caption[pair]) for pair in shown}
+    images |= {int(findings.partners.image[pair]) for pair in shown} - {NONE}
+    pictures = {}
+    for image in sorted(images):  # in the order of the file, which is read a row group at a time
+        try:
+            small = thumbnail(pairs.pictures[image], _SIDE)
+        except DataError:
+            continue
+        pictures[image] = "data:image/webp;base64," + base64.b64encode(small).decode("ascii")
+    return pictures

@@ -1,0 +1,233 @@
+"""An audit from beginning to end: score the pairs, find the suspects, write findings, cleaned manifest and report."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import pyarrow.parquet as pq
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from truepair import __version__
+from truepair.audit.config import AuditConfig
+from truepair.audit.crossfit import Fold, cross_fitted
+from truepair.audit.decisions import decide
+from truepair.audit.findings import Findings, find, precision_at, right_suggestions, write_findings
+from truepair.audit.probability import fit_with_known_mismatches, separation
+from truepair.audit.repair import refuse_overwriting, write_pairs, write_table
+from truepair.audit.report import write_report
+from truepair.audit.score import score
+from truepair.audit.whole import every_pair
+from truepair.config import DataConfig, NoiseConfig
+from truepair.data.corpora import Corpus
+from truepair.data.pairs import Pairs
+from truepair.data.text import Vocabulary
+from truepair.errors import CheckpointError
+from truepair.evaluation.detection import detection_metrics
+from truepair.mixtures import Gaussian, Mixture
+from truepair.training.log import read_log
+from truepair.training.run import TrainedRun, hardware, noisy, peak_memory_mb, write_json
+
+
+@dataclass(frozen=True)
+class _Source:
+    """Where audited pairs come from."""
+
+    name: str
+    data: DataConfig
+    noise: NoiseConfig
+    corpus: Corpus | None
+
+
+def audit_corpus(corpus: Corpus, data: DataConfig, noise: NoiseConfig, out: Path, config: AuditConfig) -> dict[str, Any]:
+    """Audit a corpus by cross-fitting: no pair is judged by a model that saw its image or its caption.
+
+    `out` then holds ``findings.parquet``, ``kept.*`` (the cleaned manifest), ``dropped.csv``, ``report.html`` and
+    ``summary.json``. Nothing else is touched.
+
+    Args:
+        corpus: What ``load_corpus(data)`` gave.
+        data: Where it is from.
+        noise: Mismatches to put in first, to see whether they are found; none by default.
+        out: The folder to write to; made if missing.
+        config: How.
+
+    Returns:
+        What ``summary.json`` holds.
+
+    Raises:
+        ConfigError: If there are too few pairs.
+        DataError: If an output would overwrite the input.
+    """
+    started = time.perf_counter()
+    _refuse_inputs(data, out)
+    pairs = noisy(every_pair(corpus.splits) if config.split == "all" else corpus.splits.train, noise)
+    folds = cross_fitted(pairs, corpus.vocabulary, config)
+    source = _Source(corpus.splits.name, data, noise, corpus)
+    return _audit(folds, pairs, None, source, out, config, started=started, log=[], described=_cross_fitting(config))
+
+
+def audit_run(run: TrainedRun, out: Path, config: AuditConfig) -> dict[str, Any]:
+    """Audit the training pairs of a run, by the confidence that its method came to.
+
+    The model has been trained on the pairs that it judges here: quick, and it finds fewer mistakes than
+    `audit_corpus`. `out` is as there.
+
+    Args:
+        run: The run.
+        out: The folder to write to; made if missing.
+        config: Threshold, re-pairing, candidates, temperature, seed and cards; the rest is of no use here.
+
+    Returns:
+        What ``summary.json`` holds.
+
+    Raises:
+        CheckpointError: If the run has not finished, or its ``pairs.parquet`` is of other pairs.
+        DataError: If an output would overwrite the input.
+    """
+    started = time.perf_counter()
+    _refuse_inputs(run.recipe.data, out)
+    confidence = _confidence(run)
+    folds = [Fold(torch.arange(len(run.train)), [run.model])]
+    source = _Source(run.corpus.splits.name, run.recipe.data, run.recipe.noise, run.corpus)
+    log = read_log(run.folder / "log.jsonl")
+    described = {
+        "how": "run",
+        "run": str(run.folder),
+        "method": run.recipe.method.name,
+        "saw_the_pairs": True,
+    }
+    return _audit(folds, run.train, confidence, source, out, config, started=started, log=log, described=described)
+
+
+def audit_pairs(pairs: Pairs, vocabulary: Vocabulary | None, out: Path, config: AuditConfig) -> dict[str, Any]:
+    """Audit pairs that are in memory, by cross-fitting; as `audit_corpus` otherwise."""
+    started = time.perf_counter()
+    folds = cross_fitted(pairs, vocabulary, config)
+    source = _Source("pairs in memory", DataConfig(), NoiseConfig(), None)
+    return _audit(folds, pairs, None, source, out, config, started=started, log=[], described=_cross_fitting(config))
+
+
+def _audit(
+    folds: Sequence[Fold],
+    pairs: Pairs,
+    confidence: Float[Tensor, " pairs"] | None,
+    source: _Source,
+    out: Path,
+    config: AuditConfig,
+    *,
+    started: float,
+    log: Sequence[dict[str, Any]],
+    described: dict[str, Any],
+) -> dict[str, Any]:
+    scores = score(folds, pairs, candidates=config.candidates, temperature=config.temperature, seed=config.seed)
+    mixture: Mixture[Gaussian] | None = None
+    if confidence is None:
+        mixture = fit_with_known_mismatches(scores.log_odds, scores.random_log_odds)
+        confidence = mixture.posterior(scores.log_odds)
+    findings = find(folds, pairs, scores, 1 - confidence, threshold=config.threshold, at_least=config.cards)
+
+    out.mkdir(parents=True, exist_ok=True)
+    write_findings(findings, out / "findings.parquet")
+    decisions = decide(findings, re_pair=config.re_pair)
+    table = _table(source)
+    if table is not None and source.corpus is not None:
+        corpus = source.corpus
+        files = write_table(table, every_pair(corpus.splits), decisions, corpus.skipped, out)
+    else:
+        files = write_pairs(pairs, decisions, out)
+    actions = [decision.action for decision in decisions]
+    device = next(folds[0].models[0].parameters()).device
+    summary = {
+        "corpus": source.name,
+        "pairs": len(pairs),
+        "images": len(pairs.image_of_caption.unique()),
+        "estimated_mismatches": round(float(findings.mismatch_probability.double().sum()), 1),
+        "estimated_noise_rate": round(float(findings.mismatch_probability.double().mean()), 4),
+        "separation": round(separation(scores.log_odds, scores.random_log_odds), 4),
+        "scored_by": described,
+        "threshold": config.threshold,
+        "suspects": int(findings.is_suspect.sum()),
+        "kept": actions.count("keep"),
+        "dropped": actions.count("drop"),
+        "re_paired": actions.count("re-pair"),
+        "skipped": 0 if source.corpus is None else len(source.corpus.skipped),
+        "image_root": None if table is None else str(Path(table.image_root or Path(table.path).parent)),
+        "truth": _against_the_truth(findings, 1 - findings.mismatch_probability),
+        "files": {
+            "findings": "findings.parquet",
+            "manifest": files[0].name,
+            "others": [file.name for file in files[1:]],
+            "report": "report.html",
+        },
+        "data": asdict(source.data),
+        "noise": asdict(source.noise),
+        "audit": asdict(config),
+        "seconds": round(time.perf_counter() - started, 1),
+        "peak_memory_mb": peak_memory_mb(),
+        "hardware": hardware(device),
+        "truepair": __version__,
+    }
+    write_report(findings, summary, out / "report.html", mixture=mixture, log=log, cards=config.cards)
+    write_json(out / "summary.json", summary)
+    return summary
+
+
+def _cross_fitting(config: AuditConfig) -> dict[str, Any]:
+    return {
+        "how": "cross-fitting",
+        "folds": config.folds,
+        "repetitions": config.repetitions,
+        "method": config.method.name,
+        "epochs": config.method.epochs,
+        "saw_the_pairs": False,
+    }
+
+
+def _confidence(run: TrainedRun) -> Float[Tensor, " pairs"]:
+    path = run.folder / "pairs.parquet"
+    if not path.exists():
+        raise CheckpointError(f"the run in {run.folder} has not finished (no pairs.parquet): resume it with 'truepair train'")
+    table = pq.read_table(path, columns=["caption_id", "confidence"])
+    if table["caption_id"].to_pylist() != list(run.train.caption_ids):
+        raise CheckpointError(
+            f"{path} is of other pairs than {run.recipe.data.path} now holds: was the corpus changed after training?"
+        )
+    return torch.tensor(table["confidence"].to_numpy())
+
+
+def _table(source: _Source) -> DataConfig | None:
+    """The table to clean; None for folders, the demo, and pairs that were mismatched on purpose, which no file holds."""
+    is_noisy = source.noise.rate > 0 or source.noise.index is not None
+    is_table = source.data.path != "demo" and Path(source.data.path).is_file()
+    return source.data if source.corpus is not None and is_table and not is_noisy else None
+
+
+def _refuse_inputs(data: DataConfig, out: Path) -> None:
+    """Before any work: refuse a folder in which an output would overwrite an input."""
+    inputs = [Path(p) for p in (data.path, data.image_features, data.caption_features) if p is not None]
+    suffixes = {".csv", Path(data.path).suffix}
+    names = ["findings.parquet", "dropped.csv", "re_paired.csv", "report.html", "summary.json"]
+    names += ["kept_image_features.npy", "kept_caption_features.npy", *(f"kept{suffix}" for suffix in suffixes)]
+    for name in names:
+        refuse_overwriting(out / name, inputs)
+
+
+def _against_the_truth(findings: Findings, confidence: Float[Tensor, " pairs"]) -> dict[str, Any] | None:
+    """How well the audit did, where mistakes were put in on purpose."""
+    clean = findings.pairs.is_clean
+    if clean is None:
+        return None
+    right = right_suggestions(findings)
+    return detection_metrics(confidence, clean).as_dict() | {
+        "mismatched": int((~clean).sum()),
+        "suspects_mismatched": int((findings.is_suspect & ~clean).sum()),
+        "precision_at_50": precision_at(findings, 50),
+        "precision_at_100": precision_at(findings, 100),
+        "suggested_images_right": None if right is None else {"right": right[0], "of": right[1]},
+    }

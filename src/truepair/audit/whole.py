@@ -1,0 +1,92 @@
+"""A split corpus as one: an audit looks at every pair that the user has."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import accumulate
+from typing import TypeVar
+
+import torch
+from jaxtyping import Int
+from torch import Tensor
+
+from truepair.data.batch import Padded, joined
+from truepair.data.pairs import Inputs, Pairs, Pictures, Splits
+
+Part = TypeVar("Part")
+
+
+def every_pair(splits: Splits) -> Pairs:
+    """Training, development and test pairs, in this order, as one.
+
+    Ids stay as they are where they are unique over all splits; otherwise the split's name goes before each.
+    """
+    parts = {"train": splits.train, "dev": splits.dev, "test": splits.test}
+    first_image = dict(zip(parts, accumulate((len(part.images) for part in parts.values()), initial=0), strict=False))
+    truths = _all([part.true_image_of_caption for part in parts.values()])
+    caption_inputs = _all([part.caption_inputs for part in parts.values()])
+    pictures = _all([part.pictures for part in parts.values()])
+    return Pairs(
+        images=_JoinedInputs([part.images for part in parts.values()]),
+        captions=[caption for part in parts.values() for caption in part.captions],
+        image_of_caption=torch.cat([part.image_of_caption + first_image[name] for name, part in parts.items()]),
+        image_ids=_unique({name: part.image_ids for name, part in parts.items()}),
+        caption_ids=_unique({name: part.caption_ids for name, part in parts.items()}),
+        caption_inputs=None if caption_inputs is None else _JoinedInputs(caption_inputs),
+        true_image_of_caption=(
+            None if truths is None else torch.cat([t + f for t, f in zip(truths, first_image.values(), strict=True)])
+        ),
+        pictures=None if pictures is None else _JoinedPictures(pictures),
+    )
+
+
+def _all(parts: Sequence[Part | None]) -> list[Part] | None:
+    """The parts, or None if one is missing."""
+    present = [part for part in parts if part is not None]
+    return present if len(present) == len(parts) else None
+
+
+def _unique(ids: dict[str, Sequence[str]]) -> list[str]:
+    plain = [name for names in ids.values() for name in names]
+    if len(set(plain)) == len(plain):
+        return plain
+    return [f"{split}/{name}" for split, names in ids.items() for name in names]
+
+
+@dataclass(frozen=True)
+class _JoinedInputs:
+    """Rows of several inputs, numbered through."""
+
+    parts: Sequence[Inputs]
+
+    def __len__(self) -> int:
+        return sum(len(part) for part in self.parts)
+
+    def take(self, rows: Int[Tensor, " items"]) -> Padded:
+        """See `Inputs.take`."""
+        taken, where, first = [], [], 0
+        for part in self.parts:
+            here = ((rows >= first) & (rows < first + len(part))).nonzero().flatten()
+            if len(here):
+                taken.append(part.take(rows[here] - first))
+                where.append(here)
+            first += len(part)
+        return joined(taken).rows(torch.cat(where).argsort())
+
+
+@dataclass(frozen=True)
+class _JoinedPictures:
+    """Several pictures, numbered through."""
+
+    parts: Sequence[Pictures]
+
+    def __len__(self) -> int:
+        return sum(len(part) for part in self.parts)
+
+    def __getitem__(self, image: int) -> bytes:
+        for part in self.parts:
+            if image < len(part):
+                return part[image]
+            image -= len(part)
+        raise IndexError("there is no such picture")

@@ -1,0 +1,142 @@
+import csv
+import io
+import json
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from truepair.cli.main import COMMANDS, main
+
+QUICK = ["--model.embedding", "16", "--training.accelerator", "cpu", "--training.batch-size", "8"]
+BASELINE = ["--method.name", "baseline", "--method.epochs", "1"]
+
+
+@pytest.fixture
+def table(tmp_path):
+    """Forty pictures of one colour each, captioned with words that occur often enough."""
+    colours = {"red": (200, 30, 30), "green": (30, 180, 40), "blue": (40, 60, 210), "white": (240, 240, 240)}
+    path = tmp_path / "captions.csv"
+    with path.open("w", newline="", encoding="utf-8") as file:
+        writer = csv.writer(file)
+        writer.writerow(["file", "title"])
+        for number in range(40):
+            name = list(colours)[number % 4]
+            Image.new("RGB", (20, 20), colours[name]).save(tmp_path / f"{number}.png")
+            writer.writerow([f"{number}.png", f"a {name} square"])
+    return path
+
+
+def columns(table):
+    return ["--data.path", str(table), "--data.columns.image", "file", "--data.columns.caption", "title"]
+
+
+def test_help_lists_every_command(capsys):
+    assert main(["--help"]) == 0
+    shown = capsys.readouterr().out
+    assert all(command in shown for command in COMMANDS)
+
+
+def test_no_command_and_an_unknown_one_are_refused_with_2(capsys):
+    assert main([]) == 2
+    assert main(["trian"]) == 2
+    assert "there is no command 'trian'" in capsys.readouterr().err
+
+
+def test_an_unknown_option_ends_with_2_and_says_which(capsys):
+    with pytest.raises(SystemExit) as stop:
+        main(["train", "--model.embeding", "3", "--out", "x"])
+    assert stop.value.code == 2
+    assert "--model.embeding" in capsys.readouterr().err
+
+
+def test_an_impossible_value_ends_with_2_and_says_why(capsys):
+    with pytest.raises(SystemExit) as stop:
+        main(["train", "--training.batch-size", "1", "--out", "x"])
+    assert stop.value.code == 2
+    assert "batch_size is 1" in capsys.readouterr().err
+
+
+def test_training_on_a_csv_of_pictures_then_evaluating_the_run(table, tmp_path, capsys):
+    out = tmp_path / "run"
+    train = ["train", *columns(table), *BASELINE, *QUICK, "--noise.rate", "0.25", "--out", str(out)]
+    assert main(train) == 0
+    assert "rSum" in capsys.readouterr().out
+    results = json.loads((out / "results.json").read_text())
+    assert results["pairs"] == {"train": 32, "dev": 4, "test": 4}
+    assert results["noise"]["realised_rate"] == pytest.approx(0.25)
+    assert 0 <= results["detection"]["auroc"] <= 1
+
+    weights = (out / "best.safetensors").read_bytes()
+    assert main(train) == 0, "the same command again finds the run finished"
+    assert (out / "best.safetensors").read_bytes() == weights
+    capsys.readouterr()
+
+    assert main(["evaluate", str(out)]) == 0
+    shown = capsys.readouterr().out
+    assert f"rSum {results['test']['rsum']:.1f} of 600" in shown
+    assert main(["evaluate", str(out), str(out)]) == 0
+    assert f"rSum {results['test']['rsum']:.1f} of 600" in capsys.readouterr().out
+
+
+def test_a_recipe_file_is_read_and_options_override_it(tmp_path, table, capsys):
+    recipe = tmp_path / "mine.toml"
+    recipe.write_text('[method]\nname = "baseline"\nepochs = 7\nloss = "triplet_sum"\n')
+    out = tmp_path / "run"
+    assert main(["train", str(recipe), *columns(table), *QUICK, "--method.epochs", "1", "--out", str(out)]) == 0
+    method = json.loads((out / "run.json").read_text())["recipe"]["method"]
+    assert (method["epochs"], method["loss"]) == (1, "triplet_sum")
+
+
+def test_an_unreadable_picture_is_left_out_counted_and_listed(tmp_path, table, capsys):
+    (tmp_path / "7.png").write_bytes(b"not a picture")
+    out = tmp_path / "run"
+    assert main(["train", *columns(table), *BASELINE, *QUICK, "--out", str(out)]) == 0
+    assert "1 row was left out" in capsys.readouterr().err
+    skipped = json.loads((out / "run.json").read_text())["skipped"]
+    assert [row["row"] for row in skipped] == [8]
+    assert "7.png" in skipped[0]["picture"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["train", "--data.path", "nowhere.csv", "--out", "r"], "nowhere.csv"),
+        (["train", "nothing.toml", "--out", "r"], "no recipe nothing.toml"),
+        (["train", "--method.name", "mscm", "--out", "r"], "unknown method 'mscm'"),
+        (["evaluate", "nowhere"], "holds no run"),
+    ],
+)
+def test_what_the_user_can_mend_is_one_line_and_exit_code_1(arguments, message, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    assert main(arguments) == 1
+    shown = capsys.readouterr().err
+    assert shown.startswith("truepair: error: ")
+    assert message in shown
+    assert not (tmp_path / "r").exists()
+
+
+def test_a_missing_column_names_those_that_are_there(table, tmp_path, capsys):
+    assert main(["train", "--data.path", str(table), "--out", str(tmp_path / "r")]) == 1
+    assert "'file', 'title'" in capsys.readouterr().err
+
+
+def test_noise_writes_the_fields_index_and_training_reads_it(table, tmp_path, capsys):
+    index = tmp_path / "noise.npy"
+    assert main(["noise", *columns(table), "--noise.rate", "0.5", "--out", str(index)]) == 0
+    assert "16 of them mismatched" in capsys.readouterr().out
+    array = np.load(index, allow_pickle=False)
+    assert array.dtype == np.int64
+    assert (array != np.arange(32)).sum() == 16
+    out = tmp_path / "run"
+    assert main(["train", *columns(table), *BASELINE, *QUICK, "--noise.index", str(index), "--out", str(out)]) == 0
+    assert json.loads((out / "results.json").read_text())["noise"]["realised_rate"] == 0.5
+
+
+def test_the_console_script_reports_a_failure_as_a_failure(tmp_path):
+    program = "from truepair.cli.main import main; import sys; sys.exit(main(['evaluate', 'nowhere']))"
+    done = subprocess.run([sys.executable, "-c", program], cwd=tmp_path, capture_output=True, check=False)
+    assert done.returncode == 1
+    assert io.BytesIO(done.stderr).readline().startswith(b"truepair: error: ")

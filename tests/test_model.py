@@ -1,0 +1,73 @@
+import pytest
+import torch
+from lightning_fabric import Fabric
+
+from truepair.config import ModelConfig, OptimisationConfig
+from truepair.data.batch import Padded
+from truepair.errors import DataError
+from truepair.model import InputShape, make_model
+from truepair.optimisation import Optimiser
+
+
+def test_the_shape_of_regions_and_words(world, vocabulary):
+    assert InputShape.of(world, vocabulary) == InputShape("regions", 6, "words", len(vocabulary), vocabulary.mask)
+
+
+def test_the_shape_of_vectors(vector_world):
+    assert InputShape.of(vector_world, None) == InputShape("vector", 12, "vector", 12)
+
+
+def test_the_shape_of_captions_without_inputs_is_an_error(world):
+    from dataclasses import replace
+
+    with pytest.raises(DataError, match="no inputs yet"):
+        InputShape.of(replace(world, caption_inputs=None), None)
+
+
+@pytest.mark.parametrize("image", ["vector", "regions"])
+@pytest.mark.parametrize("caption", ["vector", "words"])
+def test_any_kind_of_image_meets_any_kind_of_caption(image, caption):
+    model = make_model(ModelConfig(embedding=8, word_size=6), InputShape(image, 6, caption, 30, mask=4))
+    lengths = torch.tensor([2, 3])
+    images = Padded(torch.randn(2, 6)) if image == "vector" else Padded(torch.randn(2, 3, 6), lengths)
+    captions = Padded(torch.randn(2, 30)) if caption == "vector" else Padded(torch.randint(5, 30, (2, 3)), lengths)
+    for encoder, items in ((model.image_encoder, images), (model.text_encoder, captions)):
+        encoded = encoder(items)
+        assert encoded.lengths is None
+        torch.testing.assert_close(encoded.values.norm(dim=1), torch.ones(2))
+
+
+def test_pairs_are_the_diagonal_of_the_batch(make, loaders):
+    torch.manual_seed(0)
+    model = make().eval()
+    batch = next(iter(loaders.train(0)))
+    similarity, paired = model(batch), model.paired(batch)
+    assert similarity.shape == (8, 8)
+    torch.testing.assert_close(similarity.diagonal(), paired)
+    assert similarity.requires_grad
+    assert not paired.requires_grad
+
+
+def test_weights_come_from_the_global_generator(make):
+    def drawn(seed):
+        torch.manual_seed(seed)
+        return torch.cat([parameter.flatten() for parameter in make().parameters()])
+
+    assert torch.equal(drawn(0), drawn(0))
+    assert not torch.equal(drawn(0), drawn(1))
+
+
+@pytest.mark.parametrize("rows", ["padded", "valid"])
+def test_mixed_precision_trains_every_part_and_stays_near_full_precision(make, loaders, small, world, vocabulary, rows):
+    config = ModelConfig(embedding=8, word_size=6, batch_norm_rows=rows)
+    losses = {}
+    for precision in ("32-true", "bf16-mixed"):
+        torch.manual_seed(0)
+        fabric = Fabric(accelerator="cpu", devices=1, precision=precision)
+        model = make_model(config, InputShape.of(world, vocabulary))
+        optimiser = Optimiser(model, OptimisationConfig(), 1, fabric)
+        similarity = optimiser.model(next(iter(loaders.train(0))))
+        assert similarity.dtype == torch.float32
+        losses[precision] = optimiser.step((similarity - torch.eye(8)).square().mean(), 0.0)["loss"]
+        assert all(parameter.grad.abs().sum() > 0 for parameter in model.parameters())
+    assert losses["bf16-mixed"] == pytest.approx(losses["32-true"], rel=0.02)

@@ -1,0 +1,122 @@
+import json
+from dataclasses import asdict
+from pathlib import Path
+
+import pytest
+
+from truepair.config import BaselineConfig, CrclConfig, NoiseConfig, OptimisationConfig, Recipe
+from truepair.errors import ConfigError
+from truepair.training.recipe import METHOD_CONFIGS, load_recipe, recipe_from
+
+RECIPES = sorted((Path(__file__).parents[2] / "recipes").glob("*.toml"))
+
+
+@pytest.mark.parametrize("path", RECIPES, ids=lambda path: path.stem)
+def test_every_recipe_that_comes_with_truepair_can_be_read(path):
+    recipe = load_recipe(path)
+    assert path.stem.startswith(f"{recipe.method.name}_")
+
+
+def test_nothing_said_is_the_default():
+    assert recipe_from({}, "here") == Recipe()
+
+
+def test_every_section_is_read(tmp_path):
+    path = tmp_path / "r.toml"
+    path.write_text(
+        """
+        [data]
+        path = "photos.csv"
+        columns = { caption = "text" }
+        [noise]
+        rate = 0.4
+        [model]
+        embedding = 64
+        [method]
+        name = "crcl"
+        stages = [2, 3]
+        momentum = 1
+        optimisation.learning_rate = 1e-3
+        [training]
+        batch_size = 32
+        """,
+        encoding="utf-8",
+    )
+    recipe = load_recipe(path)
+    assert recipe.data.path == "photos.csv"
+    assert recipe.data.columns.caption == "text"
+    assert recipe.noise == NoiseConfig(rate=0.4)
+    assert recipe.model.embedding == 64
+    assert recipe.method == CrclConfig(stages=(2, 3), momentum=1.0, optimisation=OptimisationConfig(learning_rate=1e-3))
+    assert recipe.training.batch_size == 32
+    assert isinstance(recipe.method.momentum, float)
+
+
+@pytest.mark.parametrize("config", METHOD_CONFIGS.values(), ids=METHOD_CONFIGS.keys())
+def test_a_recipe_survives_json(config):
+    recipe = Recipe(method=config(), noise=NoiseConfig(rate=0.2, level="image"))
+    assert recipe_from(json.loads(json.dumps(asdict(recipe))), "run.json") == recipe
+
+
+def test_the_name_chooses_the_method():
+    assert recipe_from({"method": {"name": "baseline", "epochs": 3}}, "here").method == BaselineConfig(epochs=3)
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        ({"modle": {}}, "unknown option modle; did you mean model?"),
+        ({"method": {"stage": [1]}}, "unknown option method.stage; did you mean method.stages?"),
+        ({"data": {"columns": {"captoin": "x"}}}, "unknown option data.columns.captoin; did you mean data.columns.cap"),
+        ({"training": {"zzz": 1}}, "unknown option training.zzz; there are batch_size, seed, "),
+        ({"method": {"name": "baseline", "stages": [1]}}, "unknown option method.stages; there are name, loss, epochs"),
+        ({"method": {"name": "mscn"}}, "unknown method 'mscn'; choose one of baseline, crcl"),
+        ({"method": {"name": ["crcl"]}}, "unknown method ['crcl']; choose one of"),
+        ({"method": "crcl"}, "method is 'crcl', but it is a section"),
+        ({"data": "photos.csv"}, "data is 'photos.csv', but it is a section: [data]"),
+        ({"method": {"optimisation": 3}}, "method.optimisation is 3, but it is a section: [method.optimisation]"),
+        ({"training": {"batch_size": "64"}}, "training.batch_size is '64', but it must be int"),
+        ({"training": {"batch_size": 64.0}}, "training.batch_size is 64.0, but it must be int"),
+        ({"method": {"stages": 5}}, "method.stages is 5, but it must be tuple[int, ...]"),
+        ({"method": {"stages": [5.5]}}, "method.stages is (5.5,), but it must be tuple[int, ...]"),
+        ({"noise": {"level": "word"}}, "noise.level is 'word', but it must be one of 'caption', 'image'"),
+        ({"noise": {"rate": 1.0}}, "noise.rate is 1.0"),
+        ({"noise": {"rate": 0.2, "index": "a.npy"}}, "noise.rate is 0.2 and noise.index is a.npy: choose one"),
+        ({"noise": {"seed": -1}}, "noise.seed is -1"),
+        ({"model": {"embedding": 0}}, "model.embedding is 0"),
+        ({"model": {"word_dropping": 1.0}}, "model.word_dropping is 1.0"),
+        ({"method": {"momentum": 1.5}}, "method.momentum is 1.5"),
+        ({"method": {"threshold": -0.1}}, "method.threshold is -0.1"),
+        ({"method": {"temperature": 0}}, "method.temperature is 0.0"),
+        ({"method": {"stages": []}}, "method.stages is ()"),
+        ({"method": {"stages": [3, 0], "frozen_epochs": 0}}, "a stage of method.stages (3, 0) has no epoch"),
+        ({"method": {"optimisation": {"learning_rate": float("nan")}}}, "optimisation.learning_rate is nan"),
+        ({"method": {"optimisation": {"weight_average": 1.0}}}, "optimisation.weight_average is 1.0"),
+        ({"method": {"optimisation": {"weight_decay": -1.0}}}, "optimisation.weight_decay is -1.0"),
+        ({"method": {"name": "baseline", "epochs": 0}}, "method.epochs is 0"),
+        ({"training": {"batch_size": 1}}, "training.batch_size is 1"),
+        ({"training": {"seed": -1}}, "training.seed is -1"),
+        ({"training": {"workers": -1}}, "training.workers is -1"),
+        ({"training": {"oracle": "true_correspondence"}}, 'training.oracle = "true_correspondence" keeps given'),
+    ],
+    ids=lambda value: None if isinstance(value, str) else json.dumps(value),
+)
+def test_what_is_wrong_is_named(values, message):
+    with pytest.raises(ConfigError) as error:
+        recipe_from(values, "here.toml")
+    assert str(error.value).startswith(f"here.toml: {message}")
+
+
+def test_a_recipe_that_is_not_there_is_an_error(tmp_path):
+    with pytest.raises(ConfigError, match=r"there is no recipe .*none\.toml; see recipes/"):
+        load_recipe(tmp_path / "none.toml")
+
+
+@pytest.mark.parametrize("content", [b"[data\npath = 1", b'path = "\xff"', b"a = 1\na = 2"])
+def test_a_file_that_is_not_toml_is_an_error(tmp_path, content):
+    path = tmp_path / "r.toml"
+    path.write_bytes(content)
+    with pytest.raises(ConfigError, match=r"cannot read the recipe .*r\.toml"):
+        load_recipe(path)
+    with pytest.raises(ConfigError, match="cannot read the recipe"):
+        load_recipe(tmp_path)
