@@ -17,7 +17,7 @@ from truepair import MatchingModel, evaluate, inject_noise, load_corpus
 from truepair.config import DataConfig, ModelConfig, OptimisationConfig
 from truepair.data.loader import Loaders
 from truepair.losses.contrastive import info_nce
-from truepair.methods.confidence import pair_similarities, similarity_posterior
+from truepair.methods.confidence import pair_scores, posterior_against_random_pairs
 from truepair.methods.protocol import MakeModel, StepLog
 from truepair.model import InputShape, make_model
 from truepair.optimisation import Optimiser
@@ -41,7 +41,7 @@ class SmallLoss:
 
     def train_epoch(self, epoch: int, loaders: Loaders) -> Iterator[StepLog]:
         if epoch >= 2:  # two epochs on everything, so that similarities mean something
-            similarity = pair_similarities(self.model, loaders)
+            similarity = pair_scores(self.model, loaders, temperature=0.05).similarity
             self.is_kept = (similarity >= similarity.median()).float()
         self.optimiser.model.train()
         for batch in loaders.train(epoch):
@@ -49,7 +49,7 @@ class SmallLoss:
             yield self.optimiser.step(info_nce(self.optimiser.model(batch), 0.05, weights=weights), epoch)
 
     def confidence(self, loaders: Loaders) -> Tensor:
-        return similarity_posterior(self.model, loaders)
+        return posterior_against_random_pairs(self.model, loaders, temperature=0.05)
 
     def state_dict(self) -> dict[str, Any]:
         return {"is_kept": self.is_kept, **self.optimiser.state_dict()}

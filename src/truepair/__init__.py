@@ -6,7 +6,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from truepair.audit.run import find_mismatches
+    from truepair.audit.run import audit_corpus, audit_run
     from truepair.config import Recipe
     from truepair.data.corpora import load_corpus
     from truepair.data.noise import inject_noise
@@ -26,8 +26,9 @@ _HOME = {
     "Pairs": "truepair.data.pairs",
     "Recipe": "truepair.config",
     "TruepairError": "truepair.errors",
+    "audit_corpus": "truepair.audit.run",
+    "audit_run": "truepair.audit.run",
     "evaluate": "truepair.evaluation.retrieval",
-    "find_mismatches": "truepair.audit.run",
     "inject_noise": "truepair.data.noise",
     "load_corpus": "truepair.data.corpora",
     "load_recipe": "truepair.training.recipe",
@@ -41,8 +42,9 @@ __all__ = [
     "Pairs",
     "Recipe",
     "TruepairError",
+    "audit_corpus",
+    "audit_run",
     "evaluate",
-    "find_mismatches",
     "inject_noise",
     "load_corpus",
     "load_recipe",

@@ -140,6 +140,50 @@ def test_c4_values_and_gradients_are_those_of_a_loop_over_items():
         torch.testing.assert_close(mine, theirs, rtol=1e-5, atol=1e-5)
 
 
+def by_torch_sort(sequences: Padded, weights):
+    """The definition, with torch's sort, one item after the other."""
+    return torch.stack(
+        [
+            (values[:n].sort(dim=0, descending=True).values * weight[:n, None]).sum(0)
+            for values, n, weight in zip(sequences.values, sequences.lengths.tolist(), weights, strict=True)
+        ]
+    )
+
+
+def test_values_and_gradients_are_those_of_torch_sort():
+    sequences = items(extra=2)
+    sequences.values.requires_grad_()
+    weights = pooling().weights(LENGTHS, positions=7).double().detach().requires_grad_()
+    ours, reference = pool_sorted(sequences, weights), by_torch_sort(sequences, weights)
+    torch.testing.assert_close(ours, reference)
+    of_values, of_weights = torch.autograd.grad(ours.sin().sum(), [sequences.values, weights])
+    expected_of_values, expected_of_weights = torch.autograd.grad(reference.sin().sum(), [sequences.values, weights])
+    torch.testing.assert_close(of_values, expected_of_values)
+    torch.testing.assert_close(of_weights * sequences.mask, expected_of_weights)
+
+
+def test_gradients_of_gradients_are_those_of_finite_differences():
+    def pooled(values, weights):
+        return pool_sorted(Padded(values, LENGTHS), weights).sin()
+
+    weights = pooling().weights(LENGTHS, positions=5).double().detach().requires_grad_()
+    torch.autograd.gradgradcheck(pooled, (items().values.requires_grad_(), weights))
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_half_precision_is_pooled_in_full_precision(dtype):
+    sequences = items(dtype=torch.float32)
+    halves = Padded(sequences.values.to(dtype), LENGTHS)
+    expected = pooling()(Padded(halves.values.float(), LENGTHS))
+    with torch.autocast("cpu", torch.bfloat16):
+        pooled = pool_sorted(halves, pooling().weights(LENGTHS, positions=5))
+    assert pooled.dtype == torch.float32
+    torch.testing.assert_close(pooled, expected, rtol=0.02, atol=0.02)  # the weights' score is a product in bfloat16
+    plain = pooling()(halves)
+    assert plain.dtype == torch.float32
+    torch.testing.assert_close(plain, expected, rtol=0, atol=0)
+
+
 def test_position_codes_by_hand():
     codes = position_codes(3, 4)
     slow = 1 / 100  # 10000^(-2/4)

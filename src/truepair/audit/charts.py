@@ -18,7 +18,7 @@ from truepair.evaluation.detection import CalibrationCurve
 from truepair.mixtures import Gaussian, Mixture
 
 _CLEAN, _MISMATCHED, _INK, _GREY = "#31688e", "#c2542d", "#222222", "#6b6b6b"
-_STYLE = {
+_STYLE: Any = {  # Any, because matplotlib types the keys as one long literal
     "svg.fonttype": "none",  # text stays text: searchable, and sharp in any size
     "svg.hashsalt": "truepair",
     "font.family": "sans-serif",
@@ -72,7 +72,12 @@ def score_histogram(
             )
             for weight, component, colour, line, label in parts:
                 axes.plot(
-                    grid, pairs_per_density * weight * _density(component, grid), line, color=colour, lw=1.8, label=label
+                    grid,
+                    pairs_per_density * weight * _density(component, grid),
+                    line,
+                    color=colour,
+                    lw=1.8,
+                    label=label,
                 )
         axes.legend(loc="upper left", fontsize=9.5)
         axes.set_ylim(0, axes.get_ylim()[1] * 1.22)
@@ -107,7 +112,9 @@ def learning_curves(lines: Sequence[Mapping[str, Any]]) -> str | None:
         by_epoch: dict[int, list[float]] = {}
         for line in steps:
             by_epoch.setdefault(line["epoch"], []).append(line["loss"])
-        lower.plot([e + 1 for e in by_epoch], [sum(v) / len(v) for v in by_epoch.values()], color=_MISMATCHED, marker=".")
+        lower.plot(
+            [e + 1 for e in by_epoch], [sum(v) / len(v) for v in by_epoch.values()], color=_MISMATCHED, marker="."
+        )
         lower.set_ylabel("training loss")
         lower.set_xlabel("Epoch")
         lower.xaxis.get_major_locator().set_params(integer=True)
@@ -127,7 +134,10 @@ def _axes(x: str, y: str) -> Axes:
 
 
 def _density(component: Gaussian, grid: np.ndarray) -> np.ndarray:
-    return np.exp(-0.5 * (grid - component.mean) ** 2 / component.variance) / np.sqrt(2 * np.pi * component.variance)
+    density: np.ndarray = np.exp(-0.5 * (grid - component.mean) ** 2 / component.variance) / np.sqrt(
+        2 * np.pi * component.variance
+    )
+    return density
 
 
 def _svg(axes: Axes, summary: str) -> str:

@@ -14,13 +14,13 @@ class AuditConfig:
     """How pairs are scored, and what is done with those that look wrong."""
 
     split: Literal["all", "train"] = "all"
-    """Which pairs of a corpus to audit: all of them, or the training split only. (Of a run: always its training pairs.)"""
+    """Which pairs of a corpus to audit: all, or those of the training split. Of a run, always the training pairs."""
     threshold: float = 0.5
     """Pairs whose mismatch probability is at least this are suspects, and are left out of the cleaned manifest."""
     re_pair: bool = False
     """Keep suspects for which a better picture was found, with that picture, instead of leaving them out."""
     folds: int = 4
-    """Cross-fitting: the pairs are cut into this many parts, and each part is scored by models trained on the others."""
+    """Cross-fitting: pairs are cut into this many parts, and each part is scored by models trained on the others."""
     repetitions: int = 2
     """Models trained for each fold; their similarities are averaged. More takes longer and finds more."""
     method: MethodConfig = field(

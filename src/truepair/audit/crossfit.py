@@ -7,6 +7,7 @@ and each fold is scored by models trained on the other folds.
 from __future__ import annotations
 
 import sys
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
 
@@ -62,8 +63,6 @@ def folds_by_image(image_of_caption: Int[Tensor, " pairs"], folds: int, seed: in
 def cross_fitted(pairs: Pairs, vocabulary: Vocabulary | None, config: AuditConfig) -> list[Fold]:
     """Folds of `pairs`, each with ``config.repetitions`` models trained on the other folds.
 
-    Torch's global generators, from which weights and dropout are drawn, are left as they were.
-
     Args:
         pairs: What to audit; its truth, if known, is not looked at.
         vocabulary: What made the tokens; None where captions have feature vectors.
@@ -72,28 +71,53 @@ def cross_fitted(pairs: Pairs, vocabulary: Vocabulary | None, config: AuditConfi
     Raises:
         ConfigError: If there are too few images for so many folds.
     """
-    fabric = Fabric(accelerator=config.accelerator, devices=1)
-    shape = InputShape.of(pairs, vocabulary)
     cut = folds_by_image(pairs.image_of_caption, config.folds, config.seed)
+    others = [torch.cat([other for other in cut if other is not fold]) for fold in cut]
+    trained = trained_models(pairs, others, vocabulary, config, seed=config.seed, description="cross-fitting")
+    return [Fold(fold, models) for fold, models in zip(cut, trained, strict=True)]
+
+
+def trained_models(
+    pairs: Pairs,
+    chosen: Sequence[Int[Tensor, " chosen"]],
+    vocabulary: Vocabulary | None,
+    config: AuditConfig,
+    *,
+    seed: int,
+    description: str,
+) -> list[list[MatchingModel]]:
+    """For each choice of pairs, ``config.repetitions`` models trained on it, in evaluation mode.
+
+    Torch's global generators, from which weights and dropout are drawn, are left as they were.
+
+    Args:
+        pairs: All pairs.
+        chosen: Pair ids to train on.
+        vocabulary: What made the tokens; None where captions have feature vectors.
+        config: Repetitions, method, backbone, batch size and device.
+        seed: Every model has a seed of its own, which follows from this one.
+        description: What the progress bar says.
+    """
+    fabric = Fabric(accelerator=config.accelerator, devices=1)
+    make = partial(make_model, config.model, InputShape.of(pairs, vocabulary))
     cuda = [fabric.device] if fabric.device.type == "cuda" else []
-    result = []
-    total = config.folds * config.repetitions * config.method.epochs
+    total = len(chosen) * config.repetitions * config.method.epochs
+    result: list[list[MatchingModel]] = []
     with (
-        tqdm(total=total, unit="epoch", desc="cross-fitting", disable=None, file=sys.stderr) as bar,
+        tqdm(total=total, unit="epoch", desc=description, disable=None, file=sys.stderr) as bar,
         torch.random.fork_rng(devices=cuda),
     ):
-        for number, held_out in enumerate(cut):
-            learned = pairs.select(torch.cat([other for other in cut if other is not held_out]))
-            models = []
+        for number, ids in enumerate(chosen):
+            learned = pairs.select(ids)
+            result.append([])
             for repetition in range(config.repetitions):
-                seed = int(np.random.SeedSequence((config.seed, number, repetition)).generate_state(1)[0])
-                torch.manual_seed(seed)
-                loaders = Loaders(learned, config.batch_size, seed, fabric.device)
-                method = build_method(config.method, partial(make_model, config.model, shape), len(learned), fabric)
+                own_seed = int(np.random.SeedSequence((seed, number, repetition)).generate_state(1)[0])
+                torch.manual_seed(own_seed)
+                loaders = Loaders(learned, config.batch_size, own_seed, fabric.device)
+                method = build_method(config.method, make, len(learned), fabric)
                 for epoch in range(method.epochs):
                     for _ in method.train_epoch(epoch, loaders):
                         pass
                     bar.update()
-                models.append(method.model.eval())
-            result.append(Fold(held_out, models))
+                result[-1].append(method.model.eval())
     return result

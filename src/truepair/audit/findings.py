@@ -3,21 +3,19 @@
 from __future__ import annotations
 
 import math
-import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import pyarrow as pa
 import pyarrow.parquet as pq
-import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from truepair.audit.crossfit import Fold
 from truepair.audit.partners import NONE, Partners, best_partners
-from truepair.audit.score import Scores
 from truepair.data.pairs import Pairs
+from truepair.model import MatchingModel
+from truepair.plausibility import Scores
 
 
 @dataclass(frozen=True, eq=False)
@@ -55,10 +53,10 @@ class Findings:
 
 
 def find(
-    folds: Sequence[Fold],
     pairs: Pairs,
     scores: Scores,
     mismatch_probability: Float[Tensor, " pairs"],
+    judges: Callable[[Int[Tensor, " asked"]], Sequence[MatchingModel]],
     *,
     threshold: float,
     at_least: int,
@@ -66,17 +64,18 @@ def find(
     """Rank the pairs, and look for better partners of the suspects.
 
     Args:
-        folds: Who judges which pairs.
         pairs: The pairs.
         scores: Their scores.
         mismatch_probability: ``[pairs]``, in [0, 1].
+        judges: Models that may look for partners of the given pairs: best if they did not learn from these.
         threshold: From which probability on a pair is a suspect.
         at_least: Partners are looked for of so many pairs, even if fewer are suspects: those that a report shows.
     """
     by_score = scores.log_odds.argsort(stable=True)
     order = by_score[mismatch_probability[by_score].argsort(stable=True, descending=True)]
     suspects = int((mismatch_probability >= threshold).sum())
-    partners = best_partners(folds, pairs, order[: max(suspects, at_least)])
+    asked = order[: max(suspects, at_least)]
+    partners = best_partners(judges(asked), pairs, asked)
     return Findings(pairs, mismatch_probability, threshold, scores, order, partners)
 
 
@@ -109,7 +108,7 @@ def write_findings(findings: Findings, path: Path) -> None:
         columns["is_clean"] = pa.array(pairs.is_clean[order].numpy())
     temporary = path.with_name(path.name + ".part")
     pq.write_table(pa.table(columns), temporary)
-    os.replace(temporary, path)
+    temporary.replace(path)
 
 
 def _numbers(values: Tensor) -> pa.Array:

@@ -11,9 +11,9 @@ from jaxtyping import Float, Int
 from torch import Tensor
 from tqdm import tqdm
 
-from truepair.audit.crossfit import Fold
-from truepair.audit.score import Encodings
 from truepair.data.pairs import Pairs
+from truepair.model import MatchingModel
+from truepair.plausibility import Encodings
 
 _PAIRS_AT_A_TIME = 1024
 _GALLERY_AT_A_TIME = 4096
@@ -42,13 +42,15 @@ class Partners:
     caption_similarity: Float[Tensor, " pairs"]
 
 
-def best_partners(folds: Sequence[Fold], pairs: Pairs, asked: Int[Tensor, " asked"]) -> Partners:
+def best_partners(models: Sequence[MatchingModel], pairs: Pairs, asked: Int[Tensor, " asked"]) -> Partners:
     """The best alternatives of the pairs `asked` for, among all images and captions; of the others, none.
 
-    Every image and caption is encoded once by the models of each fold in which a pair is asked for.
+    Every image and caption is encoded once by every model; similarities are computed in blocks.
 
     Args:
-        folds: Who judges which pairs.
+        models: Their similarities are averaged. They should not have learned from the pairs asked for: the image that a
+            mismatched caption belongs to is most likely mismatched itself, and a model that was trained on it has
+            learned to give it to another caption.
         pairs: All pairs.
         asked: ``[asked]``, ids of the pairs.
     """
@@ -57,24 +59,18 @@ def best_partners(folds: Sequence[Fold], pairs: Pairs, asked: Int[Tensor, " aske
     image_similarity, caption_similarity = torch.full((count,), torch.nan), torch.full((count,), torch.nan)
     number_of_text: dict[str, int] = {}
     texts = torch.tensor([number_of_text.setdefault(text, len(number_of_text)) for text in pairs.captions])
-    is_asked = torch.zeros(count, dtype=torch.bool)
-    is_asked[asked] = True
+    encodings = Encodings.of(models, pairs, torch.arange(len(pairs.images)), torch.arange(count))
     with tqdm(total=len(asked), unit="pair", desc="better partners", disable=None, file=sys.stderr) as bar:
-        for fold in folds:
-            here = fold.pairs[is_asked[fold.pairs]]
-            if not len(here):
-                continue
-            encodings = Encodings.of(fold.models, pairs, torch.arange(len(pairs.images)), torch.arange(count))
-            for ids in here.split(_PAIRS_AT_A_TIME):
-                own = pairs.image_of_caption[ids]
-                present = encodings.paired(own, ids)
-                best, where = _best_images(encodings, ids, own)
-                better = best > present
-                image[ids[better]], image_similarity[ids[better]] = where[better], best[better]
-                best, where = _best_captions(encodings, own, texts[ids], pairs.image_of_caption, texts)
-                better = best > present
-                caption[ids[better]], caption_similarity[ids[better]] = where[better], best[better]
-                bar.update(len(ids))
+        for ids in asked.split(_PAIRS_AT_A_TIME):
+            own = pairs.image_of_caption[ids]
+            present = encodings.paired(own, ids)
+            best, where = _best_images(encodings, ids, own)
+            better = best > present
+            image[ids[better]], image_similarity[ids[better]] = where[better], best[better]
+            best, where = _best_captions(encodings, own, texts[ids], pairs.image_of_caption, texts)
+            better = best > present
+            caption[ids[better]], caption_similarity[ids[better]] = where[better], best[better]
+            bar.update(len(ids))
     return Partners(image, image_similarity, caption, caption_similarity)
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import csv
-import os
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
@@ -83,7 +82,9 @@ def write_table(
     ]
     image_of_row = _images(pairs, ids)
     first_row = {image: row for row, image in reversed(list(enumerate(image_of_row))) if image is not None}
-    new_image = {row: by_id[ids[row]].image_id for row in rows if ids[row] in by_id and by_id[ids[row]].action == "re-pair"}
+    new_image = {
+        row: by_id[ids[row]].image_id for row in rows if ids[row] in by_id and by_id[ids[row]].action == "re-pair"
+    }
     donors = {row: first_row[image] for row, image in new_image.items()}
     columns = data.columns
     image_columns = [name for name in (columns.image, columns.image_id, columns.image_feature) if name is not None]
@@ -162,7 +163,7 @@ def _write_csv(path: Path, header: Sequence[str], rows: Iterable[Sequence[object
         writer = csv.writer(file, lineterminator="\n")
         writer.writerow(header)
         writer.writerows(rows)
-    os.replace(temporary, path)
+    temporary.replace(path)
 
 
 def _copy_features(source: Path, target: Path, rows: Sequence[int]) -> None:
@@ -175,4 +176,4 @@ def _copy_features(source: Path, target: Path, rows: Sequence[int]) -> None:
         written[start : start + len(chosen)] = values[chosen]
     written.flush()
     del written
-    os.replace(temporary, target)
+    temporary.replace(target)

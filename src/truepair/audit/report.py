@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import base64
-import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -80,7 +79,9 @@ def write_report(
     clean = pairs.is_clean
     charts = {
         "scores": score_histogram(findings.scores.log_odds, findings.scores.random_log_odds, clean, mixture),
-        "calibration": None if clean is None else calibration_chart(calibration_curve(1 - findings.mismatch_probability, clean)),
+        "calibration": None
+        if clean is None
+        else calibration_chart(calibration_curve(1 - findings.mismatch_probability, clean)),
         "learning": learning_curves(log),
     }
     page = (
@@ -98,13 +99,13 @@ def write_report(
             best=[_card(findings, pair, len(pairs) - place, pictures) for place, pair in enumerate(best)],
             cut_at=suspects_at(findings.mismatch_probability, findings.threshold),
             cuts=[suspects_at(findings.mismatch_probability, threshold) for threshold in _THRESHOLDS],
-            charts={name: None if svg is None else Markup(svg) for name, svg in charts.items()},  
+            charts={name: None if svg is None else Markup(svg) for name, svg in charts.items()},
             settings=_settings(summary),
         )
     )
     temporary = path.with_name(path.name + ".part")
     temporary.write_text(page, encoding="utf-8")
-    os.replace(temporary, path)
+    temporary.replace(path)
 
 
 def _card(findings: Findings, pair: int, rank: int, pictures: Mapping[int, str]) -> Card:

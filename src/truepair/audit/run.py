@@ -10,18 +10,18 @@ from typing import Any
 
 import pyarrow.parquet as pq
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
+from lightning_fabric import Fabric
 from torch import Tensor
 
 from truepair import __version__
 from truepair.audit.config import AuditConfig
-from truepair.audit.crossfit import Fold, cross_fitted
+from truepair.audit.crossfit import Fold, cross_fitted, trained_models
 from truepair.audit.decisions import decide
 from truepair.audit.findings import Findings, find, precision_at, right_suggestions, write_findings
-from truepair.audit.probability import fit_with_known_mismatches, separation
 from truepair.audit.repair import refuse_overwriting, write_pairs, write_table
 from truepair.audit.report import write_report
-from truepair.audit.score import score
+from truepair.audit.score import score, separation
 from truepair.audit.whole import every_pair
 from truepair.config import DataConfig, NoiseConfig
 from truepair.data.corpora import Corpus
@@ -29,7 +29,8 @@ from truepair.data.pairs import Pairs
 from truepair.data.text import Vocabulary
 from truepair.errors import CheckpointError
 from truepair.evaluation.detection import detection_metrics
-from truepair.mixtures import Gaussian, Mixture
+from truepair.mixtures import Gaussian, Mixture, fit_with_known_mismatches
+from truepair.model import MatchingModel
 from truepair.training.log import read_log
 from truepair.training.run import TrainedRun, hardware, noisy, peak_memory_mb, write_json
 
@@ -44,7 +45,9 @@ class _Source:
     corpus: Corpus | None
 
 
-def audit_corpus(corpus: Corpus, data: DataConfig, noise: NoiseConfig, out: Path, config: AuditConfig) -> dict[str, Any]:
+def audit_corpus(
+    corpus: Corpus, data: DataConfig, noise: NoiseConfig, out: Path, config: AuditConfig
+) -> dict[str, Any]:
     """Audit a corpus by cross-fitting: no pair is judged by a model that saw its image or its caption.
 
     `out` then holds ``findings.parquet``, ``kept.*`` (the cleaned manifest), ``dropped.csv``, ``report.html`` and
@@ -67,9 +70,8 @@ def audit_corpus(corpus: Corpus, data: DataConfig, noise: NoiseConfig, out: Path
     started = time.perf_counter()
     _refuse_inputs(data, out)
     pairs = noisy(every_pair(corpus.splits) if config.split == "all" else corpus.splits.train, noise)
-    folds = cross_fitted(pairs, corpus.vocabulary, config)
     source = _Source(corpus.splits.name, data, noise, corpus)
-    return _audit(folds, pairs, None, source, out, config, started=started, log=[], described=_cross_fitting(config))
+    return _cross_fit(pairs, corpus.vocabulary, source, out, config, started)
 
 
 def audit_run(run: TrainedRun, out: Path, config: AuditConfig) -> dict[str, Any]:
@@ -94,6 +96,10 @@ def audit_run(run: TrainedRun, out: Path, config: AuditConfig) -> dict[str, Any]
     _refuse_inputs(run.recipe.data, out)
     confidence = _confidence(run)
     folds = [Fold(torch.arange(len(run.train)), [run.model])]
+    scores = score(folds, run.train, candidates=config.candidates, temperature=config.temperature, seed=config.seed)
+    findings = find(
+        run.train, scores, 1 - confidence, lambda _: [run.model], threshold=config.threshold, at_least=config.cards
+    )
     source = _Source(run.corpus.splits.name, run.recipe.data, run.recipe.noise, run.corpus)
     log = read_log(run.folder / "log.jsonl")
     described = {
@@ -102,21 +108,54 @@ def audit_run(run: TrainedRun, out: Path, config: AuditConfig) -> dict[str, Any]
         "method": run.recipe.method.name,
         "saw_the_pairs": True,
     }
-    return _audit(folds, run.train, confidence, source, out, config, started=started, log=log, described=described)
+    return _write(findings, None, source, out, config, started=started, log=log, described=described)
 
 
 def audit_pairs(pairs: Pairs, vocabulary: Vocabulary | None, out: Path, config: AuditConfig) -> dict[str, Any]:
     """Audit pairs that are in memory, by cross-fitting; as `audit_corpus` otherwise."""
     started = time.perf_counter()
-    folds = cross_fitted(pairs, vocabulary, config)
     source = _Source("pairs in memory", DataConfig(), NoiseConfig(), None)
-    return _audit(folds, pairs, None, source, out, config, started=started, log=[], described=_cross_fitting(config))
+    return _cross_fit(pairs, vocabulary, source, out, config, started)
 
 
-def _audit(
-    folds: Sequence[Fold],
-    pairs: Pairs,
-    confidence: Float[Tensor, " pairs"] | None,
+def _cross_fit(
+    pairs: Pairs, vocabulary: Vocabulary | None, source: _Source, out: Path, config: AuditConfig, started: float
+) -> dict[str, Any]:
+    folds = cross_fitted(pairs, vocabulary, config)
+    scores = score(folds, pairs, candidates=config.candidates, temperature=config.temperature, seed=config.seed)
+    mixture = fit_with_known_mismatches(scores.log_odds, scores.random_log_odds)
+
+    def judges(asked: Int[Tensor, " asked"]) -> list[MatchingModel]:
+        """Models trained on what looks right, or, if nearly nothing does, on all pairs."""
+        rest = torch.ones(len(pairs), dtype=torch.bool)
+        rest[asked] = False
+        learned = rest.nonzero().flatten() if rest.sum() >= config.batch_size else torch.arange(len(pairs))
+        return trained_models(
+            pairs, [learned], vocabulary, config, seed=config.seed + 1, description="learning from the rest"
+        )[0]
+
+    findings = find(
+        pairs,
+        scores,
+        1 - mixture.posterior(scores.log_odds),
+        judges,
+        threshold=config.threshold,
+        at_least=config.cards,
+    )
+    described = {
+        "how": "cross-fitting",
+        "folds": config.folds,
+        "repetitions": config.repetitions,
+        "method": config.method.name,
+        "epochs": config.method.epochs,
+        "saw_the_pairs": False,
+    }
+    return _write(findings, mixture, source, out, config, started=started, log=[], described=described)
+
+
+def _write(
+    findings: Findings,
+    mixture: Mixture[Gaussian] | None,
     source: _Source,
     out: Path,
     config: AuditConfig,
@@ -125,13 +164,8 @@ def _audit(
     log: Sequence[dict[str, Any]],
     described: dict[str, Any],
 ) -> dict[str, Any]:
-    scores = score(folds, pairs, candidates=config.candidates, temperature=config.temperature, seed=config.seed)
-    mixture: Mixture[Gaussian] | None = None
-    if confidence is None:
-        mixture = fit_with_known_mismatches(scores.log_odds, scores.random_log_odds)
-        confidence = mixture.posterior(scores.log_odds)
-    findings = find(folds, pairs, scores, 1 - confidence, threshold=config.threshold, at_least=config.cards)
-
+    """Everything that goes into the folder."""
+    pairs, scores = findings.pairs, findings.scores
     out.mkdir(parents=True, exist_ok=True)
     write_findings(findings, out / "findings.parquet")
     decisions = decide(findings, re_pair=config.re_pair)
@@ -142,7 +176,6 @@ def _audit(
     else:
         files = write_pairs(pairs, decisions, out)
     actions = [decision.action for decision in decisions]
-    device = next(folds[0].models[0].parameters()).device
     summary = {
         "corpus": source.name,
         "pairs": len(pairs),
@@ -170,7 +203,7 @@ def _audit(
         "audit": asdict(config),
         "seconds": round(time.perf_counter() - started, 1),
         "peak_memory_mb": peak_memory_mb(),
-        "hardware": hardware(device),
+        "hardware": hardware(Fabric(accelerator=config.accelerator, devices=1).device),
         "truepair": __version__,
     }
     write_report(findings, summary, out / "report.html", mixture=mixture, log=log, cards=config.cards)
@@ -178,21 +211,12 @@ def _audit(
     return summary
 
 
-def _cross_fitting(config: AuditConfig) -> dict[str, Any]:
-    return {
-        "how": "cross-fitting",
-        "folds": config.folds,
-        "repetitions": config.repetitions,
-        "method": config.method.name,
-        "epochs": config.method.epochs,
-        "saw_the_pairs": False,
-    }
-
-
 def _confidence(run: TrainedRun) -> Float[Tensor, " pairs"]:
     path = run.folder / "pairs.parquet"
     if not path.exists():
-        raise CheckpointError(f"the run in {run.folder} has not finished (no pairs.parquet): resume it with 'truepair train'")
+        raise CheckpointError(
+            f"the run in {run.folder} has not finished (no pairs.parquet): resume it with 'truepair train'"
+        )
     table = pq.read_table(path, columns=["caption_id", "confidence"])
     if table["caption_id"].to_pylist() != list(run.train.caption_ids):
         raise CheckpointError(
@@ -202,7 +226,7 @@ def _confidence(run: TrainedRun) -> Float[Tensor, " pairs"]:
 
 
 def _table(source: _Source) -> DataConfig | None:
-    """The table to clean; None for folders, the demo, and pairs that were mismatched on purpose, which no file holds."""
+    """The table to clean; None for folders, the demo, and pairs that were mismatched on purpose, in no file."""
     is_noisy = source.noise.rate > 0 or source.noise.index is not None
     is_table = source.data.path != "demo" and Path(source.data.path).is_file()
     return source.data if source.corpus is not None and is_table and not is_noisy else None

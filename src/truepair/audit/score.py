@@ -1,86 +1,23 @@
-"""How well each pair holds out against competitors, and how well random pairs do, to compare with."""
+"""Scores of all pairs, each by the models that may judge it."""
 
 from __future__ import annotations
 
 import sys
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 import numpy as np
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Float
 from torch import Tensor
 from tqdm import tqdm
 
 from truepair.audit.crossfit import Fold
-from truepair.data.batch import Padded
-from truepair.data.pairs import Pairs, Subset
-from truepair.evaluation.retrieval import encode_captions, encode_images
-from truepair.model import MatchingModel
-
-_PAIRS_AT_A_TIME = 1024
-"""Pairs scored in one go: with 4,096 competitors, similarities of 16 MB."""
-
-
-@dataclass(frozen=True)
-class Scores:
-    """What the models say about each pair.
-
-    Attributes:
-        similarity: ``[pairs]``, mean over the models.
-        log_odds: ``[pairs]``, of the pair against its competitors; see `log_odds`. Higher = more plausible.
-        random_log_odds: ``[pairs]``, the same of each caption with a random image of its fold: what pairs look like
-            that surely do not match.
-    """
-
-    similarity: Float[Tensor, " pairs"]
-    log_odds: Float[Tensor, " pairs"]
-    random_log_odds: Float[Tensor, " pairs"]
-
-
-@dataclass(frozen=True)
-class Encodings:
-    """Some images and captions as several models encode them; similarities are means over the models.
-
-    Attributes:
-        models: The models.
-        images: Of each model, the encoded images.
-        captions: Of each model, the encoded captions.
-    """
-
-    models: Sequence[MatchingModel]
-    images: Sequence[Padded]
-    captions: Sequence[Padded]
-
-    @classmethod
-    def of(
-        cls, models: Sequence[MatchingModel], pairs: Pairs, images: Int[Tensor, " images"], captions: Int[Tensor, " c"]
-    ) -> Encodings:
-        """Encodings of the chosen rows of `pairs`, numbered anew from 0."""
-        chosen = pairs.select(captions)
-        return cls(
-            models,
-            [encode_images(model, Subset(pairs.images, images)) for model in models],
-            [encode_captions(model, chosen) for model in models],
-        )
-
-    @torch.inference_mode()
-    def matrix(self, images: Int[Tensor, " i"], captions: Int[Tensor, " c"]) -> Float[Tensor, "i c"]:
-        """Similarity of every chosen image (rows) with every chosen caption (columns), on the CPU."""
-        each = zip(self.models, self.images, self.captions, strict=True)
-        return torch.stack([m.scores.matrix(i.rows(images), c.rows(captions)).float().cpu() for m, i, c in each]).mean(0)
-
-    @torch.inference_mode()
-    def paired(self, images: Int[Tensor, " p"], captions: Int[Tensor, " p"]) -> Float[Tensor, " p"]:
-        """Similarity of image k with caption k, on the CPU."""
-        each = zip(self.models, self.images, self.captions, strict=True)
-        return torch.stack([m.scores.paired(i.rows(images), c.rows(captions)).float().cpu() for m, i, c in each]).mean(0)
+from truepair.data.pairs import Pairs
+from truepair.plausibility import Scores, scores_of
 
 
 def score(folds: Sequence[Fold], pairs: Pairs, *, candidates: int, temperature: float, seed: int) -> Scores:
     """Scores of all pairs, each by the models of its fold.
-
-    Memory grows with the number of pairs and with ``1024 · candidates``, never with pairs × pairs.
 
     Args:
         folds: Who judges which pairs; each pair is in exactly one.
@@ -89,65 +26,30 @@ def score(folds: Sequence[Fold], pairs: Pairs, *, candidates: int, temperature: 
         temperature: τ of the log-odds.
         seed: Seed of competitors and of random pairs.
     """
-    similarity, own, random = (torch.empty(len(pairs)) for _ in range(3))
-    generator = np.random.default_rng(seed)
+    scores = Scores(*(torch.empty(len(pairs)) for _ in range(3)))
+    generator = np.random.default_rng(np.random.SeedSequence(seed, spawn_key=(3,)))  # 1 is the noise's, 2 a run's
     with tqdm(total=len(pairs), unit="pair", desc="scoring", disable=None, file=sys.stderr) as bar:
         for fold in folds:
-            images, image = pairs.image_of_caption[fold.pairs].unique(return_inverse=True)
-            encodings = Encodings.of(fold.models, pairs, images, fold.pairs)
-            rivals = _rivals(image, candidates, generator)
-            other = (image + torch.from_numpy(generator.integers(1, len(images), len(image)))) % len(images)
-            for rows in torch.arange(len(fold.pairs)).split(_PAIRS_AT_A_TIME):
-                ids = fold.pairs[rows]
-                similarity[ids] = encodings.paired(image[rows], rows)
-                own[ids] = log_odds(encodings, image, image[rows], rows, rivals, temperature)
-                random[ids] = log_odds(encodings, image, other[rows], rows, rivals, temperature)
-                bar.update(len(rows))
-    return Scores(similarity, own, random)
+            blocks = scores_of(
+                fold.models, pairs, fold.pairs, candidates=candidates, temperature=temperature, generator=generator
+            )
+            for ids, block in blocks:
+                scores.similarity[ids] = block.similarity
+                scores.log_odds[ids] = block.log_odds
+                scores.random_log_odds[ids] = block.random_log_odds
+                bar.update(len(ids))
+    return scores
 
 
-def log_odds(
-    encodings: Encodings,
-    image_of_caption: Int[Tensor, " captions"],
-    images: Int[Tensor, " pairs"],
-    captions: Int[Tensor, " pairs"],
-    rivals: Int[Tensor, " rivals"],
-    temperature: float,
-) -> Float[Tensor, " pairs"]:
-    r"""Log-odds of each pair against competitors, the mean of both directions.
+def separation(scores: Float[Tensor, " pairs"], mismatched: Float[Tensor, " known"]) -> float:
+    """Probability, in [0, 1], that a pair scores above one known not to match, ties counting half.
 
-    .. math::
-        \frac{S_{ic}}{\tau} - \frac{1}{2} \log \sum_{c'} e^{S_{ic'}/\tau} - \frac{1}{2} \log \sum_{i'} e^{S_{i'c}/\tau}
+    ½ means that the models cannot tell pairs from random pairings. Needs no truth about `scores`.
 
-    No competitor is a caption that the image owns, the image that the caption has now, or either side of the pair. This
-    is the logarithm of p / (1 - p), p being the matching probability that training raises (`losses.contrastive`),
-    which separates mismatched pairs better than the similarity: a vague caption is close to every image.
-
-    Args:
-        encodings: Images and captions.
-        image_of_caption: ``[captions]``, the image of each caption, as numbered in `encodings`.
-        images: ``[pairs]``, the image of each pair, not necessarily the caption's own.
-        captions: ``[pairs]``, the caption of each pair.
-        rivals: ``[rivals]``, captions of different images: they and their images compete.
-        temperature: τ.
-
-    Returns:
-        ``[pairs]``, any real number; higher = more plausible.
+    >>> separation(torch.tensor([1.0, 3.0]), torch.tensor([0.0, 2.0]))
+    0.75
     """
-    rival_images = image_of_caption[rivals]
-    of_image = encodings.matrix(images, rivals) / temperature  # [pairs, rivals]
-    of_image[(rival_images == images[:, None]) | (rivals == captions[:, None])] = -torch.inf
-    of_caption = encodings.matrix(rival_images, captions).T / temperature  # [pairs, rivals]
-    taken = (rival_images == images[:, None]) | (rival_images == image_of_caption[captions][:, None])
-    of_caption[taken] = -torch.inf
-    own = encodings.paired(images, captions) / temperature
-    return own - (of_image.logsumexp(1) + of_caption.logsumexp(1)) / 2
-
-
-def _rivals(image: Int[Tensor, " captions"], most: int, generator: np.random.Generator) -> Int[Tensor, " rivals"]:
-    """One random caption of each of at most `most` random images."""
-    order = generator.permutation(len(image))
-    _, first = np.unique(image.numpy()[order], return_index=True)
-    return torch.from_numpy(generator.permutation(order[first])[:most])
-
-
+    ordered = mismatched.double().sort().values
+    below = torch.searchsorted(ordered, scores.double(), right=False)
+    not_above = torch.searchsorted(ordered, scores.double(), right=True)
+    return ((below + not_above).double().mean() / 2 / len(ordered)).item()

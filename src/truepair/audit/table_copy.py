@@ -5,7 +5,7 @@ from __future__ import annotations
 import codecs
 import csv
 import json
-import os
+from bisect import bisect_left
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -31,7 +31,7 @@ def copy_rows(
     temporary = target.with_name(target.name + ".part")
     kinds = {".csv": _copy_delimited, ".tsv": _copy_delimited, ".jsonl": _copy_json_lines, ".parquet": _copy_parquet}
     kinds[source.suffix.lower()](source, temporary, rows, donors, columns)
-    os.replace(temporary, target)
+    temporary.replace(target)
 
 
 def _copy_delimited(
@@ -75,36 +75,33 @@ def _copy_parquet(
 ) -> None:
     wanted = sorted(set(donors.values()))
     place_of_donor = {row: place for place, row in enumerate(wanted)}
-    with pq.ParquetFile(source) as file:
+    with pq.ParquetFile(source) as file, pq.ParquetWriter(target, file.schema_arrow) as writer:
         sizes = [file.metadata.row_group(group).num_rows for group in range(file.metadata.num_row_groups)]
-        given = _rows_of(file, sizes, wanted, columns) if wanted else None
-        with pq.ParquetWriter(target, file.schema_arrow) as writer:
-            chosen, first = iter([*rows, -1]), 0
-            row = next(chosen)
-            for group, size in enumerate(sizes):
-                here = []
-                while first <= row < first + size:
-                    here.append(row)
-                    row = next(chosen)
-                table = file.read_row_group(group)
-                for name in columns if given is not None else ():
-                    # Donors stand behind the group's own rows, so that one "take" serves every type of column.
-                    both = pa.chunked_array([*table[name].chunks, *given[name].chunks], table.schema.field(name).type)
-                    sources = [
-                        size + place_of_donor[donors[r]] if r in donors else r - first for r in range(first, first + size)
-                    ]
-                    where = table.schema.get_field_index(name)
-                    table = table.set_column(where, table.schema.field(name), both.take(pa.array(sources)))
-                writer.write_table(table.take(pa.array([r - first for r in here], pa.int64())))
-                first += size
+        given = _rows_of(file, sizes, wanted, columns)
+        first = 0
+        for group, size in enumerate(sizes):
+            here = rows[bisect_left(rows, first) : bisect_left(rows, first + size)]
+            table = file.read_row_group(group)
+            kept = table.take(pa.array([row - first for row in here], pa.int64()))
+            for name in columns if donors else ():
+                # Donors stand behind the group's own rows, so that one "take" serves every type of column.
+                field = table.schema.field(name)
+                both = pa.chunked_array([*table[name].chunks, *given[name].chunks], field.type)
+                sources = [size + place_of_donor[donors[row]] if row in donors else row - first for row in here]
+                kept = kept.set_column(
+                    table.schema.get_field_index(name), field, both.take(pa.array(sources, pa.int64()))
+                )
+            writer.write_table(kept)
+            first += size
 
 
 def _rows_of(file: pq.ParquetFile, sizes: Sequence[int], rows: Sequence[int], columns: Sequence[str]) -> pa.Table:
     """Some columns of some rows, in order."""
-    parts, first = [], 0
+    schema = file.schema_arrow
+    parts, first = [pa.schema([schema.field(name) for name in columns]).empty_table()], 0
     for group, size in enumerate(sizes):
-        here = [row - first for row in rows if first <= row < first + size]
+        here = [row - first for row in rows[bisect_left(rows, first) : bisect_left(rows, first + size)]]
         if here:
-            parts.append(file.read_row_group(group, columns=list(columns)).take(pa.array(here, pa.int64())))
+            parts.append(file.read_row_group(group, columns=list(columns)).select(columns).take(pa.array(here)))
         first += size
-    return pa.concat_tables(parts)
+    return pa.concat_tables(part.replace_schema_metadata(None) for part in parts)

@@ -3,7 +3,91 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import tyro
+
+from truepair.config import (
+    BaselineConfig,
+    CrclConfig,
+    DataConfig,
+    ModelConfig,
+    NoiseConfig,
+    OptimisationConfig,
+    Recipe,
+    TrainingConfig,
+)
+
+# What measured best on the demo's development pairs: drawings, 1,669 training pairs, frozen vectors. Backbone, step size,
+# schedule and temperature are the same for all three.
+OPTIMISATION = OptimisationConfig(learning_rate=1e-3, schedule="cosine")
+MODEL = ModelConfig(embedding=512, input_dropout=0.2)
+PLAIN = BaselineConfig(epochs=16, temperature=0.07, optimisation=OPTIMISATION)
+CRCL = CrclConfig(stages=(4, 12), frozen_epochs=4, temperature=0.07, momentum=0.5, optimisation=OPTIMISATION)
+SHUFFLED_FOR_TRAINING = 0.4
+SHUFFLED_FOR_THE_AUDIT = 0.1
+
+
+def recipes(seed: int, training: TrainingConfig) -> dict[str, Recipe]:
+    """The three runs of the table."""
+    common = Recipe(noise=NoiseConfig(rate=SHUFFLED_FOR_TRAINING, seed=seed), model=MODEL, training=training)
+    return {
+        "plain InfoNCE": replace(common, method=PLAIN),
+        "CRCL": replace(common, method=CRCL),
+        "oracle (plain, true pairs only)": replace(
+            common, method=PLAIN, training=replace(training, oracle="clean_pairs")
+        ),
+    }
+
+
+@dataclass(frozen=True)
+class Demo:
+    """Audit real pairs, shuffle 40 % of their captions, and train on them plainly and robustly.
+
+    Needs no data and no network: 2,365 pictures with captions come with truepair. Takes about two minutes on 2 cores.
+
+    Example:
+      truepair demo --out demo-run
+    """
+
+    out: Path = Path("demo-run")
+    """The folder to write to. The same command again goes on where it stopped."""
+    seed: int = 0
+    """Seed of shuffles, weights and order."""
+
+
+def command(arguments: Sequence[str]) -> None:
+    """Parse, audit, train, audit, print."""
+    parsed = tyro.cli(Demo, prog="truepair demo", args=arguments)
+    from truepair.audit.config import AuditConfig
+    from truepair.audit.run import audit_corpus
+    from truepair.cli.audit import audit_lines
+    from truepair.cli.tables import results_table
+    from truepair.data.corpora import load_corpus
+    from truepair.training.run import run
+
+    data = DataConfig(path="demo")
+    corpus = load_corpus(data)
+    splits = corpus.splits
+    print(
+        f"demo corpus: {len(splits.train):,} training, {len(splits.dev)} development and {len(splits.test)} test pairs"
+    )
+
+    print("\nThe pairs as they are:")
+    as_it_is = parsed.out / "audit-as-it-is"
+    print(audit_lines(audit_corpus(corpus, data, NoiseConfig(), as_it_is, AuditConfig(seed=parsed.seed)), as_it_is))
+
+    print(f"\nTraining with {SHUFFLED_FOR_TRAINING:.0%} of the training captions shuffled:")
+    wanted = recipes(parsed.seed, TrainingConfig(seed=parsed.seed))
+    folders = [parsed.out / name for name in ("plain", "crcl", "oracle")]
+    results = {
+        name: run(recipe, folder, corpus) for (name, recipe), folder in zip(wanted.items(), folders, strict=True)
+    }
+    print(results_table(results))
+    print(f"rSum and recall in percent on the {len(splits.test)} test pairs; AUROC of finding the shuffled captions")
+
+    print(f"\nAn audit with {SHUFFLED_FOR_THE_AUDIT:.0%} shuffled, to look at:")
+    noise = NoiseConfig(rate=SHUFFLED_FOR_THE_AUDIT, seed=parsed.seed)
+    shuffled = parsed.out / "audit"
+    print(audit_lines(audit_corpus(corpus, data, noise, shuffled, AuditConfig(seed=parsed.seed)), shuffled))

@@ -29,7 +29,7 @@ commands:
   truepair COMMAND --help    options of a command, with an example
   truepair --version         {__version__}
 
-example:
+Example:
   truepair demo --out demo-run
 """
 

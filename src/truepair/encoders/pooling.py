@@ -21,11 +21,11 @@ def pool_sorted(items: Padded, weights: Float[Tensor, "items positions"]) -> Flo
     Weights 1/n give mean pooling; all weight on the first position gives maximum pooling.
 
     Args:
-        items: Sequences ``[items, positions, dim]``; positions past an item's length take no part.
+        items: Sequences ``[items, positions, dim]``; what stands past an item's length, if finite, takes no part.
         weights: One weight a rank; those past an item's length must be 0.
 
     Returns:
-        One vector an item.
+        One vector an item, in float32 (float64 for float64 input).
     """
     # Half precision would round the sums, and take the unit vectors that are made of them with it.
     values = items.values.to(torch.promote_types(items.values.dtype, torch.float32))

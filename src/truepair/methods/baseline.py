@@ -13,7 +13,7 @@ from truepair.config import BaselineConfig
 from truepair.data.loader import Loaders
 from truepair.losses.contrastive import info_nce
 from truepair.losses.triplet import triplet_loss
-from truepair.methods.confidence import similarity_posterior
+from truepair.methods.confidence import posterior_of_two_humps
 from truepair.methods.protocol import MakeModel, StepLog
 from truepair.model import MatchingModel
 from truepair.optimisation import Optimiser
@@ -48,8 +48,8 @@ class Baseline:
         return triplet_loss(similarity, self.config.margin, negatives=negatives)
 
     def confidence(self, loaders: Loaders) -> Float[Tensor, " pairs"]:
-        """See `Method.confidence`: a mixture over the model's similarities."""
-        return similarity_posterior(self.model, loaders)
+        """See `Method.confidence`: plain training learns mismatched pairs too, so what they look like is not known."""
+        return posterior_of_two_humps(self.model, loaders, self.config.temperature)
 
     def state_dict(self) -> dict[str, Any]:
         """See `Method.state_dict`."""

@@ -21,7 +21,7 @@ from truepair.config import CrclConfig
 from truepair.data.loader import Loaders
 from truepair.errors import CheckpointError
 from truepair.losses.complementary import active_complementary_loss, mean_matching_probability
-from truepair.methods.confidence import similarity_posterior
+from truepair.methods.confidence import posterior_against_random_pairs
 from truepair.methods.protocol import MakeModel, StepLog
 from truepair.model import MatchingModel
 from truepair.optimisation import Optimiser
@@ -113,12 +113,12 @@ class Crcl:
         return used
 
     def confidence(self, loaders: Loaders) -> Float[Tensor, " pairs"]:
-        """See `Method.confidence`: a mixture over the model's similarities.
+        """See `Method.confidence`: each pair against competitors, compared with random pairs.
 
         The soft correspondences themselves are made in training mode, against the few competitors of one batch and
         with a threshold: right inside the loss, and a poor detector (docs/papers.md).
         """
-        return similarity_posterior(self.model, loaders)
+        return posterior_against_random_pairs(self.model, loaders, self.config.temperature)
 
     def state_dict(self) -> dict[str, Any]:
         """See `Method.state_dict`."""
