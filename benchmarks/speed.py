@@ -279,7 +279,7 @@ def measure(benchmark: Benchmark, threads: int, repeats: int, memory: bool) -> d
         if memory:
             for _ in range(min(3, benchmark.repeats)):
                 work()
-            peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e3
+            peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / 1e6  # KiB (Linux)
             return {"peak_mb": round(peak), "beyond_inputs_mb": round(peak - before)}
         if benchmark.repeats > 1:
             work(), floor()  # the first is slower: memory, threads

@@ -46,7 +46,7 @@ class SmallLoss:
         self.optimiser.model.train()
         for batch in loaders.train(epoch):
             weights = self.is_kept[batch.pair]
-            yield self.optimiser.step(info_nce(self.optimiser.model(batch), 0.05, weights=weights), epoch)
+            yield self.optimiser.step(info_nce(self.optimiser.model(batch), 0.05, weights=weights), float(epoch))
 
     def confidence(self, loaders: Loaders) -> Tensor:
         return posterior_against_random_pairs(self.model, loaders, temperature=0.05)

@@ -60,5 +60,5 @@ def test_help_of_each_command_has_an_example_and_does_not_load_torch(command):
     )
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
-    assert "Example:" in done.stdout
+    assert "For example:" in done.stdout
     assert f"truepair {command}" in done.stdout

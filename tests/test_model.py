@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import pytest
 import torch
 from lightning_fabric import Fabric
@@ -18,8 +20,6 @@ def test_the_shape_of_vectors(vector_world):
 
 
 def test_the_shape_of_captions_without_inputs_is_an_error(world):
-    from dataclasses import replace
-
     with pytest.raises(DataError, match="no inputs yet"):
         InputShape.of(replace(world, caption_inputs=None), None)
 
@@ -57,8 +57,34 @@ def test_weights_come_from_the_global_generator(make):
     assert not torch.equal(drawn(0), drawn(1))
 
 
+@pytest.mark.parametrize(
+    ("option", "sides"),
+    [("region_dropping", {"image"}), ("word_dropping", {"caption"}), ("input_dropout", {"image"}), (None, set())],
+)
+def test_every_kind_of_dropping_reaches_its_encoder(world, vocabulary, loaders, option, sides):
+    rates = dict.fromkeys(("region_dropping", "word_dropping", "input_dropout"), 0.0)
+    if option is not None:
+        rates[option] = 0.5
+    model = make_model(ModelConfig(embedding=8, word_size=6, **rates), InputShape.of(world, vocabulary))
+    batch = next(iter(loaders.train(0)))
+    encoders = {"image": (model.image_encoder, batch.images), "caption": (model.text_encoder, batch.captions)}
+    varies = {
+        side
+        for side, (encoder, items) in encoders.items()
+        if not torch.equal(encoder(items).values, encoder(items).values)
+    }
+    assert varies == sides
+
+
+def test_the_choice_of_batch_statistics_reaches_the_region_encoder(world, vocabulary):
+    for rows in ("padded", "valid"):
+        config = ModelConfig(embedding=8, word_size=6, batch_norm_rows=rows)
+        model = make_model(config, InputShape.of(world, vocabulary))
+        assert model.image_encoder.encoder.batch_norm_rows == rows
+
+
 @pytest.mark.parametrize("rows", ["padded", "valid"])
-def test_mixed_precision_trains_every_part_and_stays_near_full_precision(make, loaders, small, world, vocabulary, rows):
+def test_mixed_precision_trains_every_part_and_stays_near_full_precision(loaders, world, vocabulary, rows):
     config = ModelConfig(embedding=8, word_size=6, batch_norm_rows=rows)
     losses = {}
     for precision in ("32-true", "bf16-mixed"):

@@ -140,3 +140,32 @@ def test_the_console_script_reports_a_failure_as_a_failure(tmp_path):
     done = subprocess.run([sys.executable, "-c", program], cwd=tmp_path, capture_output=True, check=False)
     assert done.returncode == 1
     assert io.BytesIO(done.stderr).readline().startswith(b"truepair: error: ")
+
+
+def test_an_audit_of_a_table_writes_findings_a_manifest_and_a_report_and_leaves_the_table_alone(
+    table, tmp_path, capsys
+):
+    before = table.read_bytes()
+    out = tmp_path / "audit"
+    options = [
+        "--audit.folds",
+        "2",
+        "--audit.repetitions",
+        "1",
+        "--audit.accelerator",
+        "cpu",
+        "--audit.batch-size",
+        "8",
+    ]
+    names = ["--data.columns.image", "file", "--data.columns.caption", "title"]
+    assert main(["audit", str(table), *names, *options, "--out", str(out)]) == 0
+    assert f"report: {out / 'report.html'}" in capsys.readouterr().out
+    assert {path.name for path in out.iterdir()} >= {"findings.parquet", "kept.csv", "dropped.csv", "report.html"}
+    assert table.read_bytes() == before
+
+
+def test_an_audit_of_a_run_uses_its_model(table, tmp_path, capsys):
+    run, out = tmp_path / "run", tmp_path / "audit"
+    assert main(["train", *columns(table), *BASELINE, *QUICK, "--out", str(run)]) == 0
+    assert main(["audit", str(run), "--audit.accelerator", "cpu", "--out", str(out)]) == 0
+    assert json.loads((out / "summary.json").read_text())["scored_by"]["how"] == "run"

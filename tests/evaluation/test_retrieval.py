@@ -3,10 +3,12 @@ from dataclasses import replace
 import pytest
 import torch
 
-from truepair.data.batch import Padded
+from truepair.config import ModelConfig
 from truepair.data.noise import inject_noise
+from truepair.encoding import encode_captions, encode_images
 from truepair.evaluation.recall import mean_metrics, ranks, retrieval_metrics
-from truepair.evaluation.retrieval import encode_captions, encode_images, evaluate, own_similarities
+from truepair.evaluation.retrieval import evaluate, own_similarities
+from truepair.model import InputShape, make_model
 
 
 def whole_matrix(model, pairs):
@@ -61,19 +63,10 @@ def test_pairs_are_taken_as_they_are_and_the_truth_is_not_looked_at(models, worl
 
 
 def test_vectors_on_both_sides(vector_world):
-    from truepair.config import ModelConfig
-    from truepair.model import InputShape, make_model
-
     torch.manual_seed(0)
     model = make_model(ModelConfig(embedding=8), InputShape.of(vector_world, None))
     expected = retrieval_metrics(ranks(whole_matrix(model, vector_world), vector_world.image_of_caption))
     assert evaluate([model], vector_world) == expected
-
-
-def test_encodings_are_in_the_order_of_the_pairs(models, world):
-    images, captions = encode_images(models[0], world.images, 3), encode_captions(models[0], world, 3)
-    torch.testing.assert_close(images.values @ captions.values.T, whole_matrix(models[0], world))
-    assert not models[0].training
 
 
 def test_own_similarities_are_the_entries_of_each_caption_and_its_image(models, world):
@@ -87,15 +80,3 @@ def test_evaluation_draws_nothing_from_the_global_generator(models, world):
     before = torch.random.get_rng_state()
     evaluate(models, world)
     assert torch.equal(torch.random.get_rng_state(), before)
-
-
-def test_sequence_encodings_are_joined_and_reordered_with_their_lengths(models, world):
-    """Similarities that look at words, not at one vector a caption, get encodings of unlike length."""
-    model = models[0]
-    model.text_encoder = model.text_encoder.encoder
-    together = encode_captions(model, world, 7)
-    alone = [model.text_encoder(world.caption_inputs.take(torch.tensor([row]))) for row in range(40)]
-    assert isinstance(together, Padded)
-    for row, encoding in enumerate(alone):
-        assert together.lengths[row] == encoding.lengths[0]
-        torch.testing.assert_close(together.values[row, : encoding.lengths[0]], encoding.values[0].detach())

@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
+import torch
+
 from truepair.audit.findings import Findings
 from truepair.audit.partners import NONE
 
@@ -33,7 +35,7 @@ class Decision:
 
 
 def decide(findings: Findings, *, re_pair: bool) -> list[Decision]:
-    """Keep what is no suspect; drop suspects or, with `re_pair`, give those their suggested image that have one.
+    """Keep what is no suspect; drop suspects or, with `re_pair`, give those their suggested image that choose each other.
 
     Returns:
         One decision a pair, in the order of the pairs.
@@ -44,7 +46,7 @@ def decide(findings: Findings, *, re_pair: bool) -> list[Decision]:
         pairs.image_of_caption.tolist(),
         findings.mismatch_probability.tolist(),
         findings.is_suspect.tolist(),
-        findings.partners.image.tolist(),
+        torch.where(findings.partners.is_mutual, findings.partners.image, NONE).tolist(),
         strict=True,
     )
     for pair, (image, probability, is_suspect, suggested) in enumerate(rows):

@@ -84,7 +84,8 @@ def write_findings(findings: Findings, path: Path) -> None:
 
     Columns: ``rank`` (from 1), ``caption_id``, ``image_id``, ``caption``, ``mismatch_probability``, ``is_suspect``,
     ``similarity`` (cosine, in [-1, 1]), ``log_odds``, ``suggested_image_id`` and ``suggested_caption_id`` with their
-    similarities (empty where nothing is better, or the pair is no suspect), and ``is_clean`` if the truth is known.
+    similarities (empty where nothing is better, or the pair is no suspect), ``suggestion_is_mutual`` (caption and image
+    choose each other among the suspects), and ``is_clean`` if the truth is known.
     """
     pairs, partners, order = findings.pairs, findings.partners, findings.order
     ids = order.tolist()
@@ -99,6 +100,7 @@ def write_findings(findings: Findings, path: Path) -> None:
         "log_odds": pa.array(findings.scores.log_odds[order].numpy()),
         "suggested_image_id": pa.array([findings.image_id(i) for i in partners.image[order].tolist()], pa.string()),
         "suggested_image_similarity": _numbers(partners.image_similarity[order]),
+        "suggestion_is_mutual": pa.array(partners.is_mutual[order].numpy()),
         "suggested_caption_id": pa.array(
             [findings.caption_id(i) for i in partners.caption[order].tolist()], pa.string()
         ),
@@ -124,17 +126,10 @@ def precision_at(findings: Findings, count: int) -> float | None:
     return float((~clean[findings.order[:count]]).double().mean())
 
 
-def right_suggestions(findings: Findings) -> tuple[int, int] | None:
-    """How many suggested images are the caption's true one, and how many mismatched suspects got a suggestion.
-
-    None without the truth.
-    """
+def right_suggestions(findings: Findings, chosen: Bool[Tensor, " pairs"]) -> int | None:
+    """For how many of the chosen pairs the suggested image is the caption's true one; None without the truth."""
     truth = findings.pairs.true_image_of_caption
-    clean = findings.pairs.is_clean
-    if truth is None or clean is None:
-        return None
-    asked = findings.is_suspect & ~clean & (findings.partners.image != NONE)
-    return int((findings.partners.image[asked] == truth[asked]).sum()), int(asked.sum())
+    return None if truth is None else int((findings.partners.image[chosen] == truth[chosen]).sum())
 
 
 def suspects_at(mismatch_probability: Float[Tensor, " pairs"], threshold: float) -> dict[str, float]:

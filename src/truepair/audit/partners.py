@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 from tqdm import tqdm
 
@@ -28,9 +28,11 @@ class Partners:
     """The best alternatives of some pairs.
 
     Attributes:
-        image: ``[pairs]``, the image most similar to the caption among those it is not paired with, or -1 where the
-            present one is at least as similar.
+        image: ``[pairs]``, another image for the caption, more similar to it than its present one; -1 where there is
+            none. If the caption and an image choose each other among all pairs asked for, it is that image, otherwise
+            the most similar of all.
         image_similarity: ``[pairs]``, its similarity; NaN where there is none.
+        is_mutual: ``[pairs]``, True where caption and image choose each other.
         caption: ``[pairs]``, the caption most similar to the image among those that it does not own and that say
             something else, or -1 where the present one is at least as similar.
         caption_similarity: ``[pairs]``, its similarity; NaN where there is none.
@@ -38,6 +40,7 @@ class Partners:
 
     image: Int[Tensor, " pairs"]
     image_similarity: Float[Tensor, " pairs"]
+    is_mutual: Bool[Tensor, " pairs"]
     caption: Int[Tensor, " pairs"]
     caption_similarity: Float[Tensor, " pairs"]
 
@@ -57,31 +60,43 @@ def best_partners(models: Sequence[MatchingModel], pairs: Pairs, asked: Int[Tens
     count = len(pairs)
     image, caption = torch.full((count,), NONE), torch.full((count,), NONE)
     image_similarity, caption_similarity = torch.full((count,), torch.nan), torch.full((count,), torch.nan)
+    is_mutual = torch.zeros(count, dtype=torch.bool)
     number_of_text: dict[str, int] = {}
     texts = torch.tensor([number_of_text.setdefault(text, len(number_of_text)) for text in pairs.captions])
-    encodings = Encodings.of(models, pairs, torch.arange(len(pairs.images)), torch.arange(count))
+    every_image, every_caption = torch.arange(len(pairs.images)), torch.arange(count)
+    encodings = Encodings.of(models, pairs, every_image, every_caption)
+    image_of_caption = pairs.image_of_caption
+    asked_images = image_of_caption[asked].unique()
+    favourite = torch.full((len(pairs.images),), NONE)  # of each image asked for, among the captions asked for
+    for images in asked_images.split(_PAIRS_AT_A_TIME):
+        no_text = torch.full((len(images),), NONE)
+        favourite[images] = _best_captions(encodings, images, no_text, asked, image_of_caption, texts)[1]
     with tqdm(total=len(asked), unit="pair", desc="better partners", disable=None, file=sys.stderr) as bar:
         for ids in asked.split(_PAIRS_AT_A_TIME):
-            own = pairs.image_of_caption[ids]
+            own = image_of_caption[ids]
             present = encodings.paired(own, ids)
-            best, where = _best_images(encodings, ids, own)
+            everywhere = _best_images(encodings, ids, own, every_image)
+            among_asked = _best_images(encodings, ids, own, asked_images)
+            mutual = (among_asked[1] != NONE) & (favourite[among_asked[1]] == ids) & (among_asked[0] > present)
+            best, where = (torch.where(mutual, a, b) for a, b in zip(among_asked, everywhere, strict=True))
             better = best > present
             image[ids[better]], image_similarity[ids[better]] = where[better], best[better]
-            best, where = _best_captions(encodings, own, texts[ids], pairs.image_of_caption, texts)
+            is_mutual[ids] = mutual
+            best, where = _best_captions(encodings, own, texts[ids], every_caption, image_of_caption, texts)
             better = best > present
             caption[ids[better]], caption_similarity[ids[better]] = where[better], best[better]
             bar.update(len(ids))
-    return Partners(image, image_similarity, caption, caption_similarity)
+    return Partners(image, image_similarity, is_mutual, caption, caption_similarity)
 
 
 def _best_images(
-    encodings: Encodings, captions: Int[Tensor, " asked"], own: Int[Tensor, " asked"]
+    encodings: Encodings, captions: Int[Tensor, " asked"], own: Int[Tensor, " asked"], gallery: Int[Tensor, " gallery"]
 ) -> tuple[Float[Tensor, " asked"], Int[Tensor, " asked"]]:
+    """Of each caption, the most similar image in the gallery but its own."""
     best, where = torch.full((len(captions),), -torch.inf), torch.full((len(captions),), NONE)
-    for images in torch.arange(len(encodings.images[0])).split(_GALLERY_AT_A_TIME):
+    for images in gallery.split(_GALLERY_AT_A_TIME):
         scores = encodings.matrix(images, captions).T  # [asked, block]
-        scores = scores.masked_fill(images == own[:, None], -torch.inf)
-        best, where = _better(best, where, scores, images)
+        best, where = _better(best, where, scores.masked_fill(images == own[:, None], -torch.inf), images)
     return best, where
 
 
@@ -89,11 +104,13 @@ def _best_captions(
     encodings: Encodings,
     images: Int[Tensor, " asked"],
     own_text: Int[Tensor, " asked"],
+    gallery: Int[Tensor, " gallery"],
     image_of_caption: Int[Tensor, " captions"],
     texts: Int[Tensor, " captions"],
 ) -> tuple[Float[Tensor, " asked"], Int[Tensor, " asked"]]:
+    """Of each image, the most similar caption in the gallery that it does not own and that says something else."""
     best, where = torch.full((len(images),), -torch.inf), torch.full((len(images),), NONE)
-    for captions in torch.arange(len(texts)).split(_GALLERY_AT_A_TIME):
+    for captions in gallery.split(_GALLERY_AT_A_TIME):
         scores = encodings.matrix(images, captions)  # [asked, block]
         is_present = (image_of_caption[captions] == images[:, None]) | (texts[captions] == own_text[:, None])
         best, where = _better(best, where, scores.masked_fill(is_present, -torch.inf), captions)
@@ -101,6 +118,7 @@ def _best_captions(
 
 
 def _better(best: Tensor, where: Tensor, scores: Tensor, block: Tensor) -> tuple[Tensor, Tensor]:
+    """The best of each row so far, or of this block where that is higher."""
     highest, place = scores.max(1)
     is_better = highest > best
     return torch.where(is_better, highest, best), torch.where(is_better, block[place], where)

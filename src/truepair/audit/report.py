@@ -50,6 +50,7 @@ class Card:
     is_clean: bool | None
     better_image: Shown | None
     is_true_image: bool | None
+    is_mutual: bool
     better_caption: str | None
 
 
@@ -123,6 +124,7 @@ def _card(findings: Findings, pair: int, rank: int, pictures: Mapping[int, str])
         is_clean=None if clean is None else bool(clean[pair]),
         better_image=None if better_image == NONE else _shown(pairs, better_image, pictures),
         is_true_image=None if truth is None or better_image == NONE else bool(truth[pair] == better_image),
+        is_mutual=bool(findings.partners.is_mutual[pair]),
         better_caption=None if better_caption == NONE else _shortened(pairs.captions[better_caption]),
     )
 

@@ -19,6 +19,7 @@ from truepair.audit.config import AuditConfig
 from truepair.audit.crossfit import Fold, cross_fitted, trained_models
 from truepair.audit.decisions import decide
 from truepair.audit.findings import Findings, find, precision_at, right_suggestions, write_findings
+from truepair.audit.partners import NONE
 from truepair.audit.repair import refuse_overwriting, write_pairs, write_table
 from truepair.audit.report import write_report
 from truepair.audit.score import score, separation
@@ -247,11 +248,15 @@ def _against_the_truth(findings: Findings, confidence: Float[Tensor, " pairs"]) 
     clean = findings.pairs.is_clean
     if clean is None:
         return None
-    right = right_suggestions(findings)
+    suspects = findings.is_suspect
+    mutual = suspects & findings.partners.is_mutual
     return detection_metrics(confidence, clean).as_dict() | {
         "mismatched": int((~clean).sum()),
         "suspects_mismatched": int((findings.is_suspect & ~clean).sum()),
         "precision_at_50": precision_at(findings, 50),
         "precision_at_100": precision_at(findings, 100),
-        "suggested_images_right": None if right is None else {"right": right[0], "of": right[1]},
+        "suggested": int((suspects & ~clean & (findings.partners.image != NONE)).sum()),
+        "suggested_right": right_suggestions(findings, suspects & ~clean),
+        "mutual": int(mutual.sum()),
+        "mutual_right": right_suggestions(findings, mutual),
     }

@@ -21,7 +21,7 @@ class Audit:
     that it learned from. A run's folder is audited with the run's own model: quicker, and it finds less. The input is
     never changed.
 
-    Example:
+    For example:
       truepair audit captions.csv --out audit/
       truepair audit photos.parquet --out audit/ --data.columns.caption title --audit.threshold 0.8
       truepair audit runs/crcl --out audit/

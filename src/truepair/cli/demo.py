@@ -47,7 +47,7 @@ class Demo:
 
     Needs no data and no network: 2,365 pictures with captions come with truepair. Takes about two minutes on 2 cores.
 
-    Example:
+    For example:
       truepair demo --out demo-run
     """
 

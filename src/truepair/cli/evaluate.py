@@ -17,7 +17,7 @@ class Evaluate:
     Several runs are taken as one model: their similarities are averaged. Where noise was injected, a single run's
     detection of it is printed too.
 
-    Example:
+    For example:
       truepair evaluate runs/crcl
       truepair evaluate runs/saf runs/sgr --split dev
     """

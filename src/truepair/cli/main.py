@@ -29,7 +29,7 @@ commands:
   truepair COMMAND --help    options of a command, with an example
   truepair --version         {__version__}
 
-Example:
+For example:
   truepair demo --out demo-run
 """
 

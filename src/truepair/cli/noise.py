@@ -17,7 +17,7 @@ class Noise:
 
     Train on it with --noise.index, so that every method meets the same mistakes. The corpus itself is not changed.
 
-    Example:
+    For example:
       truepair noise --data.path f30k_precomp --noise.rate 0.4 --out f30k_0.4.npy
     """
 

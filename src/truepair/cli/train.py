@@ -23,7 +23,7 @@ def command(arguments: Sequence[str]) -> None:
 
         The first word may be a recipe; options override it. The same command again goes on where it stopped.
 
-        Example:
+        For example:
           truepair train recipes/crcl_vse_f30k_40.toml --out runs/f30k
           truepair train --data.path captions.csv --data.columns.image file --method.name crcl --out runs/mine
 

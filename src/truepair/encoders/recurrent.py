@@ -42,7 +42,9 @@ class BidirectionalGru(nn.Module):
             mean = (forwards + backwards) / 2
         else:
             sizes = packed.batch_sizes
-            mean = _BothDirections.apply(packed.data, sizes.tolist(), _reversal(sizes), *self.gru.parameters())
+            mean = _BothDirections.apply(  # type: ignore[no-untyped-call]
+                packed.data, sizes.tolist(), _reversal(sizes), *self.gru.parameters()
+            )
         packed = PackedSequence(mean, packed.batch_sizes, packed.sorted_indices, packed.unsorted_indices)
         states, _ = pad_packed_sequence(packed, batch_first=True, total_length=items.values.shape[1])
         return Padded(states, items.lengths)

@@ -1,0 +1,49 @@
+from dataclasses import replace
+
+import pytest
+import torch
+
+from truepair.audit.crossfit import cross_fitted, folds_by_image
+from truepair.config import BaselineConfig
+from truepair.errors import ConfigError
+
+
+def test_every_pair_is_in_one_fold_and_captions_of_one_image_stay_together():
+    image_of_caption = torch.tensor([0, 1, 1, 2, 3, 4, 5, 5, 5, 6, 7, 8, 9, 9])
+    folds = folds_by_image(image_of_caption, 3, seed=0)
+    assert sorted(torch.cat(folds).tolist()) == list(range(14))
+    images = [set(image_of_caption[fold].tolist()) for fold in folds]
+    assert sum(len(part) for part in images) == 10  # no image in two folds
+    assert sorted(len(part) for part in images) == [3, 3, 4]
+
+
+def test_folds_depend_on_the_seed_only():
+    image_of_caption = torch.arange(60)
+    again = [folds_by_image(image_of_caption, 4, seed=7) for _ in range(2)]
+    assert all(torch.equal(a, b) for a, b in zip(*again, strict=True))
+    other = folds_by_image(image_of_caption, 4, seed=8)
+    assert not all(torch.equal(a, b) for a, b in zip(again[0], other, strict=True))
+
+
+def test_too_few_images_for_the_folds_is_an_error_that_says_how_many_would_do():
+    with pytest.raises(ConfigError, match="8 images make at most 2 folds"):
+        folds_by_image(torch.arange(8), 4, seed=0)
+
+
+def test_models_do_not_depend_on_the_pairs_that_they_judge(noisy_world, quick):
+    config = replace(quick, folds=2, method=BaselineConfig(epochs=1))
+    first = cross_fitted(noisy_world, None, config)
+    judged = first[0].pairs
+    wrecked = noisy_world.image_of_caption.clone()
+    wrecked[judged] = wrecked[judged].roll(1)
+    second = cross_fitted(replace(noisy_world, image_of_caption=wrecked), None, config)
+    assert torch.equal(second[0].pairs, judged)
+    for a, b in zip(first[0].models[0].parameters(), second[0].models[0].parameters(), strict=True):
+        assert torch.equal(a, b)
+
+
+def test_global_random_state_is_left_as_it_was(noisy_world, quick):
+    torch.manual_seed(5)
+    before = torch.get_rng_state()
+    cross_fitted(noisy_world, None, replace(quick, folds=2, method=BaselineConfig(epochs=1)))
+    assert torch.equal(torch.get_rng_state(), before)
