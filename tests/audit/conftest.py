@@ -10,7 +10,7 @@ import torch
 from PIL import Image
 
 from truepair.audit.config import AuditConfig
-from truepair.audit.run import audit_corpus
+from truepair.audit.run import audit_corpus, audit_pairs
 from truepair.config import CrclConfig, DataConfig, ModelConfig, NoiseConfig, OptimisationConfig, TableColumns
 from truepair.data.corpora import Corpus, load_corpus
 from truepair.data.noise import inject_noise
@@ -88,6 +88,13 @@ def audited(tmp_path_factory) -> Audited:
     summary = audit_corpus(corpus, data, NoiseConfig(), folder / "audit", QUICK)
     mismatched = {f"k{row}" for row in (~noisy.is_clean).nonzero().flatten().tolist()}
     return Audited(folder, table, folder / "audit", data, corpus, mismatched, before, summary)
+
+
+@pytest.fixture(scope="session")
+def measured(noisy_world, tmp_path_factory) -> tuple[Path, dict]:
+    """Where an audit of the noisy world, with re-pairing, wrote, and its summary."""
+    out = tmp_path_factory.mktemp("measured")
+    return out, audit_pairs(noisy_world, None, out, replace(QUICK, re_pair=True))
 
 
 @pytest.fixture(scope="session")

@@ -74,20 +74,20 @@ def test_the_summary_on_disk_is_the_one_returned_and_says_who_decided(audited):
     assert audited.summary["truth"] is None
 
 
-def test_pairs_without_pictures_whose_truth_is_known_are_measured(noisy_world, quick, tmp_path):
-    summary = audit_pairs(noisy_world, None, tmp_path, replace(quick, re_pair=True))
+def test_pairs_without_pictures_whose_truth_is_known_are_measured(measured):
+    out, summary = measured
     assert summary["truth"]["auroc"] > 0.9
     assert summary["truth"]["mismatched"] == 36
     assert summary["truth"]["precision_at_100"] is not None
     assert summary["kept"] + summary["dropped"] + summary["re_paired"] == 240
     assert summary["re_paired"] == summary["truth"]["mutual"] > 0
-    clean = pq.read_table(tmp_path / "findings.parquet")["is_clean"].to_pylist()
+    clean = pq.read_table(out / "findings.parquet")["is_clean"].to_pylist()
     assert clean.count(False) == 36
-    assert (tmp_path / "kept.csv").exists()
+    assert {path.name for path in out.glob("*.csv")} == {"kept.csv", "dropped.csv", "re_paired.csv"}
 
 
 def test_an_audit_repeats_itself_exactly(noisy_world, quick, tmp_path):
-    config = replace(quick, folds=2, method=BaselineConfig(epochs=2), cards=4)
+    config = replace(quick, folds=2, method=BaselineConfig(epochs=1), cards=4)
     for name in ("a", "b"):
         torch.manual_seed(hash(name) % 1000)
         audit_pairs(noisy_world, None, tmp_path / name, config)

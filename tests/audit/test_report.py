@@ -5,7 +5,6 @@ import pytest
 import torch
 
 from truepair.audit.charts import calibration_chart, learning_curves, score_histogram
-from truepair.audit.run import audit_pairs
 from truepair.evaluation.detection import calibration_curve
 
 LOADING = {"src", "href", "srcset", "data", "poster", "action", "xlink:href", "background"}
@@ -94,9 +93,8 @@ def test_the_report_stays_small(audited):
     assert (audited.out / "report.html").stat().st_size < 1_000_000
 
 
-def test_without_pictures_names_are_shown_and_with_the_truth_mistakes_are_marked_in_words(noisy_world, quick, tmp_path):
-    audit_pairs(noisy_world, None, tmp_path, quick)
-    html = (tmp_path / "report.html").read_text(encoding="utf-8")
+def test_without_pictures_names_are_shown_and_with_the_truth_mistakes_are_marked_in_words(measured):
+    html = (measured[0] / "report.html").read_text(encoding="utf-8")
     page = Page(html)
     assert not page.images
     assert '<span class="name">image ' in html

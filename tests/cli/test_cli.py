@@ -3,12 +3,16 @@ import io
 import json
 import subprocess
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
 
+from truepair.cli.demo import recipes
 from truepair.cli.main import COMMANDS, main
+from truepair.config import TrainingConfig
+from truepair.training.recipe import load_recipe
 
 QUICK = ["--model.embedding", "16", "--training.accelerator", "cpu", "--training.batch-size", "8"]
 BASELINE = ["--method.name", "baseline", "--method.epochs", "1"]
@@ -169,3 +173,8 @@ def test_an_audit_of_a_run_uses_its_model(table, tmp_path, capsys):
     assert main(["train", *columns(table), *BASELINE, *QUICK, "--out", str(run)]) == 0
     assert main(["audit", str(run), "--audit.accelerator", "cpu", "--out", str(out)]) == 0
     assert json.loads((out / "summary.json").read_text())["scored_by"]["how"] == "run"
+
+
+def test_the_demos_recipe_is_the_one_that_is_written_down():
+    recipe = load_recipe(Path(__file__).parents[2] / "recipes" / "crcl_cosine_demo_40.toml")
+    assert recipes(0, TrainingConfig())["CRCL"] == recipe

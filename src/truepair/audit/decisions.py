@@ -35,7 +35,7 @@ class Decision:
 
 
 def decide(findings: Findings, *, re_pair: bool) -> list[Decision]:
-    """Keep what is no suspect; drop suspects or, with `re_pair`, give those their suggested image that choose each other.
+    """Keep what is no suspect; drop suspects but, with `re_pair`, give a mutual suggestion its image.
 
     Returns:
         One decision a pair, in the order of the pairs.
