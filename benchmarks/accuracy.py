@@ -95,23 +95,10 @@ def spread(values: list[float], digits: int) -> str:
 
 
 def table(out: Path, rate: float) -> str:
-    """One Markdown table a noise rate."""
+    """One Markdown table a noise rate, of the runs that there are; nothing if there are none."""
     recalls = [f"{way}_r{k}" for way in ("image_to_text", "text_to_image") for k in (1, 5, 10)]
-    head = [
-        "system",
-        "seeds",
-        "rSum",
-        "i2t R@1",
-        "R@5",
-        "R@10",
-        "t2i R@1",
-        "R@5",
-        "R@10",
-        "AUROC",
-        "best epoch",
-        "CPU s",
-    ]
-    lines = [f"### {100 * rate:.0f} % noise", "", " | ".join(head), " | ".join("---" for _ in head)]
+    head = "system | seeds | rSum | i2t R@1 | R@5 | R@10 | t2i R@1 | R@5 | R@10 | AUROC | best epoch | CPU s"
+    rows = []
     for system in SYSTEMS:
         runs = results_of(out, system, rate)
         if not runs:
@@ -120,12 +107,13 @@ def table(out: Path, rate: float) -> str:
         cells = [system, str(len(runs)), spread([run["test"]["rsum"] for run in runs], 1)]
         cells += [spread([run["test"][name] for run in runs], 1) for name in recalls]
         cells += [spread(detection, 3) if detection else "–"]
-        cells += [
-            ", ".join(str(run["best"]["epoch"] + 1) for run in runs),
-            spread([run["cpu_seconds"] for run in runs], 0),
-        ]
-        lines.append(" | ".join(cells))
-    return "\n".join(f"| {line} |" if " | " in line else line for line in lines)
+        cells += [", ".join(str(run["best"]["epoch"] + 1) for run in runs)]
+        cells += [spread([run["cpu_seconds"] for run in runs], 0)]
+        rows.append(" | ".join(cells))
+    rule = " | ".join("---" for _ in head.split(" | "))
+    return (
+        "\n".join([f"### {100 * rate:.0f} % noise", "", *(f"| {row} |" for row in [head, rule, *rows])]) if rows else ""
+    )
 
 
 def main() -> None:
@@ -141,7 +129,7 @@ def main() -> None:
         runs = [run for run in wanted() if run[0] in arguments.systems]
         with ThreadPoolExecutor(arguments.jobs) as pool:
             list(pool.map(lambda run: train(arguments.data, arguments.out, run, arguments.paper), runs))
-    print("\n\n".join(table(arguments.out, rate) for rate in sorted(RATES)))
+    print("\n\n".join(filter(None, (table(arguments.out, rate) for rate in sorted(RATES)))))
 
 
 if __name__ == "__main__":

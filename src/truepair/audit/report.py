@@ -22,7 +22,7 @@ from truepair.mixtures import Gaussian, Mixture
 
 _SIDE = 128
 """Pixels of a thumbnail's longer side."""
-_BEST = 12
+_BEST = 14
 """Pairs shown as a sample of the most plausible ones."""
 _LONGEST_CAPTION = 300
 """Characters of a caption that a card shows."""

@@ -56,22 +56,23 @@ def run(recipe: Recipe, folder: Path, corpus: Corpus | None = None) -> dict[str,
     """
     corpus = corpus or load_corpus(recipe.data)
     train = noisy(corpus.splits.train, recipe.noise)
-    shape = InputShape.of(train, corpus.vocabulary)
-    _describe(folder, recipe, shape, corpus)
-
     training = recipe.training
-    fabric = Fabric(accelerator=training.accelerator, devices=1, precision=training.precision)
-    fabric.seed_everything(training.seed, verbose=False)
     learned = train
     if training.oracle == "clean_pairs":
         learned = train.select(_truth(train).nonzero().flatten())
+    correspondence = _truth(train).float() if training.oracle == "true_correspondence" else None
+    shape = InputShape.of(train, corpus.vocabulary)
+    fabric = Fabric(accelerator=training.accelerator, devices=1, precision=training.precision)
     loaders = partial(
         Loaders, batch_size=training.batch_size, seed=training.seed, device=fabric.device, workers=training.workers
     )
-    correspondence = _truth(train).float() if training.oracle == "true_correspondence" else None
+    learned_loaders = loaders(learned)
+    _describe(folder, recipe, shape, corpus)
+
+    fabric.seed_everything(training.seed, verbose=False)
     method = build_method(recipe.method, partial(make_model, recipe.model, shape), len(learned), fabric, correspondence)
     log = RunLog(folder, tensorboard=training.tensorboard)
-    state = fit(method, loaders(learned), corpus.splits.dev, folder, asdict(recipe), log, training.patience)
+    state = fit(method, learned_loaders, corpus.splits.dev, folder, asdict(recipe), log, training.patience)
 
     method.model.load_state_dict(load_checkpoint(folder / "best.safetensors")["model"])
     confidence = method.confidence(loaders(train)).cpu()
