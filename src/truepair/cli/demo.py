@@ -19,8 +19,7 @@ from truepair.config import (
     TrainingConfig,
 )
 
-# What measured best on the demo's development pairs: drawings, 1,669 training pairs, frozen vectors. Backbone, step size,
-# schedule and temperature are the same for all three.
+# What measured best on the demo's development pairs; backbone, step size, schedule and temperature are common to all.
 OPTIMISATION = OptimisationConfig(learning_rate=1e-3, schedule="cosine")
 MODEL = ModelConfig(embedding=512, input_dropout=0.2)
 PLAIN = BaselineConfig(epochs=16, temperature=0.07, optimisation=OPTIMISATION)
