@@ -19,6 +19,10 @@ _PAIRS_AT_A_TIME = 1024
 _GALLERY_AT_A_TIME = 4096
 """Similarities in memory at once: 1,024 × 4,096, 16 MB."""
 
+_NEAREST = 10
+"""A mutual choice must be among so many most similar images of all: among few suspects, to choose each other says
+little."""
+
 NONE = -1
 """No image, or no caption, is better than the present one."""
 
@@ -29,8 +33,8 @@ class Partners:
 
     Attributes:
         image: ``[pairs]``, another image for the caption, more similar to it than its present one; -1 where there is
-            none. If the caption and an image choose each other among all pairs asked for, it is that image, otherwise
-            the most similar of all.
+            none. If one of the 10 most similar images and the caption choose each other among the pairs asked for, it
+            is that image; otherwise it is the most similar of all.
         image_similarity: ``[pairs]``, its similarity; NaN where there is none.
         is_mutual: ``[pairs]``, True where caption and image choose each other.
         caption: ``[pairs]``, the caption most similar to the image among those that it does not own and that say
@@ -75,10 +79,11 @@ def best_partners(models: Sequence[MatchingModel], pairs: Pairs, asked: Int[Tens
         for ids in asked.split(_PAIRS_AT_A_TIME):
             own = image_of_caption[ids]
             present = encodings.paired(own, ids)
-            everywhere = _best_images(encodings, ids, own, every_image)
-            among_asked = _best_images(encodings, ids, own, asked_images)
-            mutual = (among_asked[1] != NONE) & (favourite[among_asked[1]] == ids) & (among_asked[0] > present)
-            best, where = (torch.where(mutual, a, b) for a, b in zip(among_asked, everywhere, strict=True))
+            nearest, nearest_image = _best_images(encodings, ids, own, every_image, _NEAREST)
+            chosen, chosen_image = (x[:, 0] for x in _best_images(encodings, ids, own, asked_images, 1))
+            mutual = (favourite[chosen_image] == ids) & (chosen >= nearest[:, -1]) & (chosen > present)
+            best = torch.where(mutual, chosen, nearest[:, 0])
+            where = torch.where(mutual, chosen_image, nearest_image[:, 0])
             better = best > present
             image[ids[better]], image_similarity[ids[better]] = where[better], best[better]
             is_mutual[ids] = mutual
@@ -90,10 +95,14 @@ def best_partners(models: Sequence[MatchingModel], pairs: Pairs, asked: Int[Tens
 
 
 def _best_images(
-    encodings: Encodings, captions: Int[Tensor, " asked"], own: Int[Tensor, " asked"], gallery: Int[Tensor, " gallery"]
-) -> tuple[Float[Tensor, " asked"], Int[Tensor, " asked"]]:
-    """Of each caption, the most similar image in the gallery but its own."""
-    best, where = torch.full((len(captions),), -torch.inf), torch.full((len(captions),), NONE)
+    encodings: Encodings,
+    captions: Int[Tensor, " asked"],
+    own: Int[Tensor, " asked"],
+    gallery: Int[Tensor, " gallery"],
+    count: int,
+) -> tuple[Float[Tensor, "asked count"], Int[Tensor, "asked count"]]:
+    """Of each caption, the most similar images in the gallery but its own, best first; -1 where there are fewer."""
+    best, where = torch.full((len(captions), count), -torch.inf), torch.full((len(captions), count), NONE)
     for images in gallery.split(_GALLERY_AT_A_TIME):
         scores = encodings.matrix(images, captions).T  # [asked, block]
         best, where = _better(best, where, scores.masked_fill(images == own[:, None], -torch.inf), images)
@@ -109,16 +118,20 @@ def _best_captions(
     texts: Int[Tensor, " captions"],
 ) -> tuple[Float[Tensor, " asked"], Int[Tensor, " asked"]]:
     """Of each image, the most similar caption in the gallery that it does not own and that says something else."""
-    best, where = torch.full((len(images),), -torch.inf), torch.full((len(images),), NONE)
+    best, where = torch.full((len(images), 1), -torch.inf), torch.full((len(images), 1), NONE)
     for captions in gallery.split(_GALLERY_AT_A_TIME):
         scores = encodings.matrix(images, captions)  # [asked, block]
         is_present = (image_of_caption[captions] == images[:, None]) | (texts[captions] == own_text[:, None])
         best, where = _better(best, where, scores.masked_fill(is_present, -torch.inf), captions)
-    return best, where
+    return best[:, 0], where[:, 0]
 
 
-def _better(best: Tensor, where: Tensor, scores: Tensor, block: Tensor) -> tuple[Tensor, Tensor]:
-    """The best of each row so far, or of this block where that is higher."""
-    highest, place = scores.max(1)
-    is_better = highest > best
-    return torch.where(is_better, highest, best), torch.where(is_better, block[place], where)
+def _better(
+    best: Float[Tensor, "asked count"],
+    where: Int[Tensor, "asked count"],
+    scores: Float[Tensor, "asked block"],
+    block: Int[Tensor, " block"],
+) -> tuple[Float[Tensor, "asked count"], Int[Tensor, "asked count"]]:
+    """The best of those so far and those of this block, as many as before, best first."""
+    together, order = torch.cat([best, scores], dim=1).topk(best.shape[1], dim=1)
+    return together, torch.cat([where, block.expand(len(scores), -1)], dim=1).gather(1, order)
