@@ -93,7 +93,7 @@ def fit(
             state.epoch = epoch + 1
             state.seconds += time.perf_counter() - wall
             state.cpu_seconds += time.process_time() - cpu
-            log.epoch(epoch, {"stage": state.stage, "seconds": state.seconds, **asdict(metrics)})
+            log.epoch(epoch, {"stage": state.stage, "seconds": state.seconds, **metrics.as_dict()})
             bar.set_postfix(dev_rsum=f"{metrics.rsum:.1f}", best=f"{state.best_rsum:.1f}")
             checkpoint = {"config": dict(config), "state": asdict(state), "method": method.state_dict()}
             save_checkpoint(last, checkpoint | {"random": random_state()})
