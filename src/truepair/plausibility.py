@@ -34,6 +34,17 @@ class Scores:
     log_odds: Float[Tensor, " pairs"]
     random_log_odds: Float[Tensor, " pairs"]
 
+    @classmethod
+    def unfilled(cls, pairs: int) -> Scores:
+        """Room for the scores of so many pairs."""
+        return cls(torch.empty(pairs), torch.empty(pairs), torch.empty(pairs))
+
+    def put(self, pairs: Int[Tensor, " block"], block: Scores) -> None:
+        """Fill in the scores of some pairs."""
+        self.similarity[pairs] = block.similarity
+        self.log_odds[pairs] = block.log_odds
+        self.random_log_odds[pairs] = block.random_log_odds
+
 
 @dataclass(frozen=True)
 class Encodings:

@@ -26,7 +26,7 @@ def score(folds: Sequence[Fold], pairs: Pairs, *, candidates: int, temperature: 
         temperature: τ of the log-odds.
         seed: Seed of competitors and of random pairs.
     """
-    scores = Scores(*(torch.empty(len(pairs)) for _ in range(3)))
+    scores = Scores.unfilled(len(pairs))
     generator = np.random.default_rng(np.random.SeedSequence(seed, spawn_key=(3,)))  # 1 is the noise's, 2 a run's
     with tqdm(total=len(pairs), unit="pair", desc="scoring", disable=None, file=sys.stderr) as bar:
         for fold in folds:
@@ -34,9 +34,7 @@ def score(folds: Sequence[Fold], pairs: Pairs, *, candidates: int, temperature: 
                 fold.models, pairs, fold.pairs, candidates=candidates, temperature=temperature, generator=generator
             )
             for ids, block in blocks:
-                scores.similarity[ids] = block.similarity
-                scores.log_odds[ids] = block.log_odds
-                scores.random_log_odds[ids] = block.random_log_odds
+                scores.put(ids, block)
                 bar.update(len(ids))
     return scores
 

@@ -23,15 +23,13 @@ def pair_scores(model: MatchingModel, loaders: Loaders, temperature: float) -> S
     """
     was_training = model.training
     n = len(loaders.pairs)
-    scores = Scores(torch.empty(n), torch.empty(n), torch.empty(n))
+    scores = Scores.unfilled(n)
     generator = np.random.default_rng(np.random.SeedSequence(loaders.seed, spawn_key=(2,)))  # 1 is the noise's
     blocks = scores_of(
         [model], loaders.pairs, torch.arange(n), candidates=CANDIDATES, temperature=temperature, generator=generator
     )
     for ids, block in blocks:
-        scores.similarity[ids] = block.similarity
-        scores.log_odds[ids] = block.log_odds
-        scores.random_log_odds[ids] = block.random_log_odds
+        scores.put(ids, block)
     model.train(was_training)
     return scores
 

@@ -73,9 +73,8 @@ def fit(
     state = resume(last, method, config) if last.exists() else RunState()
     log.rewind(state.epoch)
     steps = loaders.batches_per_epoch()
-    with tqdm(
-        total=method.epochs * steps, initial=state.epoch * steps, unit="step", disable=None, file=sys.stderr
-    ) as bar:
+    total, done = method.epochs * steps, state.epoch * steps
+    with tqdm(total=total, initial=done, unit="step", disable=None, file=sys.stderr) as bar:
         for epoch in range(state.epoch, method.epochs):
             if patience and epoch > state.best_epoch + patience:
                 break
@@ -95,9 +94,14 @@ def fit(
             state.cpu_seconds += time.process_time() - cpu
             log.epoch(epoch, {"stage": state.stage, "seconds": state.seconds, **metrics.as_dict()})
             bar.set_postfix(dev_rsum=f"{metrics.rsum:.1f}", best=f"{state.best_rsum:.1f}")
-            checkpoint = {"config": dict(config), "state": asdict(state), "method": method.state_dict()}
-            save_checkpoint(last, checkpoint | {"random": random_state()})
+            save(last, state, method, config)
     return state
+
+
+def save(path: Path, state: RunState, method: Method, config: Mapping[str, Any]) -> None:
+    """Write everything that `resume` needs."""
+    progress = {"config": dict(config), "state": asdict(state), "method": method.state_dict()}
+    save_checkpoint(path, progress | {"random": random_state()})
 
 
 def random_state() -> dict[str, Any]:
