@@ -2,10 +2,13 @@
 
     python benchmarks/accuracy.py FOLDER --out runs/ladder            # train what is missing, then print the tables
     python benchmarks/accuracy.py FOLDER --out runs/ladder --table    # print the tables of what there is
+    python benchmarks/accuracy.py FOLDER --out runs/ladder --similarity saf --images 1500 --passes 8
 
-FOLDER holds precomputed region features in SCAN's layout. Every system has the same backbone (VSE∞, embedding 128), the
-same options and at most 12 data passes; the best epoch by development rSum counts. Each run is a process of its own, on
-one thread. --paper takes the options of the papers: step size 5e-4, no input dropout, CRCL in three stages.
+FOLDER holds precomputed region features in SCAN's layout. Every system of a table has the same backbone (embedding 128;
+VSE∞, or with --similarity SAF or SGR with similarity vectors of 64), the same options and at most so many data passes;
+the best epoch by development rSum counts. Each run is a process of its own, on one thread. --paper takes the options of
+the papers: step size 5e-4, no input dropout, CRCL in three stages. --images takes the first so many training images and
+a sixth as many development images. --similarity sgraf trains nothing: it averages the SAF and SGR runs that are there.
 """
 
 from __future__ import annotations

@@ -5,14 +5,15 @@ import torch
 from lightning_fabric import Fabric
 
 from truepair.config import ModelConfig, OptimisationConfig
-from truepair.data.batch import Padded
+from truepair.data.batch import Batch, Padded
 from truepair.errors import DataError
 from truepair.model import InputShape, make_model
 from truepair.optimisation import Optimiser
 
 
 def test_the_shape_of_regions_and_words(world, vocabulary):
-    assert InputShape.of(world, vocabulary) == InputShape("regions", 6, "words", len(vocabulary), vocabulary.mask)
+    shape = InputShape("regions", 6, "words", len(vocabulary), vocabulary.mask, regions=4)
+    assert InputShape.of(world, vocabulary) == shape
 
 
 def test_the_shape_of_vectors(vector_world):
@@ -37,9 +38,42 @@ def test_any_kind_of_image_meets_any_kind_of_caption(image, caption):
         torch.testing.assert_close(encoded.values.norm(dim=1), torch.ones(2))
 
 
-def test_pairs_are_the_diagonal_of_the_batch(make, loaders):
+@pytest.mark.parametrize("similarity", ["saf", "sgr"])
+@pytest.mark.parametrize("image", ["vector", "regions"])
+@pytest.mark.parametrize("caption", ["vector", "words"])
+def test_saf_and_sgr_take_a_vector_for_a_single_region_or_word(similarity, image, caption):
+    shape = InputShape(image, 6, caption, 30, mask=4, regions=1 if image == "vector" else 3)
+    model = make_model(ModelConfig(similarity, embedding=8, word_size=6, similarity_size=5), shape).eval()
+    images = Padded(torch.randn(2, 6)) if image == "vector" else Padded(torch.randn(2, 3, 6), torch.tensor([3, 3]))
+    lengths = torch.tensor([2, 3])
+    captions = Padded(torch.randn(2, 30)) if caption == "vector" else Padded(torch.randint(5, 30, (2, 3)), lengths)
+    encoded = model.image_encoder(images)
+    assert encoded.values.shape == (2, 1 + shape.regions, 8)
+    assert encoded.lengths.tolist() == [1 + shape.regions] * 2
+    assert model.text_encoder(captions).lengths.tolist() == ([2, 2] if caption == "vector" else [3, 4])
+    scores = model(Batch(torch.arange(2), images, captions))
+    assert scores.shape == (2, 2)
+    assert ((scores > 0) & (scores < 1)).all()
+
+
+@pytest.mark.parametrize("similarity", ["saf", "sgr"])
+def test_every_option_of_saf_and_sgr_reaches_the_model(world, vocabulary, similarity):
+    config = ModelConfig(similarity, 8, 6, similarity_size=5, graph_steps=2, alignment_dropout=0.3, word_dropping=0.1)
+    model = make_model(config, InputShape.of(world, vocabulary))
+    assert model.similarity.local_map.weight.shape == (5, 8)
+    assert model.text_encoder.encoder.dropout.p == 0.3
+    assert model.text_encoder.encoder.dropping.probability == 0.1
+    assert model.image_encoder.encoder.dropping.keeps_places
+    assert {model.image_encoder.whole.dropout.p, model.text_encoder.whole.dropout.p} == {0.3}
+    if similarity == "sgr":
+        assert len(model.similarity.reasoning.steps) == 2
+
+
+@pytest.mark.parametrize("similarity", ["cosine", "saf", "sgr"])
+def test_pairs_are_the_diagonal_of_the_batch(world, vocabulary, loaders, similarity):
     torch.manual_seed(0)
-    model = make().eval()
+    config = ModelConfig(similarity, embedding=8, word_size=6, similarity_size=5)
+    model = make_model(config, InputShape.of(world, vocabulary)).eval()
     batch = next(iter(loaders.train(0)))
     similarity, paired = model(batch), model.paired(batch)
     assert similarity.shape == (8, 8)
@@ -83,9 +117,17 @@ def test_the_choice_of_batch_statistics_reaches_the_region_encoder(world, vocabu
         assert model.image_encoder.encoder.batch_norm_rows == rows
 
 
-@pytest.mark.parametrize("rows", ["padded", "valid"])
-def test_mixed_precision_trains_every_part_and_stays_near_full_precision(loaders, world, vocabulary, rows):
-    config = ModelConfig(embedding=8, word_size=6, batch_norm_rows=rows)
+@pytest.mark.parametrize(
+    "config",
+    [
+        ModelConfig(embedding=8, word_size=6, batch_norm_rows="padded"),
+        ModelConfig(embedding=8, word_size=6, batch_norm_rows="valid"),
+        ModelConfig("saf", embedding=8, word_size=6, similarity_size=5),
+        ModelConfig("sgr", embedding=8, word_size=6, similarity_size=5),
+    ],
+    ids=["padded", "valid", "saf", "sgr"],
+)
+def test_mixed_precision_trains_every_part_and_stays_near_full_precision(loaders, world, vocabulary, config):
     losses = {}
     for precision in ("32-true", "bf16-mixed"):
         torch.manual_seed(0)

@@ -37,8 +37,9 @@ class DataConfig:
     """Where the pairs are."""
 
     path: str = "demo"
-    """"demo" (the corpus that ships with truepair), a table (.csv, .tsv, .jsonl, .parquet), or a folder of precomputed
-    region features as SCAN lays them out ({split}_ims.npy, {split}_caps.txt)."""
+    """"demo" (the corpus that ships with truepair), a table (.csv, .tsv, .jsonl, .parquet), a folder of precomputed
+    region features as SCAN lays them out ({split}_ims.npy, {split}_caps.txt), a folder of Flickr8K as it is
+    distributed, or a Karpathy file (.json)."""
     text: Literal["auto", "words", "features"] = "auto"
     """What the text encoder reads: words of the captions or a column of caption features; "auto" takes the features
     where there are any."""
@@ -47,21 +48,42 @@ class DataConfig:
     vocabulary: str | None = None
     """A vocabulary JSON (ours, or the field's with word2idx) to use instead of one made from the training captions."""
     captions_per_image: int | None = None
-    """Folders: captions of an image, where the row counts leave it open (5 in Flickr30K and MS-COCO)."""
+    """Folders of region features: captions of an image, where the row counts leave it open (5 in Flickr30K and
+    MS-COCO). Karpathy files: keep the first so many captions of each image."""
+    test_split: str = "test"
+    """Folders of region features: what file names call the split that is reported on ("testall" for all 5,000 test
+    images of MS-COCO)."""
+    test_folds: int = 1
+    """The test images are searched in so many equal parts and the results averaged (MS-COCO 1K: 5)."""
+    development: Literal["all", "first_1000_images"] = "all"
+    """Which development pairs choose the checkpoint: all of them, or those of the first 1,000 images only (all, with a
+    note, if there are fewer), as in the released code of NCR, DECL and CRCL."""
+    maximum_unknown_share: float = 0.1
+    """A given vocabulary is refused if a larger share of the training words is not in it."""
     columns: TableColumns = field(default_factory=TableColumns)
     """Tables: what the columns are called."""
     image_root: str | None = None
-    """Tables: where relative picture paths start; the table's folder if not given."""
+    """Tables, Flickr8K, Karpathy files: where relative picture paths start; the corpus's folder if not given."""
     image_features: str | None = None
-    """Tables: a .npy file with one row a distinct image, in the order in which they first appear."""
+    """Tables, Flickr8K, Karpathy files: a .npy file with one row a distinct image, in the order in which they first
+    appear."""
     caption_features: str | None = None
-    """Tables: a .npy file with one row a table row."""
+    """Tables, Flickr8K, Karpathy files: a .npy file with one row a caption."""
     development_share: float = 0.1
-    """Tables without a split column: share of the images held out for choosing a checkpoint."""
+    """Without given splits: share of the images held out for choosing a checkpoint."""
     test_share: float = 0.1
-    """Tables without a split column: share of the images held out for the report."""
+    """Without given splits: share of the images held out for the report."""
     split_seed: int = 0
-    """Tables without a split column: seed of the random split."""
+    """Without given splits: seed of the random split."""
+
+    def __post_init__(self) -> None:
+        """Refuse impossible counts and shares."""
+        if self.test_folds < 1:
+            raise ConfigError(f"data.test_folds is {self.test_folds}, but it is at least 1")
+        if not 0 <= self.maximum_unknown_share <= 1:
+            raise ConfigError(
+                f"data.maximum_unknown_share is {self.maximum_unknown_share}, but it is a share in [0, 1]"
+            )
 
 
 @dataclass(frozen=True)
@@ -91,12 +113,21 @@ class NoiseConfig:
 
 @dataclass(frozen=True)
 class ModelConfig:
-    """How wide the backbone is, and its regularisation. Defaults are those of CRCL's released code."""
+    """The backbone: its similarity, its widths, its regularisation. Defaults are those of CRCL's released code."""
 
+    similarity: Literal["cosine", "saf", "sgr"] = "cosine"
+    """How an image and a caption are compared: the cosine of pooled vectors (VSE∞), or regions with words, by attention
+    filtration (SAF) or graph reasoning (SGR). SGRAF is the mean of a SAF and an SGR run."""
     embedding: int = 1024
     """Width of the joint space (and of a GRU direction)."""
     word_size: int = 300
     """Width of word vectors."""
+    similarity_size: int = 256
+    """SAF and SGR: width of the vectors that say how a region and a word (or image and caption) relate."""
+    graph_steps: int = 3
+    """SGR: rounds of graph reasoning."""
+    alignment_dropout: float = 0.4
+    """SAF and SGR: dropout on word vectors and in the attention that makes the global vectors (SGRAF's code: 0.4)."""
     region_dropping: float = 0.2
     """Probability that a region is left out in training (CRCL's augmentation; 0 in the other papers)."""
     word_dropping: float = 0.2
@@ -109,10 +140,10 @@ class ModelConfig:
 
     def __post_init__(self) -> None:
         """Refuse impossible sizes and probabilities."""
-        for name in ("embedding", "word_size"):
+        for name in ("embedding", "word_size", "similarity_size", "graph_steps"):
             if getattr(self, name) < 1:
-                raise ConfigError(f"model.{name} is {getattr(self, name)}, but a width is at least 1")
-        for name in ("region_dropping", "word_dropping", "input_dropout"):
+                raise ConfigError(f"model.{name} is {getattr(self, name)}, but it is at least 1")
+        for name in ("alignment_dropout", "region_dropping", "word_dropping", "input_dropout"):
             if not 0 <= getattr(self, name) < 1:
                 raise ConfigError(f"model.{name} is {getattr(self, name)}, but it is a probability in [0, 1)")
 

@@ -15,12 +15,16 @@ from truepair.data.batch import Batch
 from truepair.data.loader import inputs_of_captions
 from truepair.data.pairs import Pairs
 from truepair.data.text import Vocabulary
+from truepair.encoders.local import LinearEncoder, LocalEncoder, WholeVector
 from truepair.encoders.pooling import GeneralisedPooling, PooledEncoder
 from truepair.encoders.projection import VectorEncoder
 from truepair.encoders.regions import RegionEncoder
 from truepair.encoders.words import WordEncoder
 from truepair.similarity.cosine import CosineSimilarity
+from truepair.similarity.local import LocalSimilarity
 from truepair.similarity.protocol import Similarity
+from truepair.similarity.saf import AttentionFiltration
+from truepair.similarity.sgr import GraphReasoning
 
 
 @dataclass(frozen=True)
@@ -37,16 +41,19 @@ class InputShape:
     """Width of a caption's vector, or size of the vocabulary."""
     mask: int = 0
     """Id of ``<mask>`` in the vocabulary; 0 for caption vectors."""
+    regions: int = 1
+    """Regions of every image; 1 for vectors."""
 
     @classmethod
     def of(cls, pairs: Pairs, vocabulary: Vocabulary | None) -> InputShape:
         """The shape of what `pairs` holds, whose tokens, if any, come from `vocabulary`."""
         image = pairs.images.take(torch.tensor([0]))
         kind: Literal["vector", "regions"] = "vector" if image.lengths is None else "regions"
+        regions = 1 if image.lengths is None else image.values.shape[1]
         if vocabulary is not None:
-            return cls(kind, image.values.shape[-1], "words", len(vocabulary), vocabulary.mask)
+            return cls(kind, image.values.shape[-1], "words", len(vocabulary), vocabulary.mask, regions)
         caption = inputs_of_captions(pairs).take(torch.tensor([0]))
-        return cls(kind, image.values.shape[-1], "vector", caption.values.shape[-1])
+        return cls(kind, image.values.shape[-1], "vector", caption.values.shape[-1], regions=regions)
 
 
 class MatchingModel(nn.Module):
@@ -80,10 +87,12 @@ class MatchingModel(nn.Module):
 
 
 def make_model(config: ModelConfig, inputs: InputShape) -> MatchingModel:
-    """A fresh model with random weights, drawn from torch's global generator.
+    """A fresh model with random weights, drawn from torch's global generator."""
+    return _pooled_model(config, inputs) if config.similarity == "cosine" else _local_model(config, inputs)
 
-    Regions and words are pooled as in VSE∞ (Chen et al., CVPR 2021); vectors are projected.
-    """
+
+def _pooled_model(config: ModelConfig, inputs: InputShape) -> MatchingModel:
+    """Regions and words pooled as in VSE∞ (Chen et al., CVPR 2021), vectors projected, compared by their cosine."""
     image_encoder: nn.Module
     text_encoder: nn.Module
     if inputs.image == "regions":
@@ -101,3 +110,21 @@ def make_model(config: ModelConfig, inputs: InputShape) -> MatchingModel:
     else:
         text_encoder = VectorEncoder(inputs.caption_width, config.embedding, config.input_dropout)
     return MatchingModel(image_encoder, text_encoder, CosineSimilarity())
+
+
+def _local_model(config: ModelConfig, inputs: InputShape) -> MatchingModel:
+    """Regions compared with words by SAF or SGR (Diao et al., AAAI 2021); a vector is a single region or word."""
+    width, dropout = config.embedding, config.alignment_dropout
+    regions = LinearEncoder(inputs.image_width, width, config.input_dropout, config.region_dropping)
+    words: nn.Module
+    if inputs.caption == "words":
+        words = WordEncoder(inputs.caption_width, inputs.mask, width, config.word_size, dropout, config.word_dropping)
+    else:
+        words = LinearEncoder(inputs.caption_width, width, config.input_dropout)
+    size = config.similarity_size
+    reasoning = AttentionFiltration(size) if config.similarity == "saf" else GraphReasoning(size, config.graph_steps)
+    return MatchingModel(
+        LocalEncoder(regions, WholeVector(width, dropout, places=inputs.regions)),
+        LocalEncoder(words, WholeVector(width, dropout)),
+        LocalSimilarity(width, size, reasoning),
+    )

@@ -14,7 +14,10 @@ from truepair.data.batch import Padded
 from truepair.data.pairs import Pairs, Subset
 from truepair.encoding import encode_captions, encode_images
 from truepair.model import MatchingModel
+from truepair.similarity.local import LocalSimilarity
 
+_LOCAL_CANDIDATES = 128
+"""Competitors where regions are compared with words: each score costs thousands of times as much as a cosine."""
 _PAIRS_AT_A_TIME = 1024
 """Pairs scored in one go: with 4,096 competitors, similarities of 16 MB."""
 
@@ -89,6 +92,12 @@ class Encodings:
         )
 
 
+def affordable_candidates(models: Sequence[MatchingModel], wanted: int) -> int:
+    """How many competitors a pair may have in reasonable time: `wanted`, or 128 where SAF or SGR score."""
+    is_local = any(isinstance(model.similarity, LocalSimilarity) for model in models)
+    return min(wanted, _LOCAL_CANDIDATES) if is_local else wanted
+
+
 def scores_of(
     models: Sequence[MatchingModel],
     pairs: Pairs,
@@ -157,7 +166,8 @@ def log_odds(
         ``[pairs]``, any real number; higher = more plausible.
     """
     rival_images = image_of_caption[rivals]
-    of_image = encodings.matrix(images, rivals) / temperature  # [pairs, rivals]
+    distinct, which = images.unique(return_inverse=True)  # captions of one image share its row
+    of_image = encodings.matrix(distinct, rivals)[which] / temperature  # [pairs, rivals]
     of_image[(rival_images == images[:, None]) | (rivals == captions[:, None])] = -torch.inf
     of_caption = encodings.matrix(rival_images, captions).T / temperature  # [pairs, rivals]
     taken = (rival_images == images[:, None]) | (rival_images == image_of_caption[captions][:, None])

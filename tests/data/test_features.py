@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 
-from truepair.data.features import FeatureFile, Features, check_finite, check_same_width
+from truepair.data.features import FeatureFile, Features, check_finite, check_same_form
 from truepair.data.pairs import Inputs, Pairs, Subset
 from truepair.data.text import Vocabulary
 from truepair.errors import DataError
@@ -154,26 +154,27 @@ def _pairs(images: Inputs, captions: Inputs | None = None) -> Pairs:
     return Pairs(images, ["a dog"] * n, torch.arange(n), names, names, captions)
 
 
-def test_splits_of_one_width_pass_whatever_their_number_of_regions_and_rows():
-    words = Vocabulary.build(["a dog"], minimum_count=1).encode(["a dog"] * 2)
-    train = _pairs(Features(_random((2, 3, 7))), words)
-    dev = _pairs(Features(_random((4, 5, 7))))
-    check_same_width({"train": train, "dev": dev, "test": replace(train)})
+def test_splits_of_one_form_pass_whatever_their_number_of_rows_and_words():
+    vocabulary = Vocabulary.build(["a dog"], minimum_count=1)
+    train = _pairs(Features(_random((2, 3, 7))), vocabulary.encode(["a dog"] * 2))
+    dev = _pairs(Features(_random((4, 3, 7))), vocabulary.encode(["a big dog barks"] * 4))
+    check_same_form({"train": train, "dev": dev, "test": replace(train, caption_inputs=None)})
 
 
 @pytest.mark.parametrize(
     ("other", "message"),
-    [((2, 3, 6), "images of 'test' are regions of width 6, but those of 'train' are regions of width 7"),
-     ((2, 7), "images of 'test' are vectors of width 7, but those of 'train' are regions of width 7")],
+    [((2, 3, 6), "images of 'test' are regions of 3 × 6, but those of 'train' are regions of 3 × 7"),
+     ((2, 4, 7), "images of 'test' are regions of 4 × 7, but those of 'train' are regions of 3 × 7"),
+     ((2, 7), "images of 'test' are vectors of 7, but those of 'train' are regions of 3 × 7")],
 )  # fmt: skip
 def test_image_features_that_differ_between_splits_are_refused(other, message):
     train = _pairs(Features(_random((2, 3, 7))))
     with pytest.raises(DataError, match=message):
-        check_same_width({"train": train, "dev": train, "test": _pairs(Features(_random(other)))})
+        check_same_form({"train": train, "dev": train, "test": _pairs(Features(_random(other)))})
 
 
 def test_captions_that_differ_between_splits_are_refused():
     images = Features(_random((2, 7)))
     words = Vocabulary.build(["a dog"], minimum_count=1).encode(["a dog"] * 2)
-    with pytest.raises(DataError, match="caption_inputs of 'dev' are words, but those of 'train' are vectors of wid"):
-        check_same_width({"train": _pairs(images, Features(_random((2, 9)))), "dev": _pairs(images, words)})
+    with pytest.raises(DataError, match="caption_inputs of 'dev' are words, but those of 'train' are vectors of 9;"):
+        check_same_form({"train": _pairs(images, Features(_random((2, 9)))), "dev": _pairs(images, words)})

@@ -8,7 +8,6 @@ import torch
 from truepair.data.features import FeatureFile
 from truepair.data.pairs import Pairs
 from truepair.data.precomputed import load_precomputed, load_precomputed_splits
-from truepair.data.text import SPECIAL_WORDS, Vocabulary
 from truepair.errors import DataError
 
 
@@ -247,46 +246,94 @@ def test_a_split_needs_exactly_one_caption_file(tmp_path):
         load_precomputed(path, "val")
 
 
-def test_a_vocabulary_makes_tokens(tmp_path):
-    vocabulary = Vocabulary((*SPECIAL_WORDS, "image", "text"))
-    pairs = load_precomputed(Folder(tmp_path).write(), "train", vocabulary=vocabulary, maximum_words=3)
-    assert pairs.caption_inputs.take(torch.tensor([11])).values.tolist() == [[1, 5, 3, 6, 2]]
-
-
 def _splits(path: Path) -> Path:
     for split in ("train", "dev", "test"):
         Folder(path, is_repeated=split != "train").write(split)
     return path
 
 
-def test_splits_share_the_vocabulary_of_the_training_captions(tmp_path):
+def test_splits_may_be_of_unlike_layouts_and_have_other_names(tmp_path):
     path = _splits(tmp_path / "corpus")
-    captions = path / "dev_caps.txt"
-    captions.write_text(captions.read_text().replace("text", "unseen"))
-    splits, vocabulary = load_precomputed_splits(path, captions_per_image=3, minimum_count=12)
+    splits = load_precomputed_splits(path, captions_per_image=3)
     assert splits.name == "corpus"
-    assert vocabulary.words == (*SPECIAL_WORDS, "image", "text")
     assert [len(pairs.images) for pairs in (splits.train, splits.dev, splits.test)] == [4, 4, 4]
-    rows = torch.tensor([0])
-    assert splits.test.caption_inputs.take(rows).values.tolist() == [[1, 5, 3, 6, 3, 2]]
-    assert splits.dev.caption_inputs.take(rows).values.tolist() == [[1, 5, 3, 3, 3, 2]]
+    assert _everything(splits.train)[:3] == _everything(splits.dev)[:3] == _everything(splits.test)[:3]
+    named = load_precomputed_splits(path, captions_per_image=3, names=("test", "dev", "train"))
+    assert (named.train.image_ids[0], named.test.image_ids[0]) == ("test-0", "train-0")
 
 
-def test_splits_may_use_a_published_vocabulary_and_other_names(tmp_path):
+@pytest.mark.parametrize(
+    ("shape", "form"), [((12, 2, 4), "regions of 2 × 4"), ((12, 1, 5), "regions of 1 × 5"), ((12, 5), "vectors of 5")]
+)
+def test_splits_whose_features_differ_in_form_are_refused(tmp_path, shape, form):
     path = _splits(tmp_path / "corpus")
-    (path / "vocab.json").write_text(Vocabulary((*SPECIAL_WORDS, "text")).to_json())
-    splits, vocabulary = load_precomputed_splits(
-        path, captions_per_image=3, vocabulary=path / "vocab.json", names=("test", "dev", "train"), maximum_words=2
-    )
-    assert vocabulary.words == (*SPECIAL_WORDS, "text")
-    assert splits.train.image_ids[0] == "test-0"
-    assert splits.train.caption_inputs.take(torch.tensor([0])).values.tolist() == [[1, 3, 3, 2]]
-
-
-def test_splits_whose_features_differ_in_width_are_refused(tmp_path):
-    path = _splits(tmp_path / "corpus")
-    other = Folder(path)
-    other.features = other.features[..., :4]
-    other.write("test")
-    with pytest.raises(DataError, match=r"images of 'test' are regions of width 4, but those of 'train' .* width 5"):
+    np.save(path / "test_ims.npy", np.ones(shape, dtype=np.float32))
+    message = f"images of 'test' are {form}, but those of 'train' are regions of 2 × 5; extract the features of all"
+    with pytest.raises(DataError, match=message):
         load_precomputed_splits(path, captions_per_image=3)
+
+
+@dataclass
+class Corpus:
+    """The three corpora of the papers with fewer images: the same files, regions and ids."""
+
+    name: str
+    images: dict[str, int]
+    captions_per_image: int
+
+    def write(self, path: Path, repeated: tuple[str, ...]) -> Path:
+        path.mkdir(parents=True)
+        for place, (split, images) in enumerate(self.images.items()):
+            random = np.random.default_rng(place)
+            features = random.standard_normal((images, 3, 4)).astype(np.float32)
+            ids = [f"{place}{image:04d}" for image in range(images)]
+            captions = [f"{name} seen {k}" for name in ids for k in range(self.captions_per_image)]
+            times = self.captions_per_image if split in repeated else 1
+            np.save(path / f"{split}_ims.npy", features.repeat(times, axis=0))
+            (path / f"{split}_ids.txt").write_text("".join(f"{name}\n" * times for name in ids))
+            if self.name == "cc152k_precomp":
+                rows = [f"{name}\t{caption}\n" for name, caption in zip(ids, captions, strict=True)]
+                (path / f"{split}_caps.tsv").write_text("".join(rows))
+            else:
+                (path / f"{split}_caps.txt").write_text("".join(f"{caption}\n" for caption in captions))
+        return path
+
+
+CORPORA = [
+    Corpus("f30k_precomp", {"train": 7, "dev": 4, "test": 3}, 5),
+    Corpus("coco_precomp", {"train": 8, "dev": 3, "test": 2, "testall": 10}, 5),
+    Corpus("cc152k_precomp", {"train": 20, "dev": 6, "test": 5}, 1),
+]
+
+
+@pytest.mark.parametrize("corpus", CORPORA, ids=lambda corpus: corpus.name)
+@pytest.mark.parametrize("repeated", [(), ("dev", "test", "testall"), ("train", "dev", "test", "testall"), ("train",)])
+def test_c2_the_corpora_of_the_papers_are_the_same_pairs_in_every_mixture_of_layouts(tmp_path, corpus, repeated):
+    once, mixed = corpus.write(tmp_path / "once", ()), corpus.write(tmp_path / "mixed", repeated)
+    for names in [("train", "dev", "test"), ("train", "dev", "testall")][: len(corpus.images) - 2]:
+        expected, read = (
+            load_precomputed_splits(path, captions_per_image=corpus.captions_per_image, names=names)
+            for path in (once, mixed)
+        )
+        for split, pairs, same in zip(
+            names,
+            (read.train, read.dev, read.test),
+            (expected.train, expected.dev, expected.test),
+            strict=True,
+        ):
+            assert _everything(pairs) == _everything(same)
+            images = corpus.images[split]
+            assert (len(pairs.images), len(pairs)) == (images, images * corpus.captions_per_image)
+            for caption, image in zip(pairs.captions, pairs.image_of_caption.tolist(), strict=True):
+                assert caption.startswith(f"{pairs.image_ids[image]} ")
+            values = np.load(once / f"{split}_ims.npy")
+            assert pairs.images.take(torch.arange(images)).values.tolist() == values.tolist()
+
+
+def test_cc152k_needs_no_number_of_captions(tmp_path):
+    path = CORPORA[2].write(tmp_path / "cc152k", ())
+    pairs = load_precomputed(path, "test")
+    assert pairs.image_of_caption.tolist() == [0, 1, 2, 3, 4]
+    assert (pairs.image_ids[1], pairs.captions[1]) == ("20001", "20001 seen 0")
+    (path / "test_ids.txt").unlink()
+    assert _everything(load_precomputed(path, "test"))[:4] == _everything(pairs)[:4]

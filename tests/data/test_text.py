@@ -7,7 +7,15 @@ import torch
 
 from truepair.data.features import Features
 from truepair.data.pairs import Pairs
-from truepair.data.text import SPECIAL_WORDS, Tokens, Vocabulary, load_vocabulary, tokenised, words_of
+from truepair.data.text import (
+    SPECIAL_WORDS,
+    Tokens,
+    Vocabulary,
+    check_vocabulary,
+    load_vocabulary,
+    tokenised,
+    words_of,
+)
 from truepair.errors import DataError
 
 
@@ -172,3 +180,24 @@ def test_tokenised_pairs_are_the_same_pairs_with_tokens(vocabulary):
     assert result.caption_inputs.take(torch.tensor([1])).values.tolist() == [[1, 7, 2]]
     with pytest.raises(DataError, match=r"caption 1 \('d'\) is empty"):
         tokenised(Pairs(images, ["a", ""], torch.tensor([0, 0]), ["i"], ["c", "d"]), vocabulary)
+
+
+def test_the_share_of_unknown_words_is_that_of_their_occurrences():
+    captions = ["a dog", "a dog barks loudly", "a cat ."]  # 9 words
+    vocabulary = Vocabulary((*SPECIAL_WORDS, "a", "dog", "."))
+    share = check_vocabulary(vocabulary, captions, maximum_unknown_share=1 / 3, name="v.json")
+    assert share == pytest.approx(3 / 9)
+    tokens = vocabulary.encode(captions)
+    assert int((tokens.ids == vocabulary.id_of["<unk>"]).sum()) == 3
+    everything = Vocabulary.build(captions, minimum_count=1)
+    assert check_vocabulary(everything, captions, maximum_unknown_share=0.0, name="v.json") == 0
+
+
+def test_a_vocabulary_that_knows_too_little_is_refused_with_what_it_lacks():
+    vocabulary = Vocabulary((*SPECIAL_WORDS, "ein", "hund"))
+    message = (
+        r"v.json does not know 75.0% of the words in the 2 training captions, more than data.maximum_unknown_share = "
+        r"10.0% .most frequent: 'dog' .2., 'a' .1..; name the vocabulary of this corpus"
+    )
+    with pytest.raises(DataError, match=message):
+        check_vocabulary(vocabulary, ["a dog", "ein dog"], maximum_unknown_share=0.1, name="v.json")

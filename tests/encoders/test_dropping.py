@@ -135,3 +135,19 @@ def test_word_dropping_happens_inside_the_encoder_in_training_only():
     encoder, words = WordEncoder(1000, MASK, embedding=8, word_size=6, dropping=0.5), tokens(50)
     assert encoder(words).lengths.sum() < words.lengths.sum()
     assert encoder.eval()(words).lengths.sum() == words.lengths.sum()
+
+
+def test_regions_that_keep_their_places_are_blanked_instead():
+    torch.manual_seed(0)
+    regions = Padded(torch.ones(4000, 36, 2), torch.full((4000,), 36))
+    dropped = RegionDropping(0.2, keeps_places=True)(regions)
+    assert torch.equal(dropped.lengths, regions.lengths)
+    blank = (dropped.values == 1e-10).all(2)
+    assert abs(blank.float().mean() - 0.2) < 0.005
+    assert (dropped.values[~blank] == 1).all()
+
+
+def test_the_only_region_of_an_image_is_never_blanked():
+    torch.manual_seed(0)
+    dropped = RegionDropping(0.9, keeps_places=True)(Padded(torch.ones(100, 1, 2), torch.ones(100, dtype=torch.int64)))
+    assert (dropped.values == 1).all()

@@ -6,11 +6,12 @@ import torch
 from truepair.errors import DataError
 from truepair.evaluation import recall
 from truepair.evaluation.recall import (
+    RankCounts,
     Ranks,
-    fold_ranks,
+    first_nan,
+    fold_slices,
     mean_metrics,
     ranks,
-    ranks_in_blocks,
     recall_at,
     retrieval_metrics,
 )
@@ -46,6 +47,23 @@ def uneven_world(seed, images=23, captions=61):
     return similarity, image_of_caption
 
 
+def own_scores(similarity, image_of_caption):
+    return similarity[image_of_caption, torch.arange(len(image_of_caption))]
+
+
+def counted(similarity, image_of_caption, rows, columns, seed=0):
+    """Counts of rectangles in any order, their captions in any order."""
+    generator = torch.Generator().manual_seed(seed)
+    images, captions = similarity.shape
+    counts = RankCounts(image_of_caption, own_scores(similarity, image_of_caption), images)
+    groups = torch.randperm(captions, generator=generator).split(columns)
+    rectangles = [(start, group) for start in range(0, images, rows) for group in groups]
+    for place in torch.randperm(len(rectangles), generator=generator).tolist():
+        start, group = rectangles[place]
+        counts.add(similarity[start : start + rows, group], start, group)
+    return counts
+
+
 def metrics_of(similarity, image_of_caption):
     return retrieval_metrics(ranks(similarity, image_of_caption))
 
@@ -71,23 +89,23 @@ def test_ranks_equal_loops_for_uneven_captions_in_any_order_with_ties(seed, dtyp
 
 
 @pytest.mark.parametrize("scores_at_a_time", [1, 130, 2**18])
+@pytest.mark.parametrize("columns", [1, 9, 61])
 @pytest.mark.parametrize("rows", [1, 4, 22, 23, 100])
-def test_blocks_equal_the_whole(rows, scores_at_a_time, monkeypatch):
+def test_rectangles_in_any_order_equal_the_whole(rows, columns, scores_at_a_time, monkeypatch):
     similarity, image_of_caption = uneven_world(seed=5)
     whole = as_lists(ranks(similarity, image_of_caption))
     monkeypatch.setattr(recall, "_SCORES_AT_A_TIME", scores_at_a_time)
-    own = similarity[image_of_caption, torch.arange(len(image_of_caption))]
-    assert as_lists(ranks_in_blocks(iter(similarity.split(rows)), image_of_caption, own)) == whole
+    assert as_lists(counted(similarity, image_of_caption, rows, columns).ranks()) == whole
 
 
 @pytest.mark.parametrize("last_bit", [-1e-7, 1e-7])
 def test_own_entries_are_excluded_by_place_even_if_the_own_score_was_computed_otherwise(last_bit):
     similarity = torch.eye(6) * 0.5 + torch.arange(36).view(6, 6) / 100
     image_of_caption = torch.arange(6)
-    own = similarity.diagonal() + last_bit
-    assert as_lists(ranks_in_blocks(similarity.split(2), image_of_caption, own)) == ranks_by_loops(
-        similarity, image_of_caption
-    )
+    counts = RankCounts(image_of_caption, similarity.diagonal() + last_bit, 6)
+    for start, rows in zip((0, 2, 4), similarity.split(2), strict=True):
+        counts.add(rows, start, image_of_caption)
+    assert as_lists(counts.ranks()) == ranks_by_loops(similarity, image_of_caption)
 
 
 def test_other_own_captions_never_count_against_an_image():
@@ -119,10 +137,25 @@ def test_nan_is_refused_with_its_count_and_first_place():
     similarity[2, 1] = similarity[3, 0] = math.nan
     with pytest.raises(DataError, match=r"NaN in 2 of 12 scores, first in row 2, caption 1"):
         ranks(similarity, torch.tensor([0, 1, 2]))
-    with pytest.raises(DataError, match=r"NaN in 1 of 3 scores, first in row 2, caption 1"):
-        ranks_in_blocks(similarity.split(1), torch.tensor([0, 1, 2]), torch.zeros(3))
     with pytest.raises(DataError, match=r"own images: NaN in 1 of 3"):
-        ranks_in_blocks([torch.zeros(4, 3)], torch.tensor([0, 1, 2]), torch.tensor([0.0, math.nan, 0.0]))
+        RankCounts(torch.tensor([0, 1, 2]), torch.tensor([0.0, math.nan, 0.0]), 4)
+
+
+def test_nan_in_a_rectangle_is_refused_by_its_place_in_the_whole_and_what_was_counted_stays():
+    similarity, image_of_caption = uneven_world(seed=2)
+    counts = RankCounts(image_of_caption, own_scores(similarity, image_of_caption), len(similarity))
+    counts.add(similarity, 0, torch.arange(61))
+    before = as_lists(counts.ranks())
+    broken = torch.zeros(3, 2)
+    broken[1, 1] = math.nan
+    with pytest.raises(DataError, match=r"NaN in 1 of 6 scores, first in row 8, caption 44"):
+        counts.add(broken, 7, torch.tensor([50, 44]))
+    assert as_lists(counts.ranks()) == before
+
+
+def test_infinities_that_cancel_are_not_taken_for_nan():
+    assert first_nan(torch.tensor([[math.inf, -math.inf]])) is None
+    assert first_nan(torch.tensor([[math.inf, -math.inf], [0.0, math.nan]])) == (1, 1)
 
 
 def test_permuting_images_and_captions_changes_nothing():
@@ -180,7 +213,7 @@ def test_c3_a_perfect_matrix_has_rsum_600_and_a_random_one_of_flickr30k_size_is_
     assert metrics.text_to_image_mean_rank == pytest.approx(500.5, abs=15)
 
 
-def test_c3_fold_metrics_are_the_mean_of_five_separate_evaluations():
+def test_c3_the_mean_of_five_folds_is_that_of_five_separate_evaluations():
     generator = torch.Generator().manual_seed(3)
     image_of_caption = torch.arange(40).repeat_interleave(5)
     similarity = torch.rand(40, 200, generator=generator)
@@ -188,32 +221,29 @@ def test_c3_fold_metrics_are_the_mean_of_five_separate_evaluations():
         metrics_of(similarity[8 * f : 8 * f + 8, 40 * f : 40 * f + 40], torch.arange(8).repeat_interleave(5))
         for f in range(5)
     ]
-    mean = mean_metrics([retrieval_metrics(fold) for fold in fold_ranks(similarity, image_of_caption, folds=5)])
+    counts = RankCounts(image_of_caption, own_scores(similarity, image_of_caption), 40)
+    folds = fold_slices(40, 5)
+    for fold in folds:
+        captions = torch.arange(5 * fold.start, 5 * fold.stop)
+        counts.add(similarity[fold, captions], fold.start, captions)
+    assert [retrieval_metrics(counts.ranks(fold)) for fold in folds] == separate
+    mean = mean_metrics(separate)
     assert mean.image_to_text_r1 == pytest.approx(sum(m.image_to_text_r1 for m in separate) / 5)
     assert mean.text_to_image_mean_rank == pytest.approx(sum(m.text_to_image_mean_rank for m in separate) / 5)
     six = [getattr(mean, f"{d}_r{k}") for d in ("image_to_text", "text_to_image") for k in (1, 5, 10)]
     assert mean.rsum == pytest.approx(sum(six))
     assert mean.rsum == pytest.approx(sum(m.rsum for m in separate) / 5)
-    assert mean.rsum > metrics_of(similarity, image_of_caption).rsum  # a smaller gallery is easier
 
 
-def test_folds_take_captions_by_their_image_and_not_by_their_place():
-    generator = torch.Generator().manual_seed(4)
-    image_of_caption = torch.arange(12).repeat_interleave(3)
-    similarity = torch.rand(12, 36, generator=generator)
-    order = torch.randperm(36, generator=generator)
-    for straight, shuffled in zip(
-        fold_ranks(similarity, image_of_caption, 3),
-        fold_ranks(similarity[:, order], image_of_caption[order], 3),
-        strict=True,
-    ):
-        assert torch.equal(straight.image_to_text, shuffled.image_to_text)
-
-
-def test_one_fold_is_the_whole():
-    similarity, image_of_caption = uneven_world(seed=9)
-    (only,) = fold_ranks(similarity, image_of_caption, folds=1)
-    assert as_lists(only) == as_lists(ranks(similarity, image_of_caption))
+def test_ranks_of_a_run_of_images_are_those_of_its_images_and_their_captions_wherever_they_stand():
+    similarity, image_of_caption = uneven_world(seed=4)
+    counts = counted(similarity, image_of_caption, 23, 61)
+    all_ranks = counts.ranks()
+    captioned = image_of_caption.unique()
+    run = counts.ranks(slice(5, 12))
+    assert run.image_to_text.tolist() == all_ranks.image_to_text[(captioned >= 5) & (captioned < 12)].tolist()
+    inside = (image_of_caption >= 5) & (image_of_caption < 12)
+    assert run.text_to_image.tolist() == all_ranks.text_to_image[inside].tolist()
 
 
 def test_c5_metrics_of_the_mean_matrix_are_not_the_mean_of_the_metrics():
@@ -239,27 +269,18 @@ def test_a_caption_whose_image_has_no_row_is_refused(owners):
     with pytest.raises(DataError, match=r"out of range at 1 of 3 captions .*4 image rows|has 4 image rows"):
         ranks(torch.zeros(4, 3), torch.tensor(owners))
     with pytest.raises(DataError, match="has 4 image rows"):
-        ranks_in_blocks(torch.zeros(4, 3).split(2), torch.tensor(owners), torch.zeros(3))
+        RankCounts(torch.tensor(owners), torch.zeros(3), 4)
 
 
-def test_blocks_that_end_too_early_are_refused():
-    with pytest.raises(DataError, match="caption 2 belongs to image 2, but similarity has 2 image rows"):
-        ranks_in_blocks([torch.zeros(2, 3)], torch.arange(3), torch.zeros(3))
-    with pytest.raises(DataError, match="has 0 image rows"):
-        ranks_in_blocks([], torch.arange(3), torch.zeros(3))
-
-
-def test_a_matrix_without_captions_and_a_block_of_another_width_are_refused():
+def test_a_matrix_without_captions_is_refused():
     with pytest.raises(DataError, match="at least one"):
         ranks(torch.zeros(4, 0), torch.zeros(0, dtype=torch.int64))
-    with pytest.raises(DataError, match="5 caption columns but image_of_caption has 3 entries"):
-        ranks_in_blocks(iter([torch.zeros(2, 5)]), torch.arange(3), torch.zeros(3))
 
 
-@pytest.mark.parametrize("folds", [0, 3, 24])
+@pytest.mark.parametrize("folds", [0, -1, 3, 24])
 def test_folds_that_do_not_divide_the_images_are_refused(folds):
     with pytest.raises(DataError, match=f"23 images cannot be divided into {folds} equal folds"):
-        fold_ranks(*uneven_world(seed=0), folds=folds)
+        fold_slices(23, folds)
 
 
 def test_the_mean_of_no_metrics_is_refused():

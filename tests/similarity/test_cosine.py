@@ -2,7 +2,7 @@ import pytest
 import torch
 
 from truepair.data.batch import Padded
-from truepair.encoders.normalisation import unit_length
+from truepair.layers import unit_length
 from truepair.similarity.cosine import CosineSimilarity
 from truepair.similarity.protocol import Similarity
 

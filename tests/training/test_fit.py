@@ -5,6 +5,7 @@ from functools import partial
 import pytest
 import torch
 
+from truepair.checkpoint import load_checkpoint, save_checkpoint
 from truepair.config import BaselineConfig, CrclConfig, OptimisationConfig, Recipe, TrainingConfig
 from truepair.data.corpora import Corpus
 from truepair.data.loader import Loaders
@@ -13,7 +14,6 @@ from truepair.data.pairs import Splits
 from truepair.errors import CheckpointError, TrainingError
 from truepair.evaluation.retrieval import evaluate
 from truepair.methods import METHODS
-from truepair.training.checkpoint import load_checkpoint, save_checkpoint
 from truepair.training.fit import RunState, fit, resume
 from truepair.training.log import RunLog, read_log
 from truepair.training.run import run

@@ -34,8 +34,9 @@ class AuditConfig:
     """The backbone of a fold's models."""
     batch_size: int = 128
     """Pairs in a training batch."""
-    candidates: int = 4096
-    """Images (and as many captions) that a pair competes with when it is scored."""
+    candidates: int | None = None
+    """Images (and as many captions) that a pair competes with when it is scored; 4,096 if not given, or 128 where a
+    run with SAF or SGR scores, which takes thousands of times as long."""
     temperature: float = 0.03
     """τ of the scores; a little sharper than in training, measured best on the demo."""
     seed: int = 0
@@ -48,7 +49,7 @@ class AuditConfig:
     def __post_init__(self) -> None:
         """Refuse values that cannot work."""
         for name, smallest in (("folds", 2), ("repetitions", 1), ("batch_size", 2), ("candidates", 3), ("cards", 0)):
-            if getattr(self, name) < smallest:
+            if getattr(self, name) is not None and getattr(self, name) < smallest:
                 raise ConfigError(f"audit.{name} is {getattr(self, name)}, but it must be at least {smallest}")
         if not 0 < self.threshold <= 1:
             raise ConfigError(f"audit.threshold is {self.threshold}, but it is a probability above 0")

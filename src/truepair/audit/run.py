@@ -27,6 +27,7 @@ from truepair.audit.whole import every_pair
 from truepair.config import DataConfig, NoiseConfig
 from truepair.data.corpora import Corpus
 from truepair.data.pairs import Pairs
+from truepair.data.table_files import is_table
 from truepair.data.text import Vocabulary
 from truepair.errors import CheckpointError
 from truepair.evaluation.detection import detection_metrics
@@ -227,10 +228,10 @@ def _confidence(run: TrainedRun) -> Float[Tensor, " pairs"]:
 
 
 def _table(source: _Source) -> DataConfig | None:
-    """The table to clean; None for folders, the demo, and pairs that were mismatched on purpose, in no file."""
+    """The table to clean; None for all that is none, and for pairs that were mismatched on purpose, in no file."""
     is_noisy = source.noise.rate > 0 or source.noise.index is not None
-    is_table = source.data.path != "demo" and Path(source.data.path).is_file()
-    return source.data if source.corpus is not None and is_table and not is_noisy else None
+    from_table = source.data.path != "demo" and is_table(Path(source.data.path))
+    return source.data if source.corpus is not None and from_table and not is_noisy else None
 
 
 def _refuse_inputs(data: DataConfig, out: Path) -> None:

@@ -13,16 +13,20 @@ from tqdm import tqdm
 
 from truepair.audit.crossfit import Fold
 from truepair.data.pairs import Pairs
-from truepair.plausibility import Scores, scores_of
+from truepair.plausibility import Scores, affordable_candidates, scores_of
+
+USUAL_CANDIDATES = 4096
+"""Competitors of a pair, if none are asked for and they are cheap."""
 
 
-def score(folds: Sequence[Fold], pairs: Pairs, *, candidates: int, temperature: float, seed: int) -> Scores:
+def score(folds: Sequence[Fold], pairs: Pairs, *, candidates: int | None, temperature: float, seed: int) -> Scores:
     """Scores of all pairs, each by the models of its fold.
 
     Args:
         folds: Who judges which pairs; each pair is in exactly one.
         pairs: The pairs.
-        candidates: Images (and as many captions), drawn from the fold, that a pair competes with.
+        candidates: Images (and as many captions), drawn from the fold, that a pair competes with; None takes 4,096, or
+            fewer where SAF or SGR score.
         temperature: τ of the log-odds.
         seed: Seed of competitors and of random pairs.
     """
@@ -30,8 +34,9 @@ def score(folds: Sequence[Fold], pairs: Pairs, *, candidates: int, temperature: 
     generator = np.random.default_rng(np.random.SeedSequence(seed, spawn_key=(3,)))  # 1 is the noise's, 2 a run's
     with tqdm(total=len(pairs), unit="pair", desc="scoring", disable=None, file=sys.stderr) as bar:
         for fold in folds:
+            rivals = candidates or affordable_candidates(fold.models, USUAL_CANDIDATES)
             blocks = scores_of(
-                fold.models, pairs, fold.pairs, candidates=candidates, temperature=temperature, generator=generator
+                fold.models, pairs, fold.pairs, candidates=rivals, temperature=temperature, generator=generator
             )
             for ids, block in blocks:
                 scores.put(ids, block)

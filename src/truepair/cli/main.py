@@ -14,6 +14,7 @@ from truepair.errors import TruepairError
 COMMANDS = {
     "demo": "train plainly and robustly on real pairs of which 40 % are shuffled, and audit them",
     "train": "train by a recipe; the same command again resumes",
+    "reproduce": "train and test by recipes, and compare with the published numbers",
     "evaluate": "recall of one trained run, or of several as one",
     "audit": "find the pairs that do not match: findings, a cleaned manifest and a report",
     "noise": "shuffle captions on purpose and write the field's noise index",
@@ -58,7 +59,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(f"truepair: error: {error}", file=sys.stderr)
         return 1
     except KeyboardInterrupt as interruption:
-        print("\ntruepair: stopped; the same command goes on from the last whole epoch", file=sys.stderr)
+        print("\ntruepair: stopped; the same command goes on from what was saved last", file=sys.stderr)
         return 143 if interruption.args else 130
     return 0
 

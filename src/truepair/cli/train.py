@@ -10,7 +10,8 @@ from typing import Annotated, Any
 import tyro
 
 from truepair.config import Recipe
-from truepair.training.recipe import load_recipe, recipe_from
+from truepair.errors import ConfigError
+from truepair.training.recipe import load_recipe_and_published, recipe_from
 
 
 def command(arguments: Sequence[str]) -> None:
@@ -42,15 +43,28 @@ def command(arguments: Sequence[str]) -> None:
         rows = "1 row was" if results["skipped"] == 1 else f"{results['skipped']:,} rows were"
         listed = out / "run.json"
         print(f"{rows} left out because their pictures cannot be read; {listed} lists them", file=sys.stderr)
+    for note in results["notes"]:
+        print(f"note: {note}", file=sys.stderr)
     print(results_table({recipe.method.name: results}))
     print(f"\nrun: {out}")
 
 
 def starting_recipe(arguments: Sequence[str]) -> Recipe:
-    """The recipe that options override: the named file, or the defaults of the named method."""
-    if arguments and arguments[0].endswith(".toml"):
-        return load_recipe(Path(arguments[0]))
+    """The recipe that options override: the named file, or the defaults of the named method.
+
+    Raises:
+        ConfigError: If the file is wrong, or stands for several networks and no option says which one is meant.
+    """
     words = [word for argument in arguments for word in argument.split("=", 1)]
+    if arguments and arguments[0].endswith(".toml"):
+        recipe, published = load_recipe_and_published(Path(arguments[0]))
+        if published and published.members and not {"--model.similarity", "--help", "-h"} & set(words):
+            raise ConfigError(
+                f"{arguments[0]} stands for several networks ({', '.join(published.members)}): train and test them "
+                f"with 'truepair reproduce {arguments[0]}', or one of them, with --model.similarity "
+                f"{published.members[0]}"
+            )
+        return recipe
     name: dict[str, Any] = {"name": words[words.index("--method.name") + 1]} if "--method.name" in words[:-1] else {}
     return recipe_from({"method": name}, "the command line")
 

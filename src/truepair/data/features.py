@@ -115,15 +115,17 @@ def check_finite(inputs: Inputs, name: str) -> None:
         )
 
 
-def check_same_width(splits: Mapping[str, Pairs]) -> None:
-    """Refuse splits whose features cannot go through one encoder.
+def check_same_form(splits: Mapping[str, Pairs]) -> None:
+    """Refuse splits whose features cannot go through one model.
+
+    The number of regions counts, too: SAF and SGR normalise each region position on its own.
 
     Args:
         splits: Name of a split → its pairs.
 
     Raises:
-        DataError: If features of one modality differ between two splits in width, or are vectors in one and
-            regions (or words) in the other.
+        DataError: If features of one modality differ between two splits in width or number of regions, or are vectors
+            in one and regions (or words) in the other.
     """
     for side in ("images", "caption_inputs"):
         first: tuple[str, str] | None = None
@@ -136,7 +138,7 @@ def check_same_width(splits: Mapping[str, Pairs]) -> None:
             if form != first[1]:
                 raise DataError(
                     f"{side} of {split!r} are {form}, but those of {first[0]!r} are {first[1]}; "
-                    "extract the features of all splits with the same network"
+                    "extract the features of all splits in the same way"
                 )
 
 
@@ -144,7 +146,7 @@ def _form(inputs: Inputs) -> str:
     values = inputs.take(torch.tensor([0])).values
     if not values.is_floating_point():
         return "words"
-    return f"{'vectors' if values.dim() == 2 else 'regions'} of width {values.shape[-1]:,}"
+    return f"vectors of {values.shape[1]}" if values.dim() == 2 else f"regions of {values.shape[1]} × {values.shape[2]}"
 
 
 def _check_form(shape: tuple[int, ...], dtype: np.dtype[np.generic], name: str) -> None:

@@ -70,7 +70,8 @@ def read_noise_index(path: Path, pairs: Pairs, *, convention: Convention) -> Pai
         path: An integer ``.npy`` file.
         pairs: The clean pairs that the file was made for.
         convention: ``"per_caption"`` (NCR, MSCN, L2RM): entry i is the image row that caption i gets. ``"per_image"``
-            (DECL): entry j is the image that takes the place of image j.
+            (DECL): entry j is the image that takes the place of image j; usually a permutation, but an image may take
+            several places.
 
     Raises:
         ConfigError: If `convention` is unknown.

@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-import codecs
 import csv
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import takewhile
 from pathlib import Path
 
 import torch
 
-from truepair.data.features import FeatureFile, check_finite, check_same_width
+from truepair.data.features import FeatureFile, check_finite, check_same_form
+from truepair.data.lines import lines_of
 from truepair.data.pairs import Pairs, Splits, Subset
-from truepair.data.text import Vocabulary, load_vocabulary, tokenised
 from truepair.errors import DataError
 
 _ROWS_TO_COMPARE = 16
@@ -22,13 +21,16 @@ _GROUPS_TO_COMPARE = 64
 """Images whose repeated rows are compared, spread over the file."""
 
 
+def is_precomputed(folder: Path) -> bool:
+    """Whether a folder holds region features of a training split."""
+    return (folder / "train_ims.npy").is_file()
+
+
 def load_precomputed(
     folder: Path,
     split: str,
     *,
     captions_per_image: int | None = None,
-    vocabulary: Vocabulary | None = None,
-    maximum_words: int | None = None,
     check_values: bool = True,
 ) -> Pairs:
     """One split: ``{split}_ims.npy``, ``{split}_caps.txt`` or ``_caps.tsv``, and ``{split}_ids.txt`` if there is one.
@@ -44,8 +46,6 @@ def load_precomputed(
         captions_per_image: 5 for Flickr30K and MS-COCO, 1 for CC152K. None infers it from the counts, which they do
             not tell when there are as many rows as captions: then one caption an image is assumed, unless the files
             look otherwise.
-        vocabulary: Makes `caption_inputs`; None leaves them out.
-        maximum_words: See `Vocabulary.encode`.
         check_values: Whether to read all features once, to refuse NaN and infinite values.
 
     Raises:
@@ -65,53 +65,40 @@ def load_precomputed(
     if check_values:
         check_finite(image_inputs, str(features.path))
     image_ids, caption_ids = _names(ids, split, images, captions_per_image)
-    pairs = Pairs(
+    return Pairs(
         images=image_inputs,
         captions=captions.texts,
         image_of_caption=torch.arange(images).repeat_interleave(captions_per_image),
         image_ids=image_ids,
         caption_ids=caption_ids,
     )
-    return pairs if vocabulary is None else tokenised(pairs, vocabulary, maximum_words=maximum_words)
 
 
 def load_precomputed_splits(
     folder: Path,
     *,
     captions_per_image: int | None = None,
-    vocabulary: Path | None = None,
-    minimum_count: int = 4,
-    maximum_words: int | None = None,
     names: tuple[str, str, str] = ("train", "dev", "test"),
     check_values: bool = True,
-) -> tuple[Splits, Vocabulary]:
-    """All splits of a folder, with tokens, and the vocabulary that made them.
+) -> Splits:
+    """All splits of a folder, each in either layout.
 
     Args:
         folder: The folder; its name becomes the corpus's.
         captions_per_image: See `load_precomputed`; the same for all splits.
-        vocabulary: A vocabulary file (see `load_vocabulary`); None builds one from the training captions.
-        minimum_count: How often a word of a vocabulary that is built must occur.
-        maximum_words: See `Vocabulary.encode`.
         names: What training, development and test split are called in file names.
         check_values: See `load_precomputed`.
 
     Raises:
-        DataError: See `load_precomputed`, `load_vocabulary` and `check_same_width`.
+        DataError: See `load_precomputed` and `check_same_form`.
     """
     splits = {
         name: load_precomputed(folder, name, captions_per_image=captions_per_image, check_values=check_values)
         for name in names
     }
-    check_same_width(splits)
+    check_same_form(splits)
     train, dev, test = (splits[name] for name in names)
-    words = (
-        Vocabulary.build(train.captions, minimum_count=minimum_count)
-        if vocabulary is None
-        else load_vocabulary(vocabulary)
-    )
-    train, dev, test = (tokenised(pairs, words, maximum_words=maximum_words) for pairs in (train, dev, test))
-    return Splits(train, dev, test, folder.name), words
+    return Splits(train, dev, test, folder.name)
 
 
 @dataclass(frozen=True)
@@ -133,7 +120,7 @@ def _captions_of(folder: Path, split: str) -> _Lines:
             f"{folder} needs {plain.name} or {table.name}, but has {'both' if plain.exists() else 'neither'}; "
             f"is {split!r} the name of a split?"
         )
-    captions = _table(table) if table.exists() else _Lines(plain, [line.strip() for line in _lines(plain)])
+    captions = _table(table) if table.exists() else _Lines(plain, [line.strip() for line in lines_of(plain)])
     for line, text in enumerate(captions.texts, 1):
         if not text:
             raise DataError(f"{captions.path}, line {line:,}: the caption is empty; write one or leave the pair out")
@@ -142,28 +129,18 @@ def _captions_of(folder: Path, split: str) -> _Lines:
 
 def _ids_of(folder: Path, split: str) -> _Lines | None:
     path = folder / f"{split}_ids.txt"
-    return _Lines(path, [line.strip() for line in _lines(path)]) if path.exists() else None
+    return _Lines(path, [line.strip() for line in lines_of(path)]) if path.exists() else None
 
 
 def _table(path: Path) -> _Lines:
     try:
-        rows = list(csv.reader(_lines(path), delimiter="\t"))
+        rows = list(csv.reader(lines_of(path), delimiter="\t"))
     except csv.Error as error:
         raise DataError(f"{path} is not a table of tabs ({error}); is a quotation mark left open?") from error
     for line, row in enumerate(rows, 1):
         if len(row) < 2:
             raise DataError(f"{path}, line {line:,} has no tab, but an image id, a tab and a caption are expected")
     return _Lines(path, [row[1].strip() for row in rows], _Lines(path, [row[0].strip() for row in rows]))
-
-
-def _lines(path: Path) -> Iterator[str]:
-    """Lines without their ends. Only a line feed is one: captions contain others of those that str.splitlines obeys."""
-    with path.open("rb") as file:
-        for number, line in enumerate(file, 1):
-            try:
-                yield line.removeprefix(codecs.BOM_UTF8).decode("utf-8").rstrip("\r\n")
-            except UnicodeDecodeError as error:
-                raise DataError(f"{path}, line {number:,} is not UTF-8 ({error}); convert the file") from error
 
 
 def _inferred_captions_per_image(features: FeatureFile, captions: _Lines, ids: _Lines | None) -> int:

@@ -15,6 +15,7 @@ from truepair.errors import ConfigError, DataError
 SPLIT_NAMES = {
     "train": "train",
     "training": "train",
+    "restval": "train",  # Karpathy's name for the images of MS-COCO's validation set that are left over
     "dev": "dev",
     "development": "dev",
     "val": "dev",

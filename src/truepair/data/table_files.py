@@ -6,6 +6,7 @@ import csv
 import json
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
@@ -53,7 +54,7 @@ class TableFile(Protocol):
 
 @dataclass(frozen=True)
 class TextTable:
-    """The columns of a CSV, TSV or JSONL file, in memory."""
+    """The columns of a text file (CSV, TSV, JSONL or a corpus's own format), in memory."""
 
     path: Path
     names: list[str]
@@ -150,24 +151,32 @@ class ParquetTable:
         return self._file.read(columns=[leaf])[name]
 
 
-def open_table(path: Path) -> TableFile:
-    """The table behind a file name; its extension says the format.
+def is_table(path: Path) -> bool:
+    """Whether a file name has the extension of a table.
+
+    >>> is_table(Path("captions.CSV")), is_table(Path("dataset_coco.json"))
+    (True, False)
+    """
+    return path.suffix.lower() in _readers()
+
+
+def open_table(path: Path, extension: str | None = None) -> TableFile:
+    """The table behind a file name.
+
+    Args:
+        path: The file.
+        extension: What says the format (``".csv"`` …), where the file name does not.
 
     Raises:
         DataError: If the file is missing, is of an unknown kind, cannot be parsed, or has no rows.
     """
-    readers: dict[str, Callable[[Path], TableFile]] = {
-        ".csv": _delimited,
-        ".tsv": _delimited,
-        ".jsonl": _json_lines,
-        ".parquet": ParquetTable,
-    }
-    if path.suffix.lower() not in readers:
+    extension, readers = (extension or path.suffix).lower(), _readers()
+    if extension not in readers:
         raise DataError(f"{path} ends in {path.suffix!r}; tables are read from {', '.join(readers)}")
     if not path.is_file():
         raise DataError(f"there is no table {path}")
     try:
-        table = readers[path.suffix.lower()](path)
+        table = readers[extension](path)
     except UnicodeDecodeError as error:
         around = error.object[max(0, error.start - 20) : error.end + 20]  # positions count from a chunk's beginning
         raise DataError(f"{path} is not UTF-8 (at {around!r}); save it as UTF-8") from error
@@ -176,11 +185,20 @@ def open_table(path: Path) -> TableFile:
     return table
 
 
-def _delimited(path: Path) -> TextTable:
+def _readers() -> dict[str, Callable[[Path], TableFile]]:
+    return {
+        ".csv": partial(_delimited, delimiter=","),
+        ".tsv": partial(_delimited, delimiter="\t"),
+        ".jsonl": _json_lines,
+        ".parquet": ParquetTable,
+    }
+
+
+def _delimited(path: Path, delimiter: str) -> TextTable:
     # utf-8-sig drops the byte order mark that spreadsheets write, which would become part of the first column's name.
     with path.open(encoding="utf-8-sig", newline="") as file:
         # strict: an unclosed quote is an error; otherwise it would silently swallow the rest of the file.
-        reader = csv.reader(file, delimiter="\t" if path.suffix.lower() == ".tsv" else ",", strict=True)
+        reader = csv.reader(file, delimiter=delimiter, strict=True)
         rows = _numbered_rows(path, reader)
         _, names = next(rows, (0, []))
         twice = sorted({name for name in names if names.count(name) > 1})

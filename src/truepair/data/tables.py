@@ -13,7 +13,7 @@ import torch
 from jaxtyping import Float
 
 from truepair.config import TableColumns
-from truepair.data.features import FeatureFile, Features
+from truepair.data.features import FeatureFile, Features, check_finite
 from truepair.data.pairs import Inputs, Pairs, Pictures, Splits
 from truepair.data.pictures import ChosenPictures, PictureFiles, patch_features
 from truepair.data.splitting import SPLIT_NAMES, known_split, pairs_and_their_images, random_split, split_by_name
@@ -34,7 +34,7 @@ class SkippedRow:
 
 
 def load_table(
-    path: str | Path,
+    table: str | Path | TableFile,
     columns: TableColumns = TableColumns(),  # noqa: B008, it is frozen
     *,
     image_root: str | Path | None = None,
@@ -54,7 +54,8 @@ def load_table(
     read here. Otherwise they are read when they are looked at, and one that is missing is an error then.
 
     Args:
-        path: A ``.csv``, ``.tsv``, ``.jsonl`` or ``.parquet`` file, in UTF-8 (with or without a byte order mark).
+        table: A ``.csv``, ``.tsv``, ``.jsonl`` or ``.parquet`` file, in UTF-8 (with or without a byte order mark), or
+            one that is open already.
         columns: What the columns are called.
         image_root: The folder that relative picture paths start from; the table's own folder by default.
         split: The split to load (train, dev, test or one of their other names); all rows by default.
@@ -71,8 +72,9 @@ def load_table(
         ConfigError: If nothing says what an image looks like, or a split is asked for that has no column or an
             unknown name.
     """
+    table = _opened(table)
     inputs = _FeatureSources(image_features, caption_features, patch_file)
-    pairs, split_of_pair = _load(Path(path), columns, image_root, inputs, skipped)
+    pairs, split_of_pair = _load(table, columns, image_root, inputs, skipped)
     if split is None:
         return pairs
     if split_of_pair is None:
@@ -81,12 +83,13 @@ def load_table(
         raise ConfigError(f"there is no split {split!r}; ask for train, dev or test")
     rows = [row for row, name in enumerate(split_of_pair) if name == known_split(split)]
     if not rows:
-        raise DataError(f"{path} has no rows in split {split!r} (there are: {', '.join(sorted(set(split_of_pair)))})")
+        present = ", ".join(sorted(set(split_of_pair)))
+        raise DataError(f"{table.path} has no rows in split {split!r} (there are: {present})")
     return pairs_and_their_images(pairs, rows)
 
 
 def load_table_splits(
-    path: str | Path,
+    table: str | Path | TableFile,
     columns: TableColumns = TableColumns(),  # noqa: B008, it is frozen
     *,
     image_root: str | Path | None = None,
@@ -104,7 +107,7 @@ def load_table_splits(
     The table's split column decides. If there is none, images are drawn at random with all of their captions.
 
     Args:
-        path: See `load_table`, as for the other arguments not listed here.
+        table: See `load_table`.
         columns: See `load_table`.
         image_root: See `load_table`.
         image_features: See `load_table`.
@@ -120,9 +123,10 @@ def load_table_splits(
         DataError: As `load_table`; also if an image is in two splits, or a split is empty.
         ConfigError: As `load_table`; also if the shares are out of range or leave a split without images.
     """
+    table = _opened(table)
     inputs = _FeatureSources(image_features, caption_features, patch_file)
-    pairs, split_of_pair = _load(Path(path), columns, image_root, inputs, skipped)
-    name = Path(path).stem if name is None else name
+    pairs, split_of_pair = _load(table, columns, image_root, inputs, skipped)
+    name = table.path.stem if name is None else name
     if split_of_pair is None:
         split_of_image = random_split(len(pairs.images), development_share, test_share, seed)
         split_of_pair = [split_of_image[image] for image in pairs.image_of_caption.tolist()]
@@ -138,22 +142,26 @@ class _FeatureSources:
     patches: str | Path | None
 
 
+def _opened(table: str | Path | TableFile) -> TableFile:
+    return open_table(Path(table)) if isinstance(table, str | Path) else table
+
+
 def _load(
-    path: Path,
+    table: TableFile,
     columns: TableColumns,
     image_root: str | Path | None,
     sources: _FeatureSources,
     skipped: list[SkippedRow] | None,
 ) -> tuple[Pairs, list[str] | None]:
     """All pairs of the table whose pictures are readable, and the split of each where a column says it."""
-    table = open_table(path)
     _check_columns(table, columns)
-    captions = _captions(table, columns.caption)
-    caption_ids = _ids(table, columns.caption_id) or [f"row-{row}" for row in range(1, len(table) + 1)]
+    named_captions = _ids(table, columns.caption_id)
+    captions = _captions(table, columns.caption, named_captions)
+    caption_ids = named_captions or [f"row-{row}" for row in range(1, len(table) + 1)]
     _check_unique(table, columns.caption_id, caption_ids)
     split_of_row = _splits(table, columns.split)
 
-    root = path.parent if image_root is None else Path(image_root)
+    root = table.path.parent if image_root is None else Path(image_root)
     has_features = sources.images is not None or columns.image_feature is not None
     row_images = _row_images(table, columns, root, has_features)
     number_of_key: dict[str, int] = {}
@@ -266,11 +274,12 @@ def _paths(table: TableFile, column: str) -> list[str]:
     return paths
 
 
-def _captions(table: TableFile, column: str) -> list[str]:
+def _captions(table: TableFile, column: str, names: Sequence[str] | None) -> list[str]:
     captions = table.values(column)
     for row, caption in enumerate(captions, start=1):
         if caption is None or caption == "" or (isinstance(caption, str) and not caption.strip()):
-            raise DataError(f"{table.path}: row {row} has an image but no caption (column {column!r} is empty)")
+            name = "" if names is None else f" ({names[row - 1]!r})"
+            raise DataError(f"{table.path}: row {row}{name} has an image but no caption (column {column!r} is empty)")
         if not isinstance(caption, str):
             raise DataError(
                 f"{table.path}: row {row} of column {column!r} holds {caption!r}, which is not text; "
@@ -307,6 +316,7 @@ def _feature_file(path: str | Path, expected: int, of_what: str) -> FeatureFile:
     features = FeatureFile(Path(path))
     if len(features) != expected:
         raise DataError(f"{path} has {len(features):,} rows but there are {expected:,} {of_what}")
+    check_finite(features, str(path))
     return features
 
 

@@ -31,18 +31,29 @@ def keep_positions(items: Padded, keep: Tensor) -> Padded:
 
 
 class RegionDropping(nn.Module):
-    """Leaves each region out with some probability (CRCL, released code: 0.2), so that sets vary in size."""
+    """Leaves each region out with some probability (CRCL, released code: 0.2).
 
-    def __init__(self, probability: float) -> None:
+    Args:
+        probability: Of each region.
+        keeps_places: Regions that are left out stay as rows of 1e-10, for networks that need the same number of regions
+            in all images (SAF and SGR, whose batch normalisation has a channel a region); otherwise sets vary in size.
+    """
+
+    def __init__(self, probability: float, keeps_places: bool = False) -> None:
         super().__init__()
         self.probability = probability
+        self.keeps_places = keeps_places
 
     def forward(self, regions: Padded) -> Padded:
         """Region features ``[images, regions, features]`` with some regions gone, in training mode."""
         if not self.training or self.probability == 0:
             return regions
         shape, device = regions.values.shape[:2], regions.values.device
-        return keep_positions(regions, torch.rand(shape, device=device) >= self.probability)
+        keep = torch.rand(shape, device=device) >= self.probability
+        if not self.keeps_places:
+            return keep_positions(regions, keep)
+        keep |= ~(keep & regions.mask).any(1, keepdim=True)  # an image that would lose every region keeps them all
+        return Padded(regions.values.masked_fill(~keep[..., None], 1e-10), regions.lengths)
 
 
 class WordDropping(nn.Module):

@@ -11,8 +11,8 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from truepair.data.batch import Padded
-from truepair.encoders.normalisation import unit_length
 from truepair.encoders.recurrent import BidirectionalGru
+from truepair.layers import unit_length
 
 
 def pool_sorted(items: Padded, weights: Float[Tensor, "items positions"]) -> Float[Tensor, "items dim"]:

@@ -2,29 +2,24 @@
 
 from __future__ import annotations
 
-import math
-
 import torch.nn as nn
 from jaxtyping import Float
 from torch import Tensor
 
 from truepair.data.batch import Padded
-from truepair.encoders.normalisation import unit_length
+from truepair.layers import unit_length, xavier_linear
 
 
 class ResidualProjection(nn.Module):
     """``FC(x) + MLP(x)``, the image projection of VSE∞ (Chen et al., CVPR 2021) as CRCL's released code has it.
 
-    FC is initialised ``U(-r, r), r = √6/√(in + out)``, bias 0; the network is Linear → BatchNorm → ReLU → Linear with
+    FC is a `xavier_linear`; the network is Linear → BatchNorm → ReLU → Linear with
     PyTorch's own initialisation. Batch statistics run over all rows, whatever the leading dimensions.
     """
 
     def __init__(self, features: int, embedding: int) -> None:
         super().__init__()
-        self.linear = nn.Linear(features, embedding)
-        bound = math.sqrt(6) / math.sqrt(features + embedding)
-        nn.init.uniform_(self.linear.weight, -bound, bound)
-        nn.init.zeros_(self.linear.bias)
+        self.linear = xavier_linear(features, embedding)
         hidden = max(embedding // 2, 1)
         self.network = nn.Sequential(
             nn.Linear(features, hidden), nn.BatchNorm1d(hidden), nn.ReLU(inplace=True), nn.Linear(hidden, embedding)

@@ -7,7 +7,7 @@ that scores everything alike finds nothing; the papers' released code breaks tie
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, fields
 
 import torch
@@ -56,59 +56,80 @@ def ranks(similarity: Float[Tensor, "images captions"], image_of_caption: Int[Te
         >>> result.image_to_text, result.text_to_image
         (tensor([1, 2]), tensor([1, 1, 2, 1]))
     """
-    _refuse_missing(image_of_caption, *similarity.shape)
-    captions = torch.arange(similarity.shape[1], device=similarity.device)
-    own = similarity[image_of_caption.to(similarity.device, torch.int64), captions]
-    return ranks_in_blocks([similarity], image_of_caption, own)
+    images, captions = similarity.shape
+    _refuse_missing(image_of_caption, images, captions)
+    everything = torch.arange(captions, device=similarity.device)
+    own = similarity[image_of_caption.to(similarity.device, torch.int64), everything]
+    counts = RankCounts(image_of_caption, own, images)
+    counts.add(similarity, 0, everything)
+    return counts.ranks()
 
 
-@torch.no_grad()
-def ranks_in_blocks(
-    blocks: Iterable[Float[Tensor, "block captions"]],
-    image_of_caption: Int[Tensor, " captions"],
-    own: Float[Tensor, " captions"],
-) -> Ranks:
-    """Ranks in both directions from consecutive rows of the matrix, which never exists as a whole.
+class RankCounts:
+    """Ranks in the making, from rectangles of a matrix that never exists as a whole, in any order.
 
-    A caption's score with its own image must be known before the other images are seen, hence `own`. Own entries in
-    the blocks are recognised by their place, not by their value: where `own` was computed by another route, the two
+    A caption's score with its own image must be known before any other is seen, hence `own`. Own entries in the
+    rectangles are recognised by their place, not by their value: where `own` was computed by another route, the two
     may differ in the last bit.
 
-    Args:
-        blocks: Row blocks of the matrix, in the order of the images, of any heights.
+    Attributes:
         image_of_caption: ``[captions]``, the row of each caption's own image, as in `ranks`.
         own: ``[captions]``, the score of each caption with its own image.
-
-    Returns:
-        The ranks, on the device of `own`, which must also be that of the blocks.
-
-    Raises:
-        DataError: If there is no caption, a caption's image has no row, or a score is NaN.
+        wrong_captions: ``[images]``, captions of other images, among those seen so far, that score at least as high
+            as the best of the image's own.
+        wrong_images: ``[captions]``, other images, among those seen so far, that score at least as high as the
+            caption's own.
     """
-    image_of_caption = image_of_caption.to(own.device, torch.int64)
-    _refuse_nan(own[None], "the captions' scores with their own images", first_row=0)
-    wrong_images = torch.zeros_like(image_of_caption, dtype=torch.int64)  # that score at least as high, per caption
-    image_to_text = []
-    start = 0
-    for block in blocks:
-        rows = block.shape[0]
-        _refuse_missing(image_of_caption, None, block.shape[1])
-        _refuse_nan(block, "similarity", first_row=start)
-        here = ((image_of_caption >= start) & (image_of_caption < start + rows)).nonzero().squeeze(1)
-        row = image_of_caption[here] - start
-        best = own.new_full((rows,), -torch.inf).scatter_reduce(0, row, own[here], "amax")
 
-        wrong_captions, images_above = _counts_at_least(block, best, own)
-        score = block[row, here]  # the own entries, which the counts include and the ranks must not
+    @torch.no_grad()
+    def __init__(
+        self, image_of_caption: Int[Tensor, " captions"], own: Float[Tensor, " captions"], images: int
+    ) -> None:
+        """Nothing seen yet; all that follows happens on the device of `own`.
+
+        Raises:
+            DataError: If there is no caption, a caption's image has no row, or an own score is NaN.
+        """
+        _refuse_missing(image_of_caption, images, len(own))
+        self.image_of_caption = image_of_caption.to(own.device, torch.int64)
+        self.own = own.detach()
+        _refuse_nan(self.own[None], "the captions' scores with their own images", 0)
+        self.wrong_captions = torch.zeros(images, dtype=torch.int64, device=own.device)
+        self.wrong_images = torch.zeros_like(self.image_of_caption)
+        self._best = self.own.new_full((images,), -torch.inf)
+        self._best.scatter_reduce_(0, self.image_of_caption, self.own, "amax")
+
+    @torch.no_grad()
+    def add(self, scores: Float[Tensor, "rows columns"], first_image: int, captions: Int[Tensor, " columns"]) -> None:
+        """Count a rectangle: consecutive images from `first_image` on, against some captions.
+
+        Raises:
+            DataError: If a score is NaN; what was counted before stays as it is.
+        """
+        _refuse_nan(scores, "similarity", first_image, captions)
+        rows = slice(first_image, first_image + len(scores))
+        best, own = self._best[rows], self.own[captions]
+        wrong_captions, wrong_images = _counts_at_least(scores, best, own)
+
+        row = self.image_of_caption[captions] - first_image
+        here = ((row >= 0) & (row < len(scores))).nonzero().squeeze(1)
+        row = row[here]
+        score = scores[row, here]  # the own entries, which the counts include and the ranks must not
         wrong_captions.index_add_(0, row, -(score >= best[row]).long())
-        images_above[here] -= (score >= own[here]).long()
+        wrong_images[here] -= (score >= own[here]).long()
 
-        wrong_images += images_above
-        has_caption = row.bincount(minlength=rows) > 0
-        image_to_text.append(1 + wrong_captions[has_caption])
-        start += rows
-    _refuse_missing(image_of_caption, start, len(own))
-    return Ranks(image_to_text=torch.cat(image_to_text), text_to_image=1 + wrong_images)
+        self.wrong_captions[rows] += wrong_captions
+        self.wrong_images[captions] += wrong_images
+
+    def ranks(self, images: slice = slice(None)) -> Ranks:
+        """Ranks of a run of consecutive images and of their captions, once every pair of them has been added."""
+        images = slice(*images.indices(len(self.wrong_captions)))
+        has_caption = self.image_of_caption.bincount(minlength=len(self.wrong_captions)) > 0
+        inside = (self.image_of_caption >= images.start) & (self.image_of_caption < images.stop)
+        return Ranks(
+            image_to_text=1 + self.wrong_captions[images][has_caption[images]],
+            text_to_image=1 + self.wrong_images[inside],
+        )
 
 
 def _counts_at_least(
@@ -129,14 +150,12 @@ def _counts_at_least(
     return in_row, in_column
 
 
-def _refuse_missing(image_of_caption: Tensor, images: int | None, captions: int) -> None:
+def _refuse_missing(image_of_caption: Tensor, images: int, captions: int) -> None:
     if len(image_of_caption) != captions or captions == 0:
         raise DataError(
             f"similarity has {captions:,} caption columns but image_of_caption has {len(image_of_caption):,} entries; "
             "both must name the same captions, and at least one"
         )
-    if images is None:
-        return
     bad = ((image_of_caption < 0) | (image_of_caption >= images)).nonzero().flatten()
     if len(bad):
         raise DataError(
@@ -145,18 +164,29 @@ def _refuse_missing(image_of_caption: Tensor, images: int | None, captions: int)
         )
 
 
-def _refuse_nan(scores: Float[Tensor, "rows captions"], what: str, first_row: int) -> None:
+def _refuse_nan(scores: Tensor, what: str, first_row: int, captions: Tensor | None = None) -> None:
+    place = first_nan(scores)
+    if place is not None:
+        row, column = place
+        caption = column if captions is None else int(captions[column])
+        raise DataError(
+            f"{what}: NaN in {int(scores.isnan().sum()):,} of {scores.numel():,} scores, first in row "
+            f"{first_row + row}, caption {caption}; the model has diverged or its inputs hold NaN: lower the learning "
+            "rate or check the features"
+        )
+
+
+def first_nan(scores: Float[Tensor, "rows columns"]) -> tuple[int, int] | None:
+    """Row and column of the first score that is NaN, row by row; None if none is.
+
+    >>> first_nan(torch.tensor([[0.1, 0.2], [torch.nan, torch.nan]]))
+    (1, 0)
+    """
     # The sum is NaN if any score is (or if +inf meets -inf), and reads the matrix ten times faster than isnan().
     if not scores.sum().isnan():
-        return
+        return None
     bad = scores.isnan().flatten()
-    count = int(bad.sum())
-    if count:
-        row, caption = divmod(int(bad.byte().argmax()), scores.shape[1])
-        raise DataError(
-            f"{what}: NaN in {count:,} of {scores.numel():,} scores, first in row {first_row + row}, caption "
-            f"{caption}; the model has diverged or its inputs hold NaN: lower the learning rate or check the features"
-        )
+    return divmod(int(bad.byte().argmax()), scores.shape[1]) if bad.any() else None
 
 
 def recall_at(ranks: Int[Tensor, " queries"], k: int) -> float:
@@ -205,31 +235,22 @@ def retrieval_metrics(ranks: Ranks) -> RetrievalMetrics:
     return RetrievalMetrics(**values)
 
 
-def fold_ranks(
-    similarity: Float[Tensor, "images captions"], image_of_caption: Int[Tensor, " captions"], folds: int
-) -> list[Ranks]:
-    """Ranks within each of `folds` equal runs of consecutive images and their captions (MS-COCO 1K × 5).
-
-    Args:
-        similarity: ``[images, captions]``, higher = more similar.
-        image_of_caption: ``[captions]``, the row of each caption's own image.
-        folds: How many, a divisor of the number of images.
+def fold_slices(images: int, folds: int) -> list[slice]:
+    """The images as `folds` equal runs, each of which competes by itself (MS-COCO 1K × 5).
 
     Raises:
-        DataError: If the images cannot be divided so, a fold has no caption, or as in `ranks`.
+        DataError: If they cannot be divided so.
+
+    >>> fold_slices(10, 2)
+    [slice(0, 5, None), slice(5, 10, None)]
     """
-    images, captions = similarity.shape
-    _refuse_missing(image_of_caption, images, captions)
     if folds < 1 or images % folds:
-        raise DataError(f"{images:,} images cannot be divided into {folds} equal folds")
+        raise DataError(
+            f"{images:,} images cannot be divided into {folds} equal folds: choose a divisor of {images:,}, or 1 to "
+            "search them all at once"
+        )
     size = images // folds
-    fold_of_caption = image_of_caption.to(similarity.device) // size
-    results = []
-    for fold in range(folds):
-        chosen = (fold_of_caption == fold).nonzero().squeeze(1)
-        rows = similarity[fold * size : (fold + 1) * size]
-        results.append(ranks(rows[:, chosen], image_of_caption[chosen.to(image_of_caption.device)] - fold * size))
-    return results
+    return [slice(start, start + size) for start in range(0, images, size)]
 
 
 def mean_metrics(metrics: Sequence[RetrievalMetrics]) -> RetrievalMetrics:

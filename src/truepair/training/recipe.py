@@ -1,11 +1,11 @@
-"""Recipes: TOML files that hold everything a run depends on."""
+"""Recipes: TOML files that hold everything a run depends on, and may hold the published number to compare it with."""
 
 from __future__ import annotations
 
 import difflib
 import tomllib
-from collections.abc import Mapping
-from dataclasses import fields, is_dataclass, replace
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, fields, is_dataclass, replace
 from pathlib import Path
 from typing import Any, Literal, TypeVar, get_args, get_origin
 
@@ -14,9 +14,34 @@ import dacite
 from truepair.config import CrclConfig, MethodConfig, Recipe
 from truepair.errors import ConfigError
 
-Config = TypeVar("Config", bound=MethodConfig | Recipe)
-
 METHOD_CONFIGS: dict[str, type[MethodConfig]] = {config().name: config for config in get_args(MethodConfig)}
+
+Recalls = tuple[float, float, float]
+"""R@1, R@5 and R@10 in percent."""
+Member = Literal["cosine", "saf", "sgr"]
+"""What `model.similarity` can be."""
+
+
+@dataclass(frozen=True)
+class Published:
+    """A recipe's ``[published]`` section: the numbers that ``truepair reproduce`` puts beside ours."""
+
+    source: str
+    """Paper, table and row; a number that is not its authors' own says so."""
+    image_to_text: Recalls
+    """Image → text, as printed."""
+    text_to_image: Recalls
+    """Text → image, as printed."""
+    rsum: float
+    """Sum of the six as printed, even where the columns add up to something else."""
+    members: tuple[Member, ...] = ()
+    """`model.similarity` of each network, where the number belongs to several, trained one by one, whose similarities
+    are averaged (SGRAF: saf and sgr); empty for a single network, the recipe's own."""
+    note: str = ""
+    """What to know when comparing."""
+
+
+Config = TypeVar("Config", bound=MethodConfig | Recipe | Published)
 
 
 def load_recipe(path: Path) -> Recipe:
@@ -25,6 +50,15 @@ def load_recipe(path: Path) -> Recipe:
     Raises:
         ConfigError: If the file cannot be read, or holds an unknown or impossible option.
     """
+    return load_recipe_and_published(path)[0]
+
+
+def load_recipe_and_published(path: Path) -> tuple[Recipe, Published | None]:
+    """A recipe and its published number, if it has one.
+
+    Raises:
+        ConfigError: See `load_recipe`; also if the section names members beside the recipe's own similarity.
+    """
     try:
         with path.open("rb") as file:
             values = tomllib.load(file)
@@ -32,7 +66,24 @@ def load_recipe(path: Path) -> Recipe:
         raise ConfigError(f"there is no recipe {path}; see recipes/ for those that come with truepair") from error
     except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
         raise ConfigError(f"cannot read the recipe {path}: {error}") from error
-    return recipe_from(values, str(path))
+    section = values.pop("published", None)
+    recipe = recipe_from(values, str(path))
+    if section is None:
+        return recipe, None
+    published = _published_from(section, str(path))
+    if published.members and "similarity" in values.get("model", {}):
+        raise ConfigError(
+            f"{path}: model.similarity is {recipe.model.similarity!r}, but published.members "
+            f"({', '.join(published.members)}) says what the networks are: leave one of them out"
+        )
+    return recipe, published
+
+
+def _published_from(section: Any, where: str) -> Published:
+    if not isinstance(section, Mapping):
+        raise ConfigError(f"{where}: published is {section!r}, but it is a section: [published]")
+    _refuse_unknown(section, Published("", (0.0, 0.0, 0.0), (0.0, 0.0, 0.0), 0.0), where, "published.")
+    return _built(Published, section, where, "published.")
 
 
 def recipe_from(values: Mapping[str, Any], where: str) -> Recipe:
@@ -57,12 +108,14 @@ def recipe_from(values: Mapping[str, Any], where: str) -> Recipe:
 
 
 def _built(kind: type[Config], values: Mapping[str, Any], where: str, prefix: str = "") -> Config:
-    check = dacite.Config(strict=True, type_hooks={float: _number, tuple[int, ...]: _tuple})
+    check = dacite.Config(strict=True, type_hooks=_TYPE_HOOKS)
     try:
         return dacite.from_dict(kind, values, check)
     except dacite.WrongTypeError as error:
         option, wanted = f"{prefix}{error.field_path}", _in_words(error.field_type)
         raise ConfigError(f"{where}: {option} is {error.value!r}, but it must be {wanted}") from error
+    except dacite.MissingValueError as error:
+        raise ConfigError(f"{where}: {prefix}{error.field_path} is missing") from error
     except (dacite.DaciteError, ConfigError) as error:
         raise ConfigError(f"{where}: {error}") from error
 
@@ -70,7 +123,7 @@ def _built(kind: type[Config], values: Mapping[str, Any], where: str, prefix: st
 def _in_words(kind: Any) -> str:
     if get_origin(kind) is Literal:
         return "one of " + ", ".join(map(repr, get_args(kind)))
-    return kind.__name__ if isinstance(kind, type) else str(kind)
+    return kind.__name__ if isinstance(kind, type) else str(kind).replace("typing.", "")
 
 
 def _number(value: Any) -> Any:
@@ -81,6 +134,14 @@ def _number(value: Any) -> Any:
 def _tuple(value: Any) -> Any:
     """TOML and JSON have lists only; anything else is left for the type check."""
     return tuple(value) if isinstance(value, list) else value
+
+
+_TYPE_HOOKS: dict[Any, Callable[[Any], Any]] = {
+    float: _number,
+    tuple[int, ...]: _tuple,
+    tuple[Member, ...]: _tuple,
+    Recalls: _tuple,
+}
 
 
 def _refuse_unknown(values: Mapping[str, Any], known: Any, where: str, prefix: str = "") -> None:

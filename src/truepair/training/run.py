@@ -18,6 +18,7 @@ from lightning_fabric import Fabric
 from torch import Tensor
 
 from truepair import __version__
+from truepair.checkpoint import load_checkpoint
 from truepair.config import MethodConfig, NoiseConfig, Recipe
 from truepair.data.corpora import Corpus, load_corpus
 from truepair.data.loader import Loaders
@@ -29,7 +30,6 @@ from truepair.evaluation.retrieval import evaluate
 from truepair.methods import METHODS
 from truepair.methods.protocol import MakeModel, Method
 from truepair.model import InputShape, MatchingModel, make_model
-from truepair.training.checkpoint import load_checkpoint
 from truepair.training.fit import differences, fit
 from truepair.training.log import RunLog
 from truepair.training.recipe import recipe_from
@@ -77,17 +77,24 @@ def run(recipe: Recipe, folder: Path, corpus: Corpus | None = None) -> dict[str,
     method.model.load_state_dict(load_checkpoint(folder / "best.safetensors")["model"])
     confidence = method.confidence(loaders(train)).cpu()
     _write_pairs(folder / "pairs.parquet", train, confidence)
-    clean = train.is_clean
+    clean, test = train.is_clean, corpus.splits.test
     results = {
         "corpus": corpus.splits.name,
-        "pairs": {"train": len(learned), "dev": len(corpus.splits.dev), "test": len(corpus.splits.test)},
+        "pairs": {"train": len(learned), "dev": len(corpus.splits.dev), "test": len(test)},
         "skipped": len(corpus.skipped),
+        "notes": list(corpus.notes),
         "method": recipe.method.name,
         "noise": asdict(recipe.noise) | {"realised_rate": train.realised_noise_rate},
         "seed": training.seed,
         "epochs": method.epochs,
         "best": {"epoch": state.best_epoch, "dev_rsum": state.best_rsum},
-        "test": evaluate([method.model], corpus.splits.test).as_dict(),
+        "protocol": {
+            "split": recipe.data.test_split,
+            "images": len(test.images),
+            "captions": len(test),
+            "folds": recipe.data.test_folds,
+        },
+        "test": evaluate([method.model], test, recipe.data.test_folds, state=folder).as_dict(),
         "detection": None if clean is None else detection_metrics(confidence, clean).as_dict(),
         "seconds": round(state.seconds, 2),
         "cpu_seconds": round(state.cpu_seconds, 2),
@@ -138,19 +145,33 @@ class TrainedRun:
     model: MatchingModel
 
 
-def load_run(folder: Path) -> TrainedRun:
+def finished(recipe: Recipe, folder: Path) -> dict[str, Any] | None:
+    """What ``results.json`` of `folder` holds; None if no run has finished there yet.
+
+    Raises:
+        CheckpointError: If `folder` holds a run of another recipe, or a damaged file.
+    """
+    _holds(folder, recipe)
+    return read_json(folder / "results.json")
+
+
+def load_run(folder: Path, corpus: Corpus | None = None) -> TrainedRun:
     """Read a run back from its folder.
+
+    Args:
+        folder: Where it is.
+        corpus: The corpus that its recipe names, where the caller has it already.
 
     Raises:
         CheckpointError: If the folder holds no run, an unfinished one or a damaged one.
     """
-    described = _description(folder)
+    described = read_json(folder / "run.json")
     if described is None:
         raise CheckpointError(f"{folder} holds no run (no run.json): train one with 'truepair train'")
     if not (folder / "best.safetensors").exists():
         raise CheckpointError(f"the run in {folder} has not finished its first epoch: resume it with 'truepair train'")
     recipe = recipe_from(described["recipe"], str(folder / "run.json"))
-    corpus = load_corpus(recipe.data)
+    corpus = corpus or load_corpus(recipe.data)
     shape = InputShape(**described["inputs"])
     model = make_model(recipe.model, shape)
     try:
@@ -163,13 +184,7 @@ def load_run(folder: Path) -> TrainedRun:
 def _describe(folder: Path, recipe: Recipe, shape: InputShape, corpus: Corpus) -> None:
     """Write run.json and the vocabulary, unless the folder already holds this run."""
     described: dict[str, Any] = {"recipe": asdict(recipe), "inputs": asdict(shape)}
-    known = _description(folder)
-    if known is not None:
-        different = differences(known["recipe"], json.loads(json.dumps(described["recipe"])))
-        if different:
-            raise CheckpointError(
-                f"{folder} holds another run ({'; '.join(different)}): choose a new folder, or delete this one"
-            )
+    if _holds(folder, recipe):
         return
     folder.mkdir(parents=True, exist_ok=True)
     if corpus.vocabulary is not None:
@@ -179,13 +194,30 @@ def _describe(folder: Path, recipe: Recipe, shape: InputShape, corpus: Corpus) -
     write_json(folder / "run.json", described)
 
 
-def _description(folder: Path) -> dict[str, Any] | None:
-    path = folder / "run.json"
+def _holds(folder: Path, recipe: Recipe) -> bool:
+    """Whether `folder` holds a run of `recipe`; one of another recipe is an error."""
+    known = read_json(folder / "run.json")
+    if known is None:
+        return False
+    different = differences(known["recipe"], json.loads(json.dumps(asdict(recipe))))
+    if different:
+        raise CheckpointError(
+            f"{folder} holds another run ({'; '.join(different)}): choose a new folder, or delete this one"
+        )
+    return True
+
+
+def read_json(path: Path) -> dict[str, Any] | None:
+    """What `write_json` wrote; None if there is no such file.
+
+    Raises:
+        CheckpointError: If the file is damaged.
+    """
     if not path.exists():
         return None
     try:
-        described: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-        return described
+        content: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+        return content
     except (OSError, json.JSONDecodeError) as error:
         raise CheckpointError(
             f"{path} is damaged ({error}): restore it, or delete the folder and train again"

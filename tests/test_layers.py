@@ -1,6 +1,6 @@
 import torch
 
-from truepair.encoders.normalisation import unit_length
+from truepair.layers import unit_length
 
 
 def test_three_four_five():

@@ -6,8 +6,8 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
+from truepair.checkpoint import FORMAT, load_checkpoint, save_checkpoint
 from truepair.errors import CheckpointError
-from truepair.training.checkpoint import FORMAT, load_checkpoint, save_checkpoint
 
 
 def identical(a, b):

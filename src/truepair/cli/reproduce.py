@@ -1,0 +1,138 @@
+"""``truepair reproduce``: published numbers, and ours beside them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import tyro
+
+from truepair.config import Recipe
+from truepair.errors import ConfigError
+from truepair.training.recipe import load_recipe_and_published
+
+LABELS = {
+    "image_to_text_r1": "i2t R@1",
+    "image_to_text_r5": "i2t R@5",
+    "image_to_text_r10": "i2t R@10",
+    "text_to_image_r1": "t2i R@1",
+    "text_to_image_r5": "t2i R@5",
+    "text_to_image_r10": "t2i R@10",
+    "rsum": "rSum",
+}
+
+
+@dataclass(frozen=True)
+class Reproduce:
+    """Train by recipes, once for each seed, test by the papers' protocol, and print ours / published / difference.
+
+    Where a recipe has members (SGRAF is a SAF and an SGR network), each is trained, and their similarities are
+    averaged. The same command again goes on where it stopped; finished runs are read, not trained again. The corpora
+    are not part of truepair: docs/data_formats.md says which files are expected.
+
+    For example:
+      truepair reproduce recipes/crcl_sgraf_f30k_40.toml --data /corpora --rehearse
+      truepair reproduce recipes/crcl_sgraf_f30k_*.toml --data /corpora --out reproductions
+    """
+
+    recipes: Annotated[tuple[Path, ...], tyro.conf.Positional]
+    """Recipe files."""
+    seeds: tuple[int, ...] = (0, 1, 2)
+    """One run each, or one of each member; a seed is that of the noise and of the training."""
+    data: Path = Path("data")
+    """The folder that stands for data/ in the recipes."""
+    out: Path = Path("reproductions")
+    """The folder to write to; each recipe gets one in it."""
+    rehearse: bool = False
+    """Run the same path with a tiny network for one data pass, in OUT/rehearsal, to see that files and disk are right
+    before hours of training."""
+    accelerator: Literal["auto", "cpu", "cuda", "mps"] | None = None
+    """Instead of the recipes' training.accelerator."""
+    precision: Literal["32-true", "bf16-mixed"] | None = None
+    """Instead of the recipes' training.precision."""
+
+
+def command(arguments: Sequence[str]) -> None:
+    """Parse, check that all recipes can run, then train, test and print them one by one."""
+    parsed = tyro.cli(Reproduce, prog="truepair reproduce", args=arguments)
+    if not parsed.recipes:
+        raise ConfigError("name at least one recipe: truepair reproduce recipes/…")
+    wanted = {path: load_recipe_and_published(path) for path in parsed.recipes}
+    from truepair.training.reproduce import rehearsal, reproduce, with_data_in
+
+    recipes: dict[Path, Recipe] = {}
+    for path, (recipe, _) in wanted.items():
+        recipe = _with_hardware(with_data_in(recipe, parsed.data), parsed)
+        _refuse_missing(recipe, path)
+        recipes[path] = rehearsal(recipe) if parsed.rehearse else recipe
+    out = parsed.out / "rehearsal" if parsed.rehearse else parsed.out
+    for path, recipe in recipes.items():
+        summary = reproduce(recipe, wanted[path][1], out / path.stem, parsed.seeds)
+        print(comparison(path.stem, summary, is_rehearsal=parsed.rehearse))
+        print(f"runs: {out / path.stem}\n")
+
+
+def _with_hardware(recipe: Recipe, parsed: Reproduce) -> Recipe:
+    training = recipe.training
+    return replace(
+        recipe,
+        training=replace(
+            training,
+            accelerator=parsed.accelerator or training.accelerator,
+            precision=parsed.precision or training.precision,
+        ),
+    )
+
+
+def _refuse_missing(recipe: Recipe, where: Path) -> None:
+    """All files of all recipes are looked for first: the last recipe may be days away."""
+    files = {
+        "data.path": recipe.data.path,
+        "data.vocabulary": recipe.data.vocabulary,
+        "noise.index": recipe.noise.index,
+    }
+    for option, file in files.items():
+        if file not in (None, "demo") and not Path(file).exists():
+            raise ConfigError(
+                f"{where}: {option} {file!r} does not exist; name the folder that holds the corpora with --data "
+                "(docs/data_formats.md says which files are expected)"
+            )
+
+
+def comparison(name: str, summary: Mapping[str, Any], *, is_rehearsal: bool = False) -> str:
+    """A recipe's results beside the published ones, and everything that they depend on.
+
+    Args:
+        name: The recipe's.
+        summary: What `reproduce` returned.
+        is_rehearsal: Say so in every line that has a number.
+    """
+    ours = {measure: _plus_minus(**summary["ours"][measure]) for measure in LABELS}
+    head = "REHEARSAL" if is_rehearsal else "ours"
+    rows = [("", head, "published", "difference")]
+    for measure, label in LABELS.items():
+        published, difference = "-", "-"
+        if summary["published"] is not None:
+            published = f"{summary['published'][measure]:.1f}"
+            difference = f"{summary['difference'][measure]:+.1f}"
+        rows.append((label, ours[measure], published, "-" if is_rehearsal else difference))
+    rate = summary["realised_noise_rate"]
+    seeds = ", ".join(map(str, summary["seeds"]))
+    return "\n".join(
+        [
+            f"{'REHEARSAL, the numbers mean nothing: ' if is_rehearsal else ''}{name}",
+            *(f"{a:<9} {b:>13} {c:>10} {d:>11}" for a, b, c, d in rows),
+            f"seeds: {seeds}{' (mean ± standard deviation)' if len(summary['seeds']) > 1 else ''}",
+            f"mismatched training captions: {'not known, none put in' if rate is None else f'{rate:.2%}, put in'}",
+            f"protocol: {summary['protocol']}",
+            f"published: {summary['source'] or 'no number in the recipe'}",
+            *([f"note: {summary['note']}"] if summary["note"] else []),
+            *(f"may differ: {line}" for line in summary["known_differences"]),
+        ]
+    )
+
+
+def _plus_minus(mean: float, sd: float | None) -> str:
+    return f"{mean:.1f}" if sd is None else f"{mean:.1f} ± {sd:.1f}"

@@ -1,0 +1,106 @@
+"""Regions or words one by one, and a vector of the whole before them: what SAF and SGR compare (Diao et al., 2021)."""
+
+from __future__ import annotations
+
+import torch
+import torch.nn as nn
+from jaxtyping import Float
+from torch import Tensor
+
+from truepair.data.batch import Padded
+from truepair.encoders.dropping import RegionDropping
+from truepair.errors import DataError
+from truepair.layers import unit_length, xavier_linear
+
+
+class LinearEncoder(nn.Module):
+    """Features ``[items, positions, features]`` → ``[items, positions, embedding]``, one linear map for all.
+
+    A single vector an item, ``[items, features]``, is taken as the only region of an image (or word of a caption).
+
+    Args:
+        features: Width of the features.
+        embedding: Width of the joint space.
+        input_dropout: Probability that an input value is zeroed, in training mode.
+        dropping: Probability that a position is left out, in training mode; its place is kept.
+    """
+
+    def __init__(self, features: int, embedding: int, input_dropout: float = 0.0, dropping: float = 0.0) -> None:
+        super().__init__()
+        self.dropping = RegionDropping(dropping, keeps_places=True)
+        self.dropout = nn.Dropout(input_dropout)
+        self.linear = xavier_linear(features, embedding)
+
+    def forward(self, items: Padded) -> Padded:
+        """One vector a position."""
+        if items.lengths is None:
+            ones = torch.ones(len(items), dtype=torch.int64, device=items.values.device)
+            items = Padded(items.values[:, None], ones)
+        items = self.dropping(items)
+        return Padded(self.linear(self.dropout(items.values)), items.lengths)
+
+
+class WholeVector(nn.Module):
+    """One unit vector of an item, from its positions and their mean: attention that knows what the item is about.
+
+    With positions x and their mean m, ``tanh(local(x)) · tanh(global(m))`` is scored by a linear map; the softmax of
+    the scores over positions weighs the positions. Images have batch normalisation before each tanh, captions do not.
+
+    Args:
+        embedding: Width of the joint space.
+        dropout: After each tanh, in training mode (released code: 0.4).
+        places: Regions of every image, for batch normalisation with a channel a region; None for captions.
+    """
+
+    def __init__(self, embedding: int, dropout: float, places: int | None = None) -> None:
+        super().__init__()
+        self.places = places
+        self.local = xavier_linear(embedding, embedding)
+        self.global_ = xavier_linear(embedding, embedding)
+        self.score = xavier_linear(embedding, 1, bias=False)  # which the softmax would not notice
+        self.local_norm = nn.Identity() if places is None else nn.BatchNorm1d(places)
+        self.global_norm = nn.Identity() if places is None else nn.BatchNorm1d(embedding)
+        self.dropout = nn.Dropout(dropout)
+
+    def forward(self, items: Padded) -> Float[Tensor, "items embedding"]:
+        """Unit vectors ``[items, positions, embedding]`` → one an item.
+
+        Raises:
+            DataError: If images do not have the number of regions that the normalisation was made for.
+        """
+        assert items.lengths is not None  # a single vector is its own whole
+        self._check_places(items)
+        mean = (items.values * items.mask[..., None]).sum(1) / items.lengths[:, None]
+        local = self.dropout(self.local_norm(self.local(items.values)).tanh())
+        of_all = self.dropout(self.global_norm(self.global_(mean)).tanh())
+        scores = self.score(local * of_all[:, None]).squeeze(2).float().masked_fill(~items.mask, -torch.inf)
+        weights = scores.softmax(1).to(items.values.dtype)
+        return unit_length(torch.einsum("ip,ipd->id", weights, items.values))
+
+    def _check_places(self, items: Padded) -> None:
+        if self.places is None:
+            return
+        assert items.lengths is not None
+        places, fewest = items.values.shape[1], int(items.lengths.min())
+        if places != self.places or (self.training and fewest < places):
+            raise DataError(
+                f"images have {fewest} to {places} regions, but this model normalises {self.places} regions an image: "
+                "SAF and SGR need the same number in every image; extract the features again or use similarity cosine"
+            )
+
+
+class LocalEncoder(nn.Module):
+    """An encoder of regions or words → the vector of the whole, then the unit vectors of all positions."""
+
+    def __init__(self, encoder: nn.Module, whole: WholeVector) -> None:
+        super().__init__()
+        self.encoder = encoder
+        self.whole = whole
+
+    def forward(self, items: Padded) -> Padded:
+        """Inputs → ``[items, 1 + positions, embedding]``; lengths count the whole too."""
+        encoded: Padded = self.encoder(items)
+        assert encoded.lengths is not None
+        positions = Padded(unit_length(encoded.values), encoded.lengths)
+        values = torch.cat([self.whole(positions)[:, None], positions.values], 1)
+        return Padded(values, encoded.lengths + 1)

@@ -1,0 +1,89 @@
+"""Similarity of regions with words: SAF and SGR, each a way to reason about the same similarity vectors."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import torch
+import torch.nn as nn
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from truepair.data.batch import Padded
+from truepair.layers import xavier_linear
+from truepair.similarity.alignment import WordVectors, applied, whole_vectors
+from truepair.similarity.attention import word_attention
+
+_NODE_BYTES = 2**26
+"""Where nothing is kept for a gradient, similarity vectors of one block of captions take at most this much."""
+
+
+class LocalSimilarity(nn.Module):
+    """Words attend to regions; what they find is compared with them, reasoned about, and scored in (0, 1).
+
+    Images and captions are encoded as `LocalEncoder` does it: position 0 is the whole. Captions of the same length are
+    processed together, so that nothing is padded and any length goes; everything that depends on one side only is
+    computed once an item.
+
+    Args:
+        embedding: Width of the joint space.
+        size: Width of similarity vectors.
+        reasoning: Nodes ``[images, captions, nodes, size]`` → ``[images, captions, size]``.
+    """
+
+    def __init__(self, embedding: int, size: int, reasoning: nn.Module) -> None:
+        super().__init__()
+        self.local_map = xavier_linear(embedding, size)
+        self.global_map = xavier_linear(embedding, size)
+        self.reasoning = reasoning
+        self.head = xavier_linear(size, 1)
+
+    def matrix(self, images: Padded, captions: Padded) -> Float[Tensor, "images captions"]:
+        """Every image (rows) with every caption (columns), in (0, 1)."""
+        parts, order = [], []
+        for chosen, words in self._equally_long(captions, len(images)):
+            nodes = self._nodes(images, words[None])
+            parts.append(self._scored(self.reasoning(nodes)))
+            order.append(chosen)
+        return torch.cat(parts, 1)[:, torch.cat(order).argsort()]
+
+    def paired(self, images: Padded, captions: Padded) -> Float[Tensor, " pairs"]:
+        """Image k with caption k only: the diagonal of `matrix`."""
+        return self._scored(self.paired_vectors(images, captions))
+
+    def paired_vectors(self, images: Padded, captions: Padded) -> Float[Tensor, "pairs size"]:
+        """The similarity vector of image k with caption k, before the last map."""
+        parts, order = [], []
+        for chosen, words in self._equally_long(captions, 1):
+            nodes = self._nodes(images.rows(chosen), words[:, None])
+            parts.append(self.reasoning(nodes.transpose(0, 1))[0])  # each caption with one image, as in `matrix`
+            order.append(chosen)
+        return torch.cat(parts)[torch.cat(order).argsort()]
+
+    def _scored(self, vectors: Float[Tensor, "*pairs size"]) -> Float[Tensor, "*pairs"]:
+        # In half precision, scores a temperature of 0.05 apart would be a dozen steps apart.
+        with torch.autocast(vectors.device.type, enabled=False):
+            scores: Tensor = self.head(vectors.to(self.head.weight.dtype)).squeeze(-1).sigmoid()
+        return scores
+
+    def _nodes(
+        self, images: Padded, captions: Float[Tensor, "one_or_images captions nodes dim"]
+    ) -> Float[Tensor, "images captions nodes size"]:
+        """Similarity vectors of whole and words: every image with the captions of its row (or the only row)."""
+        regions, words = images.values[:, 1:], captions[:, :, 1:].flatten(1, 2)
+        mask = images.mask[:, 1:]
+        attention = word_attention(regions, words, captions.shape[1], None if mask.all() else mask)
+        whole = whole_vectors(images.values[:, 0], captions[:, :, 0], self.global_map.weight, self.global_map.bias)
+        return applied(WordVectors, whole, attention, regions, words, self.local_map.weight, self.local_map.bias)
+
+    def _equally_long(
+        self, captions: Padded, images: int
+    ) -> Iterator[tuple[Int[Tensor, " chosen"], Float[Tensor, "chosen nodes dim"]]]:
+        """Blocks of captions that have the same length, without padding: their places, and their positions."""
+        assert captions.lengths is not None
+        for length in captions.lengths.unique().tolist():
+            bytes_a_caption = 4 * images * length * self.local_map.out_features
+            for chosen in (
+                (captions.lengths == length).nonzero().flatten().split(max(1, _NODE_BYTES // bytes_a_caption))
+            ):
+                yield chosen, captions.values[chosen, :length]

@@ -1,0 +1,207 @@
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from truepair.config import DataConfig
+from truepair.data.corpora import load_corpus
+from truepair.data.noise import read_noise_index
+from truepair.data.text import SPECIAL_WORDS, Vocabulary
+from truepair.errors import ConfigError, DataError
+
+
+def write_folder(path: Path, repeated: tuple[str, ...] = (), **images: int) -> Path:
+    """Two captions an image; image k of a split has features full of k."""
+    path.mkdir(exist_ok=True)
+    for split, count in images.items():
+        features = np.arange(count, dtype=np.float32).repeat(4).reshape(count, 2, 2)
+        np.save(path / f"{split}_ims.npy", features.repeat(2 if split in repeated else 1, axis=0))
+        lines = [f"a dog , {word}\n" for _ in range(count) for word in ("one", "two")]
+        (path / f"{split}_caps.txt").write_text("".join(lines))
+    return path
+
+
+def config(path: Path, **options: object) -> DataConfig:
+    return DataConfig(path=str(path), captions_per_image=2, **options)
+
+
+def write_vocabulary(path: Path, *words: str) -> str:
+    path.write_text(Vocabulary((*SPECIAL_WORDS, *words)).to_json())
+    return str(path)
+
+
+def test_a_folder_has_the_words_of_its_training_captions_in_all_splits(tmp_path):
+    folder = write_folder(tmp_path / "f30k_precomp", train=4, dev=2, test=3)
+    (folder / "dev_caps.txt").write_text("a dog , unseen\n" * 4)
+    corpus = load_corpus(config(folder))
+    assert corpus.splits.name == "f30k_precomp"
+    assert corpus.vocabulary is not None
+    assert corpus.vocabulary.words == (*SPECIAL_WORDS, ",", "a", "dog", "one", "two")
+    first = torch.tensor([0])
+    assert corpus.splits.test.caption_inputs.take(first).values.tolist() == [[1, 6, 7, 5, 8, 2]]
+    assert corpus.splits.dev.caption_inputs.take(first).values.tolist() == [[1, 6, 7, 5, 3, 2]]
+    assert (corpus.skipped, corpus.notes) == ([], ())
+
+
+def test_the_test_split_has_the_name_that_is_asked_for(tmp_path):
+    folder = write_folder(tmp_path / "coco", ("testall",), train=4, dev=2, test=1, testall=5)
+    assert len(load_corpus(config(folder)).splits.test.images) == 1
+    pairs = load_corpus(config(folder, test_split="testall")).splits.test
+    assert (len(pairs.images), len(pairs), pairs.image_ids[0]) == (5, 10, "testall-0")
+    with pytest.raises(DataError, match=r"cannot read .*all_ims.npy"):
+        load_corpus(config(folder, test_split="all"))
+
+
+@pytest.mark.parametrize("repeated", [(), ("dev",)])
+def test_development_on_the_first_1000_images_drops_the_other_images_too(tmp_path, repeated):
+    folder = write_folder(tmp_path / "f30k", repeated, train=4, dev=1014, test=2)
+    dev = load_corpus(config(folder, development="first_1000_images")).splits.dev
+    assert (len(dev.images), len(dev), len(dev.image_ids), len(dev.caption_inputs)) == (1000, 2000, 1000, 2000)
+    assert dev.image_of_caption.tolist() == [image for image in range(1000) for _ in range(2)]
+    values = dev.images.take(torch.arange(1000)).values
+    assert torch.equal(values[:, 0, 0], torch.arange(1000.0))
+    everything = load_corpus(config(folder)).splits.dev
+    assert (len(everything.images), len(everything)) == (1014, 2028)
+    assert list(dev.caption_ids) == list(everything.caption_ids[:2000])
+
+
+def test_fewer_development_images_than_asked_for_are_noted(tmp_path):
+    folder = write_folder(tmp_path / "f30k", train=4, dev=3, test=2)
+    corpus = load_corpus(config(folder, development="first_1000_images"))
+    assert len(corpus.splits.dev.images) == 3
+    assert corpus.notes == ("data.development is 'first_1000_images', but there are only 3: all are used",)
+
+
+def test_a_vocabulary_file_is_used_and_what_it_does_not_know_is_noted(tmp_path):
+    folder = write_folder(tmp_path / "f30k", train=4, dev=2, test=2)
+    path = write_vocabulary(tmp_path / "vocab.json", "a", "dog", "one", ",")
+    corpus = load_corpus(config(folder, vocabulary=path, maximum_unknown_share=0.125))
+    assert corpus.splits.dev.caption_inputs.take(torch.tensor([1])).values.tolist() == [[1, 5, 6, 8, 3, 2]]
+    assert corpus.notes == (f"{path} does not know 12.50% of the words in the training captions",)
+
+
+def test_a_vocabulary_file_of_other_captions_is_refused_for_every_kind_of_corpus(tmp_path):
+    path = write_vocabulary(tmp_path / "vocab.json", "ein", "hund", ",")
+    message = r"vocab.json does not know 75.0% of the words in the 8 training captions, more than data.maximum_unknown_"
+    with pytest.raises(DataError, match=message):
+        load_corpus(config(write_folder(tmp_path / "f30k", train=4, dev=2, test=2), vocabulary=path))
+    with pytest.raises(DataError, match=r"vocab.json does not know .* training captions, more than data.maximum_unk"):
+        load_corpus(DataConfig(text="words", vocabulary=path))
+
+
+@pytest.mark.parametrize("rows", [(), ("train",)])
+def test_splits_of_unlike_regions_are_refused(tmp_path, rows):
+    folder = write_folder(tmp_path / "f30k", rows, train=4, dev=2, test=2)
+    np.save(folder / "test_ims.npy", np.ones((2, 9, 2), dtype=np.float32))
+    with pytest.raises(
+        DataError, match=r"images of 'test' are regions of 9 × 2, but those of 'train' are regions of 2"
+    ):
+        load_corpus(config(folder))
+
+
+@pytest.mark.parametrize(
+    ("convention", "index", "image_of_caption"),
+    [
+        ("per_caption", [0, 2, 1, 1, 0, 2, 3, 3], [0, 2, 1, 1, 0, 2, 3, 3]),
+        ("per_image", [2, 1, 0, 3], [2, 2, 1, 1, 0, 0, 3, 3]),
+        ("per_image", [2, 2, 2, 3], [2, 2, 2, 2, 2, 2, 3, 3]),  # not a permutation
+    ],
+)
+@pytest.mark.parametrize("repeated", [(), ("train",), ("dev", "test")])
+def test_c2_noise_index_files_count_images_in_either_layout(tmp_path, convention, index, image_of_caption, repeated):
+    train = load_corpus(config(write_folder(tmp_path / "f30k", repeated, train=4, dev=2, test=2))).splits.train
+    np.save(tmp_path / "index.npy", np.array(index))
+    noisy = read_noise_index(tmp_path / "index.npy", train, convention=convention)
+    assert noisy.image_of_caption.tolist() == image_of_caption
+    truth = [0, 0, 1, 1, 2, 2, 3, 3]
+    assert noisy.true_image_of_caption.tolist() == truth
+    wrong = sum(given != true for given, true in zip(image_of_caption, truth, strict=True))
+    assert noisy.realised_noise_rate == pytest.approx(wrong / 8)
+
+
+@pytest.mark.parametrize("repeated", [(), ("train",)])
+@pytest.mark.parametrize(
+    ("convention", "index", "message"),
+    [
+        (
+            "per_caption",
+            [0, 1],
+            r"has 2 entries, but convention='per_caption' needs 8 \(per_caption: 8 captions, per_im",
+        ),
+        ("per_image", [0] * 8, r"has 8 entries, but convention='per_image' needs 4 .* was it made for this convention"),
+        (
+            "per_caption",
+            [4] * 8,
+            r"out of range at 8 of 8 entries .* image 4, but there are 4 images\); was it made for",
+        ),
+        ("per_image", [0, 1, 2, 7], r"out of range at 1 of 4 entries \(first: entry 3 is image 7, but there are 4"),
+    ],
+)
+def test_noise_index_files_of_another_split_are_refused(tmp_path, repeated, convention, index, message):
+    train = load_corpus(config(write_folder(tmp_path / "f30k", repeated, train=4, dev=2, test=2))).splits.train
+    np.save(tmp_path / "index.npy", np.array(index))
+    with pytest.raises(DataError, match=message):
+        read_noise_index(tmp_path / "index.npy", train, convention=convention)
+
+
+def test_flickr8k_is_known_by_its_caption_file_unless_region_features_lie_there(tmp_path):
+    folder = tmp_path / "flickr8k"
+    folder.mkdir()
+    (folder / "captions.txt").write_text("image,caption\n" + "".join(f"{k}.jpg,a dog\n" for k in range(10)))
+    np.save(tmp_path / "f.npy", np.ones((10, 2, 3), dtype=np.float32))
+    corpus = load_corpus(DataConfig(path=str(folder), image_features=str(tmp_path / "f.npy"), test_share=0.3))
+    assert [len(pairs) for pairs in (corpus.splits.train, corpus.splits.dev, corpus.splits.test)] == [6, 1, 3]
+    assert corpus.splits.test.caption_inputs is not None
+    write_folder(folder, train=4, dev=2, test=2)
+    assert load_corpus(config(folder)).splits.train.image_ids[0] == "train-0"
+
+
+def test_a_karpathy_file_is_known_by_its_ending(tmp_path):
+    images = [
+        {"filename": f"{k}.jpg", "split": split, "sentences": [{"raw": "a dog", "sentid": 2 * k + i} for i in range(2)]}
+        for k, split in enumerate(["train", "restval", "val", "test"])
+    ]
+    path = tmp_path / "dataset_coco.json"
+    path.write_text(json.dumps({"images": images}))
+    np.save(tmp_path / "f.npy", np.ones((4, 3), dtype=np.float32))
+    options = DataConfig(
+        path=str(path), captions_per_image=1, image_features=str(tmp_path / "f.npy"), minimum_word_count=1
+    )
+    corpus = load_corpus(options)
+    assert [len(pairs) for pairs in (corpus.splits.train, corpus.splits.dev, corpus.splits.test)] == [2, 1, 1]
+    assert corpus.vocabulary is not None
+    with pytest.raises(
+        ConfigError, match=r"data.test_split is 'testall', which has no meaning for .*dataset_coco.json"
+    ):
+        load_corpus(DataConfig(path=str(path), test_split="testall"))
+
+
+@pytest.mark.parametrize("options", [{"test_split": "testall"}, {"development": "first_1000_images"}])
+def test_protocols_of_published_corpora_have_no_meaning_for_tables(tmp_path, options):
+    (tmp_path / "t.csv").write_text("image,caption\na.jpg,a dog\n")
+    (name,) = options
+    for path in ("demo", str(tmp_path / "t.csv")):
+        with pytest.raises(ConfigError, match=rf"data.{name} is '.*', which has no meaning for '.*': leave it at '"):
+            load_corpus(DataConfig(path=path, **options))
+
+
+def test_paths_that_hold_no_corpus_are_refused(tmp_path):
+    with pytest.raises(
+        ConfigError, match=r"is a folder without a corpus: it has neither train_ims.npy .* nor captions"
+    ):
+        load_corpus(DataConfig(path=str(tmp_path)))
+    with pytest.raises(ConfigError, match=r"'.*gone.json' does not exist: give 'demo', a table .* or a Karpathy split"):
+        load_corpus(DataConfig(path=str(tmp_path / "gone.json"), test_split="testall"))
+
+
+def test_caption_features_that_are_not_there_are_refused(tmp_path):
+    folder = write_folder(tmp_path / "f30k", train=4, dev=2, test=2)
+    with pytest.raises(ConfigError, match=r"data.text is 'features', but f30k has none: name data.caption_features"):
+        load_corpus(config(folder, text="features"))
+
+
+def test_caption_features_are_read_unless_words_are_asked_for():
+    assert load_corpus(DataConfig()).vocabulary is None
+    assert load_corpus(DataConfig(text="words")).vocabulary is not None

@@ -1,0 +1,254 @@
+import io
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from truepair.data.flickr8k import is_flickr8k, load_flickr8k
+from truepair.data.pairs import Pairs, Splits
+from truepair.data.tables import SkippedRow
+from truepair.errors import ConfigError, DataError
+
+NAMES = [f"{number}.jpg" for number in (31, 12, 27, 45, 18, 9)]
+LISTS = {"train": ["12.jpg", "31.jpg", "18.jpg"], "dev": ["27.jpg"], "test": ["45.jpg"]}  # 9.jpg is in no list
+CAPTIONS = [(name, f"a dog in {name} , seen {k}") for name in NAMES for k in range(2)]
+
+
+def write_lists(folder: Path, lists: dict[str, list[str]] = LISTS) -> None:
+    for split, names in lists.items():
+        (folder / f"Flickr_8k.{split}Images.txt").write_text("".join(f"{name}\n" for name in names))
+
+
+def write_tokens(folder: Path, captions: list[tuple[str, str]] = CAPTIONS) -> Path:
+    folder.mkdir(exist_ok=True)
+    lines, so_far = [], {}
+    for name, caption in captions:
+        so_far[name] = so_far.get(name, -1) + 1
+        lines.append(f"{name}#{so_far[name]}\t{caption}\n")
+    (folder / "Flickr8k.token.txt").write_text("".join(lines))
+    return folder
+
+
+def write_csv(folder: Path, captions: list[tuple[str, str]] = CAPTIONS) -> Path:
+    folder.mkdir(exist_ok=True)
+    rows = "".join(f'{name},"{caption}"\n' for name, caption in captions)
+    (folder / "captions.txt").write_text(f"image,caption\n{rows}")
+    return folder
+
+
+def write_pictures(folder: Path, names: list[str] = NAMES) -> Path:
+    folder.mkdir(parents=True)
+    for place, name in enumerate(names):
+        written = io.BytesIO()
+        Image.new("RGB", (8, 8), (10 * place, 0, 0)).save(written, "JPEG")
+        (folder / name).write_bytes(written.getvalue())
+    return folder
+
+
+def write_features(path: Path, images: int = 6) -> Path:
+    """Row k is full of k: two regions of three values."""
+    np.save(path, np.arange(images, dtype=np.float32).repeat(6).reshape(images, 2, 3))
+    return path
+
+
+def parts(splits: Splits) -> list[Pairs]:
+    return [splits.train, splits.dev, splits.test]
+
+
+def first_values(pairs: Pairs) -> list[float]:
+    return pairs.images.take(torch.arange(len(pairs.images))).values[:, 0, 0].tolist()
+
+
+def test_the_token_file_and_the_lists_make_the_official_splits(tmp_path):
+    folder = write_tokens(tmp_path / "flickr8k")
+    write_lists(folder)
+    splits = load_flickr8k(folder, image_features=write_features(tmp_path / "f.npy"))
+    assert splits.name == "flickr8k"
+    assert [list(pairs.image_ids) for pairs in parts(splits)] == [
+        ["31.jpg", "12.jpg", "18.jpg"],
+        ["27.jpg"],
+        ["45.jpg"],
+    ]
+    # Row k of the features is the k-th image of the caption file, listed or not.
+    assert [first_values(pairs) for pairs in parts(splits)] == [[0.0, 1.0, 4.0], [2.0], [3.0]]
+    assert splits.train.image_of_caption.tolist() == [0, 0, 1, 1, 2, 2]
+    assert splits.dev.captions == ["a dog in 27.jpg , seen 0", "a dog in 27.jpg , seen 1"]
+    assert splits.test.caption_ids == ["45.jpg#0", "45.jpg#1"]
+    assert splits.train.pictures is None
+    assert splits.train.true_image_of_caption is None
+
+
+def test_both_distributions_are_the_same_pairs(tmp_path):
+    features = write_features(tmp_path / "f.npy")
+    read = []
+    for folder in (write_tokens(tmp_path / "tokens"), write_csv(tmp_path / "csv")):
+        assert is_flickr8k(folder)
+        write_lists(folder)
+        splits = load_flickr8k(folder, image_features=features)
+        read.append(
+            [
+                (p.captions, p.image_of_caption.tolist(), list(p.image_ids), list(p.caption_ids), first_values(p))
+                for p in parts(splits)
+            ]
+        )
+    assert read[0] == read[1]
+    assert not is_flickr8k(tmp_path)
+
+
+def test_without_lists_images_are_split_at_random_by_a_seed(tmp_path):
+    names = [f"{number}.jpg" for number in range(20)]
+    folder = write_csv(tmp_path / "csv", [(name, "a dog") for name in names for _ in range(5)])
+    features = write_features(tmp_path / "f.npy", 20)
+
+    def tests(seed: int) -> list[str]:
+        splits = load_flickr8k(folder, image_features=features, development_share=0.2, test_share=0.3, seed=seed)
+        assert [len(pairs.images) for pairs in parts(splits)] == [10, 4, 6]
+        assert [len(pairs) for pairs in parts(splits)] == [50, 20, 30]
+        assert sorted(name for pairs in parts(splits) for name in pairs.image_ids) == sorted(names)
+        for pairs in parts(splits):
+            assert [f"{int(value)}.jpg" for value in first_values(pairs)] == list(pairs.image_ids)
+        return list(splits.test.image_ids)
+
+    assert tests(1) == tests(1)
+    assert tests(1) != tests(2)
+
+
+@pytest.mark.parametrize("place", ["Images", "Flicker8k_Dataset", "Flickr8k_Dataset", None])
+def test_pictures_are_found_where_the_distributions_have_them(tmp_path, place):
+    folder = write_tokens(tmp_path / "flickr8k")
+    write_lists(folder)
+    pictures = write_pictures(tmp_path / "elsewhere" if place is None else folder / place)
+    splits = load_flickr8k(folder, image_root=None if place else pictures)
+    assert splits.train.images.take(torch.tensor([0])).values.shape == (1, 36, 192)
+    assert splits.dev.pictures[0] == (pictures / "27.jpg").read_bytes()
+
+
+def test_images_without_a_picture_file_are_left_out_and_listed(tmp_path):
+    folder = write_tokens(tmp_path / "flickr8k")
+    write_lists(folder)
+    write_pictures(folder / "Images", [name for name in NAMES if name not in ("12.jpg", "9.jpg")])
+    skipped: list[SkippedRow] = []
+    splits = load_flickr8k(folder, skipped=skipped)
+    assert splits.train.image_ids == ["31.jpg", "18.jpg"]
+    assert [(row.row, row.picture) for row in skipped] == [(3, "12.jpg"), (4, "12.jpg"), (11, "9.jpg"), (12, "9.jpg")]
+    with pytest.raises(DataError, match=r"Flickr8k.token.txt: 2 of the pictures are unreadable, in 4 of 12 rows"):
+        load_flickr8k(folder)
+
+
+def test_the_image_with_a_copy_number_has_its_own_name_again(tmp_path):
+    odd = [("31.jpg.1" if name == "31.jpg" else name, caption) for name, caption in CAPTIONS]
+    folder = write_tokens(tmp_path / "flickr8k", odd)
+    write_lists(folder)
+    splits = load_flickr8k(folder, image_features=write_features(tmp_path / "f.npy"))
+    assert splits.train.image_ids[0] == "31.jpg"
+    assert splits.train.caption_ids[:2] == ["31.jpg.1#0", "31.jpg.1#1"]
+
+
+def test_listed_names_without_captions_are_left_out(tmp_path):
+    folder = write_tokens(tmp_path / "flickr8k")
+    write_lists(folder, {**LISTS, "train": [*LISTS["train"], "77.jpg", ""]})
+    splits = load_flickr8k(folder, image_features=write_features(tmp_path / "f.npy"))
+    assert len(splits.train.images) == 3
+
+
+def test_features_of_captions_have_a_row_a_caption_of_the_file(tmp_path):
+    folder = write_tokens(tmp_path / "flickr8k")
+    write_lists(folder)
+    np.save(tmp_path / "c.npy", np.arange(12, dtype=np.float32)[:, None])
+    splits = load_flickr8k(
+        folder, image_features=write_features(tmp_path / "f.npy"), caption_features=tmp_path / "c.npy"
+    )
+    assert splits.dev.caption_inputs.take(torch.arange(2)).values.tolist() == [[4.0], [5.0]]
+
+
+@pytest.mark.parametrize("write", [write_tokens, write_csv])
+@pytest.mark.parametrize("empty", ["", "  "])
+def test_an_empty_caption_is_refused_by_its_id(tmp_path, write, empty):
+    folder = write(tmp_path / "flickr8k", [*CAPTIONS[:3], ("12.jpg", empty), *CAPTIONS[4:]])
+    with pytest.raises(DataError, match=r"row 4 \('12.jpg#1'\) has an image but no caption"):
+        load_flickr8k(folder, image_features=write_features(tmp_path / "f.npy"))
+
+
+def test_a_caption_without_an_image_is_refused(tmp_path):
+    folder = write_csv(tmp_path / "flickr8k", [*CAPTIONS, ("", "a dog")])
+    with pytest.raises(DataError, match=r"captions.txt: row 13 has no value in column 'image'"):
+        load_flickr8k(folder, image_features=write_features(tmp_path / "f.npy"))
+
+
+def test_captions_of_any_length_are_kept(tmp_path):
+    long = "dog " * 500 + "."
+    folder = write_tokens(tmp_path / "flickr8k", [("31.jpg", long), *CAPTIONS])
+    write_lists(folder)
+    assert load_flickr8k(folder, image_features=write_features(tmp_path / "f.npy")).train.captions[0] == long
+
+
+@pytest.mark.parametrize(
+    ("line", "message"),
+    [
+        ("31.jpg#0 a dog", r"Flickr8k.token.txt, line 2 is '31.jpg#0 a dog', but 'name.jpg#0', a tab, a caption is"),
+        ("31.jpg\ta dog", "line 2 is"),
+        ("#0\ta dog", "line 2 is"),
+        ("12.jpg#0\ta dog", r"rows 1 and 2 have the same caption id '12.jpg#0'"),
+    ],
+)
+def test_a_faulty_token_file_is_refused(tmp_path, line, message):
+    (tmp_path / "Flickr8k.token.txt").write_text(f"12.jpg#0\ta cat\n{line}\n")
+    with pytest.raises(DataError, match=message):
+        load_flickr8k(tmp_path, image_features=write_features(tmp_path / "f.npy"))
+
+
+def test_caption_files_without_captions_or_of_another_form_are_refused(tmp_path):
+    features = write_features(tmp_path / "f.npy")
+    path = tmp_path / "Flickr8k.token.txt"
+    path.write_text("\n")
+    with pytest.raises(DataError, match=r"Flickr8k.token.txt has no captions"):
+        load_flickr8k(tmp_path, image_features=features)
+    path.rename(tmp_path / "captions.txt").write_text("image_name| comment\na.jpg| a dog\n")
+    with pytest.raises(DataError, match=r"begins with 'image_name. comment', but the header 'image,caption' is expec"):
+        load_flickr8k(tmp_path, image_features=features)
+
+
+def test_two_caption_files_in_one_folder_are_refused(tmp_path):
+    write_csv(write_tokens(tmp_path / "flickr8k"))
+    with pytest.raises(DataError, match=r"has both captions.txt and Flickr8k.token.txt.*; keep one of them"):
+        load_flickr8k(tmp_path / "flickr8k", image_features=write_features(tmp_path / "f.npy"))
+
+
+def test_features_of_another_count_are_refused_with_both(tmp_path):
+    folder = write_tokens(tmp_path / "flickr8k")
+    message = r"f.npy has 5 rows but there are 6 distinct images in .*Flickr8k.token.txt, by first appearance"
+    with pytest.raises(DataError, match=message):
+        load_flickr8k(folder, image_features=write_features(tmp_path / "f.npy", 5))
+
+
+def test_features_that_are_not_numbers_are_refused(tmp_path):
+    features = write_features(tmp_path / "f.npy").read_bytes()
+    (tmp_path / "f.npy").write_bytes(features[:-4] + np.float32("nan").tobytes())
+    with pytest.raises(DataError, match=r"f.npy holds NaN or infinite values in 1 of 6 rows"):
+        load_flickr8k(write_tokens(tmp_path / "flickr8k"), image_features=tmp_path / "f.npy")
+
+
+def test_neither_pictures_nor_features_is_refused(tmp_path):
+    with pytest.raises(ConfigError, match=r"has no folder Images or Flicker8k_Dataset .*name data.image_root or data"):
+        load_flickr8k(write_tokens(tmp_path / "flickr8k"))
+
+
+def test_lists_that_are_incomplete_contradict_each_other_or_fit_nothing_are_refused(tmp_path):
+    folder, features = write_tokens(tmp_path / "flickr8k"), write_features(tmp_path / "f.npy")
+    write_lists(folder, {**LISTS, "test": ["45.jpg", "12.jpg"]})
+    message = r"testImages.txt, line 2: '12.jpg' is also in Flickr_8k.trainImages.txt; an image belongs to one split"
+    with pytest.raises(DataError, match=message):
+        load_flickr8k(folder, image_features=features)
+    write_lists(folder, {**LISTS, "dev": ["77.jpg"]})
+    with pytest.raises(DataError, match=r"flickr8k has no pairs in split dev \(there are: train, test\)"):
+        load_flickr8k(folder, image_features=features)
+    write_lists(folder, {split: [f"{split}.png"] for split in LISTS})
+    with pytest.raises(
+        DataError, match=r"no image of .* \(the first is '31.jpg', the first that is listed 'train.png'"
+    ):
+        load_flickr8k(folder, image_features=features)
+    (folder / "Flickr_8k.devImages.txt").unlink()
+    with pytest.raises(DataError, match=r"some of the split lists, but not Flickr_8k.devImages.txt; add what is miss"):
+        load_flickr8k(folder, image_features=features)

@@ -1,0 +1,217 @@
+"""The recipes that come with truepair, reproduced on miniature corpora with tiny networks."""
+
+import json
+import runpy
+import shutil
+import statistics
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+
+from truepair.config import DataConfig, NoiseConfig, Recipe
+from truepair.data.corpora import load_corpus
+from truepair.encoding import encode_captions, encode_images
+from truepair.errors import CheckpointError, ConfigError
+from truepair.evaluation.recall import mean_metrics, ranks, retrieval_metrics
+from truepair.evaluation.retrieval import evaluate
+from truepair.training.recipe import load_recipe_and_published
+from truepair.training.reproduce import MEASURES, member_recipe, rehearsal, reproduce, with_data_in
+from truepair.training.run import load_run
+
+ROOT = Path(__file__).parents[2]
+
+
+@pytest.fixture(scope="module")
+def corpora(tmp_path_factory):
+    """The miniature corpora in both layouts of image rows."""
+    folder = tmp_path_factory.mktemp("corpora")
+    write_miniatures = runpy.run_path(str(ROOT / "tools" / "miniature_corpora.py"))["write_miniatures"]
+    for rows in ("images", "captions"):
+        write_miniatures(folder / rows, rows)
+    return folder
+
+
+def rehearsed(name: str, data: Path, out: Path, seeds: tuple[int, ...] = (0,)) -> dict:
+    recipe, published = load_recipe_and_published(ROOT / "recipes" / f"{name}.toml")
+    recipe = rehearsal(with_data_in(recipe, data))
+    recipe = replace(recipe, training=replace(recipe.training, accelerator="cpu"))
+    return reproduce(recipe, published, out / name, seeds)
+
+
+@pytest.fixture(scope="module")
+def sgraf_on_coco(corpora, tmp_path_factory):
+    """A SAF and an SGR network on MS-COCO in miniature: folder and summary."""
+    out = tmp_path_factory.mktemp("out")
+    summary = rehearsed("crcl_sgraf_coco_40", corpora / "images", out)
+    return out / "crcl_sgraf_coco_40", summary
+
+
+def test_c2_both_layouts_of_image_rows_give_identical_recalls(corpora, sgraf_on_coco, tmp_path):
+    assert rehearsed("crcl_sgraf_coco_40", corpora / "captions", tmp_path)["ours"] == sgraf_on_coco[1]["ours"]
+    f30k = [rehearsed("crcl_vse_f30k_80", corpora / rows, tmp_path / rows) for rows in ("images", "captions")]
+    assert f30k[0]["ours"] == f30k[1]["ours"]
+
+
+def test_c5_an_ensembles_numbers_are_those_of_the_mean_of_its_matrices(sgraf_on_coco):
+    folder, summary = sgraf_on_coco
+    test = summary["runs"][0]["test"]
+    runs = [load_run(folder / name) for name in ("saf_0", "sgr_0")]
+    pairs = runs[0].corpus.splits.test
+    assert evaluate([run.model for run in runs], pairs, 5).as_dict() == test
+
+    with torch.inference_mode():
+        matrices = [
+            run.model.scores.matrix(encode_images(run.model, pairs.images), encode_captions(run.model, pairs))
+            for run in runs
+        ]
+    mean = (matrices[0] + matrices[1]) / 2
+    folds = [
+        retrieval_metrics(ranks(mean[6 * k : 6 * k + 6, 30 * k : 30 * k + 30], torch.arange(30) // 5)) for k in range(5)
+    ]
+    assert mean_metrics(folds).as_dict() == pytest.approx(test)
+
+    members = summary["runs"][0]["members"]
+    assert statistics.fmean(members[name]["test"]["rsum"] for name in ("saf", "sgr")) != pytest.approx(test["rsum"])
+
+
+def test_members_meet_the_same_mismatches_and_seeds_do_not(sgraf_on_coco):
+    saf, sgr = (load_run(sgraf_on_coco[0] / name) for name in ("saf_0", "sgr_0"))
+    assert saf.recipe == replace(sgr.recipe, model=replace(sgr.recipe.model, similarity="saf"))
+    assert torch.equal(saf.train.image_of_caption, sgr.train.image_of_caption)
+    assert saf.train.realised_noise_rate == pytest.approx(0.4)
+    other = member_recipe(saf.recipe, "saf", 1)
+    assert (other.noise.seed, other.training.seed) == (1, 1)
+
+
+def test_the_protocol_is_that_of_the_corpus_and_is_told(sgraf_on_coco, corpora, tmp_path):
+    protocol = sgraf_on_coco[1]["protocol"]
+    assert protocol.startswith("coco_precomp, testall split, mean over 5 folds of 6 images × 30 captions; mean simil")
+    pairs = rehearsed("baseline_saf_cc152k_natural", corpora / "images", tmp_path)
+    assert pairs["protocol"].startswith("cc152k_precomp, test split, 100 images × 100 captions; one network (saf);")
+    assert pairs["realised_noise_rate"] is None
+    assert not any("noise" in line for line in pairs["known_differences"])
+
+
+def test_an_oracle_learns_from_the_pairs_that_are_left(corpora, tmp_path):
+    summary = rehearsed("baseline_sgr_f30k_20_clean", corpora / "images", tmp_path)
+    assert summary["runs"][0]["members"]["sgr"]["pairs"]["train"] == 320  # 80 % of 80 images × 5
+    assert summary["realised_noise_rate"] == pytest.approx(0.2)
+
+
+def test_ours_is_mean_and_deviation_over_seeds_and_the_difference_is_to_what_is_printed(corpora, tmp_path):
+    summary = rehearsed("crcl_vse_f30k_80", corpora / "images", tmp_path, seeds=(3, 5))
+    written = json.loads((tmp_path / "crcl_vse_f30k_80" / "reproduction.json").read_text())
+    assert written == json.loads(json.dumps(summary))
+    assert summary["seeds"] == [3, 5]
+    published = dict(zip(MEASURES, (55.3, 82.1, 89.1, 39.7, 68.2, 77.8, 412.2), strict=True))
+    assert summary["published"] == published
+    for measure in MEASURES:
+        first, second = (run["test"][measure] for run in summary["runs"])
+        assert summary["ours"][measure]["mean"] == pytest.approx((first + second) / 2)
+        assert summary["ours"][measure]["sd"] == pytest.approx(abs(first - second) / 2**0.5)
+        assert summary["difference"][measure] == pytest.approx((first + second) / 2 - published[measure])
+
+
+def times(folder: Path) -> dict[Path, int]:
+    files = (path for path in folder.rglob("*") if path.is_file())
+    return {path: path.stat().st_mtime_ns for path in files if path.name != "reproduction.json"}
+
+
+def test_what_is_done_is_not_done_again_even_when_the_corpus_is_gone(corpora, sgraf_on_coco, tmp_path):
+    first = sgraf_on_coco[1]
+    shutil.copytree(sgraf_on_coco[0], tmp_path / "crcl_sgraf_coco_40")
+    before = times(tmp_path)
+    here, elsewhere = corpora / "images" / "coco_precomp", corpora / "gone"
+    here.rename(elsewhere)
+    try:
+        assert rehearsed("crcl_sgraf_coco_40", corpora / "images", tmp_path) == first
+        assert times(tmp_path) == before
+        (tmp_path / "crcl_sgraf_coco_40" / "ensemble_0.json").unlink()
+        with pytest.raises(ConfigError, match="does not exist"):  # now something is left to do
+            rehearsed("crcl_sgraf_coco_40", corpora / "images", tmp_path)
+    finally:
+        elsewhere.rename(here)
+    assert rehearsed("crcl_sgraf_coco_40", corpora / "images", tmp_path) == first
+
+
+def test_a_seed_that_is_added_leaves_the_others_as_they_are(corpora, tmp_path):
+    first = rehearsed("crcl_vse_f30k_80", corpora / "images", tmp_path, seeds=(0,))
+    before = times(tmp_path)
+    both = rehearsed("crcl_vse_f30k_80", corpora / "images", tmp_path, seeds=(0, 1))
+    assert both["runs"][0] == first["runs"][0]
+    assert before.items() < times(tmp_path).items()
+
+
+def test_a_member_trained_again_makes_the_ensemble_anew(corpora, sgraf_on_coco, tmp_path):
+    folder = tmp_path / "crcl_sgraf_coco_40"
+    shutil.copytree(sgraf_on_coco[0], folder)
+    results = folder / "sgr_0" / "results.json"
+    changed = json.loads(results.read_text()) | {"seconds": 1e6}
+    results.write_text(json.dumps(changed), encoding="utf-8")
+    rehearsed("crcl_sgraf_coco_40", corpora / "images", tmp_path)
+    ensemble = json.loads((folder / "ensemble_0.json").read_text())
+    assert ensemble["members"]["sgr"]["seconds"] == 1e6
+    assert ensemble["test"] == sgraf_on_coco[1]["runs"][0]["test"]
+
+
+def test_a_folder_of_another_recipe_is_refused(corpora, sgraf_on_coco, tmp_path):
+    shutil.copytree(sgraf_on_coco[0], tmp_path / "crcl_sgraf_coco_20")
+    with pytest.raises(CheckpointError, match=r"saf_0 holds another run \(noise.rate: 0.4 there, 0.2 here\)"):
+        rehearsed("crcl_sgraf_coco_20", corpora / "images", tmp_path)
+
+
+def test_a_damaged_result_is_named(corpora, sgraf_on_coco, tmp_path):
+    shutil.copytree(sgraf_on_coco[0], tmp_path / "crcl_sgraf_coco_40")
+    (tmp_path / "crcl_sgraf_coco_40" / "ensemble_0.json").write_text("{", encoding="utf-8")
+    with pytest.raises(CheckpointError, match=r"ensemble_0\.json is damaged"):
+        rehearsed("crcl_sgraf_coco_40", corpora / "images", tmp_path)
+
+
+@pytest.mark.parametrize(("seeds", "told"), [((), "seeds are missing"), ((1, 2, 1), "seeds are 1, 2, 1")])
+def test_no_seed_or_one_twice_is_refused(seeds, told, tmp_path):
+    with pytest.raises(ConfigError, match=told):
+        reproduce(Recipe(), None, tmp_path / "mine", seeds)
+    assert not (tmp_path / "mine").exists()
+
+
+def test_only_paths_in_data_are_moved(tmp_path):
+    recipe = Recipe(
+        data=DataConfig(path="data/f30k_precomp", vocabulary="data/vocab/f30k_precomp_vocab.json"),
+        noise=NoiseConfig(index="data/noise_index/f30k.npy"),
+    )
+    moved = with_data_in(recipe, tmp_path)
+    assert moved.data.path == str(tmp_path / "f30k_precomp")
+    assert moved.data.vocabulary == str(tmp_path / "vocab" / "f30k_precomp_vocab.json")
+    assert moved.noise.index == str(tmp_path / "noise_index" / "f30k.npy")
+    for path in ("demo", "/data/f30k_precomp", "database/f30k"):
+        elsewhere = Recipe(data=DataConfig(path=path))
+        assert with_data_in(elsewhere, tmp_path) == elsewhere
+
+
+def test_a_recipe_without_a_published_number_stands_alone(corpora, tmp_path):
+    summary = rehearsed("baseline_vse_f30k_40", corpora / "images", tmp_path)
+    assert (summary["published"], summary["difference"], summary["source"]) == (None, None, None)
+    assert summary["ours"]["rsum"]["sd"] is None
+
+
+def test_rehearsing_reads_the_same_files_as_the_recipe():
+    recipe, _ = load_recipe_and_published(ROOT / "recipes" / "crcl_sgraf_f30k_40.toml")
+    small = rehearsal(recipe)
+    assert (small.data, small.noise, small.training) == (recipe.data, recipe.noise, recipe.training)
+    assert small.method.epochs == 1
+    assert small.model.similarity_size < recipe.model.similarity_size
+
+
+def test_a_published_noise_index_gives_its_own_rate(corpora, tmp_path):
+    """As in a recipe that names noise.index in place of a rate."""
+    data = corpora / "images"
+    recipe, _ = load_recipe_and_published(ROOT / "recipes" / "baseline_vse_f30k_40.toml")
+    index = NoiseConfig(index="data/noise_index/f30k_precomp_0.4_per_image.npy", index_convention="per_image")
+    recipe = rehearsal(with_data_in(replace(recipe, noise=index), data))
+    recipe = replace(recipe, training=replace(recipe.training, accelerator="cpu"))
+    summary = reproduce(recipe, None, tmp_path / "mine", (0,))
+    assert summary["realised_noise_rate"] == pytest.approx(0.4)
+    train = load_corpus(recipe.data).splits.train
+    assert summary["runs"][0]["members"]["cosine"]["pairs"]["train"] == len(train)
