@@ -91,6 +91,7 @@ class WordVectors(torch.autograd.Function):
             torch.zeros(shape, dtype=norm.dtype, device=norm.device)
             for shape in (words.shape, weight.shape, weight.shape[:1])
         )
+        twice = 2 * weight  # the derivative of a square
         for rows in slices(len(regions), 4 * words.shape[1] * regions.shape[2], regions.device):
             unit = (attention[rows] / attended_norm[rows]).to(words.dtype)  # makes attended vectors of length 1
             difference = torch.baddbmm(_of(words, rows), unit, regions[rows], beta=-1)
@@ -99,7 +100,7 @@ class WordVectors(torch.autograd.Function):
             g = torch.addcmul(g, here, along, value=-1).div_(norm[rows]).flatten(0, 2)  # of y, the map's values
             of_bias += g.sum(0)
             of_weight += torch.mm(g.T, difference.square().flatten(0, 1))
-            g = torch.mm(g, weight).view_as(difference).mul_(difference).mul_(2)  # of c - w
+            g = torch.mm(g, twice).view_as(difference).mul_(difference)  # of c - w
             _of(of_words, rows).sub_(g if len(words) > 1 else g.sum(0, keepdim=True))
             # c = u V with u = p / ‖p V‖: the part of g along c does not count. It is found in terms of regions.
             of_unit = torch.bmm(g, regions[rows].mT)

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from typing import NamedTuple
 
 import torch
 import torch.nn as nn
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from truepair.data.batch import Padded
@@ -40,12 +40,10 @@ class LocalSimilarity(nn.Module):
 
     def matrix(self, images: Padded, captions: Padded) -> Float[Tensor, "images captions"]:
         """Every image (rows) with every caption (columns), in (0, 1)."""
-        parts, order = [], []
-        for chosen, words in self._equally_long(captions, len(images)):
-            nodes = self._nodes(images, words[None])
-            parts.append(self._scored(self.reasoning(nodes)))
-            order.append(chosen)
-        return torch.cat(parts, 1)[:, torch.cat(order).argsort()]
+        everyone = _Images.of(images)
+        order, blocks = self._equally_long(captions, len(images))
+        parts = [self._scored(self.reasoning(self._nodes(everyone, block[None]))) for block in blocks]
+        return torch.cat(parts, 1)[:, order.argsort()]
 
     def paired(self, images: Padded, captions: Padded) -> Float[Tensor, " pairs"]:
         """Image k with caption k only: the diagonal of `matrix`."""
@@ -53,12 +51,14 @@ class LocalSimilarity(nn.Module):
 
     def paired_vectors(self, images: Padded, captions: Padded) -> Float[Tensor, "pairs size"]:
         """The similarity vector of image k with caption k, before the last map."""
-        parts, order = [], []
-        for chosen, words in self._equally_long(captions, 1):
-            nodes = self._nodes(images.rows(chosen), words[:, None])
+        order, blocks = self._equally_long(captions, 1)
+        parts, start = [], 0
+        for block in blocks:
+            own = _Images.of(images.rows(order[start : start + len(block)]))
+            nodes = self._nodes(own, block[:, None])
             parts.append(self.reasoning(nodes.transpose(0, 1))[0])  # each caption with one image, as in `matrix`
-            order.append(chosen)
-        return torch.cat(parts)[torch.cat(order).argsort()]
+            start += len(block)
+        return torch.cat(parts)[order.argsort()]
 
     def _scored(self, vectors: Float[Tensor, "*pairs size"]) -> Float[Tensor, "*pairs"]:
         # In half precision, scores a temperature of 0.05 apart would be a dozen steps apart.
@@ -67,23 +67,37 @@ class LocalSimilarity(nn.Module):
         return scores
 
     def _nodes(
-        self, images: Padded, captions: Float[Tensor, "one_or_images captions nodes dim"]
+        self, images: _Images, captions: Float[Tensor, "one_or_images captions nodes dim"]
     ) -> Float[Tensor, "images captions nodes size"]:
         """Similarity vectors of whole and words: every image with the captions of its row (or the only row)."""
-        regions, words = images.values[:, 1:], captions[:, :, 1:].flatten(1, 2)
-        mask = images.mask[:, 1:]
-        attention = word_attention(regions, words, captions.shape[1], None if mask.all() else mask)
-        whole = whole_vectors(images.values[:, 0], captions[:, :, 0], self.global_map.weight, self.global_map.bias)
-        return applied(WordVectors, whole, attention, regions, words, self.local_map.weight, self.local_map.bias)
+        words = captions[:, :, 1:].flatten(1, 2)
+        attention = word_attention(images.regions, words, captions.shape[1], images.mask)
+        whole = whole_vectors(images.whole, captions[:, :, 0], self.global_map.weight, self.global_map.bias)
+        maps = (self.local_map.weight, self.local_map.bias)
+        return applied(WordVectors, whole, attention, images.regions, words, *maps)
 
     def _equally_long(
         self, captions: Padded, images: int
-    ) -> Iterator[tuple[Int[Tensor, " chosen"], Float[Tensor, "chosen nodes dim"]]]:
-        """Blocks of captions that have the same length, without padding: their places, and their positions."""
+    ) -> tuple[Int[Tensor, " captions"], list[Float[Tensor, "block nodes dim"]]]:
+        """The captions by length, as an order and in blocks of one length each, without padding."""
         assert captions.lengths is not None
-        for length in captions.lengths.unique().tolist():
+        order = captions.lengths.argsort(stable=True)
+        lengths, counts = (column.tolist() for column in captions.lengths.unique(return_counts=True))
+        blocks = []
+        for length, equally_long in zip(lengths, captions.values[order].split(counts), strict=True):
             bytes_a_caption = 4 * images * length * self.local_map.out_features
-            for chosen in (
-                (captions.lengths == length).nonzero().flatten().split(max(1, _NODE_BYTES // bytes_a_caption))
-            ):
-                yield chosen, captions.values[chosen, :length]
+            blocks += equally_long[:, :length].split(max(1, _NODE_BYTES // bytes_a_caption))
+        return order, blocks
+
+
+class _Images(NamedTuple):
+    """Encoded images, taken apart once: a slice made for every block would cost a pass over all of them."""
+
+    whole: Float[Tensor, "images dim"]
+    regions: Float[Tensor, "images regions dim"]
+    mask: Bool[Tensor, "images regions"] | None
+
+    @classmethod
+    def of(cls, images: Padded) -> _Images:
+        mask = images.mask[:, 1:]
+        return cls(images.values[:, 0], images.values[:, 1:], None if mask.all() else mask)
