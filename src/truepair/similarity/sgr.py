@@ -66,9 +66,9 @@ class GraphReasoning(nn.Module):
 class _Round(torch.autograd.Function):
     """``ReLU(W (softmax((A x + a) xᵀ) x) + b)`` of the nodes x of every pair.
 
-    Kept for the backward pass: x, the edges and the result. ``A x + a`` is made again: a small part of the work, and two
-    fifths of what would be kept. Both passes walk over some pairs at a time, so that what is made on the way stays in
-    the cache.
+    Kept for the backward pass: x, the edges and the result. ``A x + a`` is made again: a small part of the work, but
+    two fifths of what would be kept. Both passes walk over some pairs at a time, so that what is made on the way stays
+    in the cache.
     """
 
     @staticmethod
