@@ -136,15 +136,18 @@ def test_paired_is_the_diagonal_of_the_matrix_and_its_gradient_too(kind):
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_paired_vectors_are_what_the_head_scores(kind):
+def test_similarity_vectors_are_reachable_and_what_the_head_scores(kind):
     similarity = module(kind).eval()
     images, captions = encoded([5] * 3, seed=1), encoded([3, 1, 8], seed=2)
-    vectors = similarity.paired_vectors(images, captions)
-    assert vectors.shape == (3, SIZE)
+    vectors = similarity.vectors(images, captions)
+    assert vectors.shape == (3, 3, SIZE)
     words = [row[1:length] for row, length in zip(captions.values, captions.lengths.tolist(), strict=True)]
     inputs = (images.values[:, 1:], images.values[:, 0], words, captions.values[:, 0], weights_of(similarity), kind)
-    torch.testing.assert_close(vectors, loop_vectors(*inputs)[range(3), range(3)], atol=1e-5, rtol=1e-5)
-    torch.testing.assert_close(similarity.head(vectors).sigmoid().squeeze(1), similarity.paired(images, captions))
+    torch.testing.assert_close(vectors, loop_vectors(*inputs), atol=1e-5, rtol=1e-5)
+    torch.testing.assert_close(similarity.paired_vectors(images, captions), vectors[range(3), range(3)])
+    similarity.head = torch.nn.Sequential(torch.nn.Linear(SIZE, 4), torch.nn.ReLU(), torch.nn.Linear(4, 1))
+    expected = similarity.head(vectors).sigmoid().squeeze(2)  # a method may bring a head of its own, as MSCN does
+    torch.testing.assert_close(similarity.matrix(images, captions), expected)
 
 
 @pytest.mark.parametrize("kind", KINDS)

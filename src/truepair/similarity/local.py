@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import NamedTuple
 
 import torch
@@ -40,17 +41,28 @@ class LocalSimilarity(nn.Module):
 
     def matrix(self, images: Padded, captions: Padded) -> Float[Tensor, "images captions"]:
         """Every image (rows) with every caption (columns), in (0, 1)."""
+        order, blocks = self._vectors(images, captions)
+        return torch.cat([self._scored(block) for block in blocks], 1)[:, order.argsort()]
+
+    def vectors(self, images: Padded, captions: Padded) -> Float[Tensor, "images captions size"]:
+        """The similarity vectors that `matrix` scores, before the last map."""
+        order, blocks = self._vectors(images, captions)
+        return torch.cat(list(blocks), 1)[:, order.argsort()]
+
+    def _vectors(
+        self, images: Padded, captions: Padded
+    ) -> tuple[Int[Tensor, " captions"], Iterator[Float[Tensor, "images block size"]]]:
+        """Similarity vectors of every image with some captions at a time, and the order in which captions come."""
         everyone = _Images.of(images)
         order, blocks = self._equally_long(captions, len(images))
-        parts = [self._scored(self.reasoning(self._nodes(everyone, block[None]))) for block in blocks]
-        return torch.cat(parts, 1)[:, order.argsort()]
+        return order, (self.reasoning(self._nodes(everyone, block[None])) for block in blocks)
 
     def paired(self, images: Padded, captions: Padded) -> Float[Tensor, " pairs"]:
         """Image k with caption k only: the diagonal of `matrix`."""
         return self._scored(self.paired_vectors(images, captions))
 
     def paired_vectors(self, images: Padded, captions: Padded) -> Float[Tensor, "pairs size"]:
-        """The similarity vector of image k with caption k, before the last map."""
+        """The diagonal of `vectors`."""
         order, blocks = self._equally_long(captions, 1)
         parts, start = [], 0
         for block in blocks:
@@ -63,7 +75,8 @@ class LocalSimilarity(nn.Module):
     def _scored(self, vectors: Float[Tensor, "*pairs size"]) -> Float[Tensor, "*pairs"]:
         # In half precision, scores a temperature of 0.05 apart would be a dozen steps apart.
         with torch.autocast(vectors.device.type, enabled=False):
-            scores: Tensor = self.head(vectors.to(self.head.weight.dtype)).squeeze(-1).sigmoid()
+            vectors = vectors.to(torch.promote_types(vectors.dtype, torch.float32))
+            scores: Tensor = self.head(vectors).squeeze(-1).sigmoid()
         return scores
 
     def _nodes(
