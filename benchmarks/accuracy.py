@@ -2,13 +2,13 @@
 
     python benchmarks/accuracy.py FOLDER --out runs/ladder            # train what is missing, then print the tables
     python benchmarks/accuracy.py FOLDER --out runs/ladder --table    # print the tables of what there is
-    python benchmarks/accuracy.py FOLDER --out runs/ladder --similarity saf --passes 10 --batch-size 64
+    python benchmarks/accuracy.py FOLDER --out runs/ladder --similarity saf --batch-size 32 --stages 8 --frozen-epochs 4
 
-FOLDER holds precomputed region features in SCAN's layout. Every system of a table has the same backbone (embedding 128;
-VSE∞, or SAF or SGR with similarity vectors of 64), the same options and at most so many data passes; the best epoch by
-development rSum counts. Each run is a process of its own, on one thread. --paper takes the options of the papers: step
-size 5e-4, no input dropout, CRCL in three stages. --similarity sgraf trains nothing: it averages the SAF and SGR runs
-that are there.
+FOLDER holds precomputed region features in SCAN's layout, or is "demo", the corpus that ships with truepair. Every
+system of a table has the same backbone (embedding 128; VSE∞, or SAF or SGR with similarity vectors of 64), the same
+options and at most so many data passes; the best epoch by development rSum counts. Each run is a process of its own, on
+one thread. --paper takes the options of the papers: step size 5e-4, no input dropout, CRCL in three stages.
+--similarity sgraf trains nothing: it averages the SAF and SGR runs that are there.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ import json
 import statistics
 import subprocess
 import sys
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -58,26 +58,27 @@ def folder_of(out: Path, run: Run) -> Path:
     return out / f"{system.lower().replace(' ', '_')}_{100 * rate:.0f}_{seed}"
 
 
-def schedule(system: str, passes: int, options_of_papers: bool) -> dict[str, str]:
-    """At most so many data passes: CRCL in two stages (the papers' options: three), everything else in one."""
+def schedule(system: str, passes: int, stages: Sequence[int], frozen: int, options_of_papers: bool) -> dict[str, str]:
+    """At most so many data passes: CRCL in the given stages, or two (the papers' options: three); the others in one."""
     if "method.loss" in SYSTEMS[system]:
         options = {"method.epochs": str(passes), "training.patience": str(passes // 3)}
     elif system != "CRCL":
         options = {"method.stages": str(passes - 2)}
+    elif stages:
+        options = {"method.stages": " ".join(map(str, stages)), "method.frozen-epochs": str(frozen)}
     else:
         options = {"method.stages": f"1 1 {passes - 8}" if options_of_papers else f"1 {passes - 5}"}
     return options if options_of_papers else options | {"method.optimisation.decay-epochs": str(passes * 7 // 12)}
 
 
-def train(data: Path, out: Path, run: Run, common: Mapping[str, str], passes: int, options_of_papers: bool) -> None:
+def train(data: str, out: Path, run: Run, common: Mapping[str, str], schedule: Mapping[str, str], tuned: bool) -> None:
     system, rate, seed = run
     folder = folder_of(out, run)
     if (folder / "results.json").exists():
         return
-    options = {"data.path": str(data), "data.captions-per-image": "5", "noise.rate": str(rate), **common}
-    options |= {"noise.seed": str(seed), "training.seed": str(seed)} | SYSTEMS[system]
-    options |= schedule(system, passes, options_of_papers)
-    options |= {} if options_of_papers else TUNED
+    options = {"data.path": data, "data.captions-per-image": "5"} if data != "demo" else {"data.text": "words"}
+    options |= {"noise.rate": str(rate), "noise.seed": str(seed), "training.seed": str(seed), **common}
+    options |= {**SYSTEMS[system], **schedule, **(TUNED if tuned else {})}
     words = [word for name, value in options.items() for word in (f"--{name}", *value.split())]
     limit = "import torch; torch.set_num_threads(1); from truepair.cli.main import main; import sys; sys.exit(main())"
     command = [sys.executable, "-c", limit, "train", *words, "--out", str(folder)]
@@ -138,27 +139,36 @@ def table(out: Path, rate: float) -> str:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("data", type=Path)
+    parser.add_argument("data")
     parser.add_argument("--out", type=Path, default=Path("runs/ladder"), help="a folder a similarity is made in it")
     parser.add_argument("--jobs", type=int, default=2, help="runs at a time")
     parser.add_argument("--similarity", choices=["cosine", "saf", "sgr", "sgraf"], default="cosine")
     parser.add_argument("--systems", nargs="*", choices=SYSTEMS, default=list(SYSTEMS))
     parser.add_argument("--rates", nargs="*", type=float, default=RATES)
+    parser.add_argument("--seeds", nargs="*", type=int, default=(0, 1, 2))
     parser.add_argument("--passes", type=int, default=12)
     parser.add_argument("--batch-size", type=int, default=128)
+    parser.add_argument("--stages", nargs="*", type=int, default=(), help="CRCL's, instead of two over --passes")
+    parser.add_argument("--frozen-epochs", type=int, default=2, help="CRCL's, with --stages")
     parser.add_argument("--paper", action="store_true", help="the papers' options instead of the tuned ones")
     parser.add_argument("--table", action="store_true", help="train nothing")
     arguments = parser.parse_args()
     out = arguments.out / arguments.similarity
-    runs = [run for run in wanted() if run[0] in arguments.systems and run[1] in arguments.rates]
+    asked = (arguments.systems, arguments.rates, arguments.seeds)
+    runs = [run for run in wanted() if all(value in values for value, values in zip(run, asked, strict=True))]
     if arguments.similarity == "sgraf":
         for run in runs:
             average(out, run)
     elif not arguments.table:
         common = COMMON | {"model.similarity": arguments.similarity, "training.batch-size": str(arguments.batch_size)}
+        stages = (arguments.passes, arguments.stages, arguments.frozen_epochs, arguments.paper)
+        schedules = {system: schedule(system, *stages) for system in arguments.systems}
         with ThreadPoolExecutor(arguments.jobs) as pool:
-            settings = (common, arguments.passes, arguments.paper)
-            list(pool.map(lambda run: train(arguments.data, out, run, *settings), runs))
+            list(
+                pool.map(
+                    lambda run: train(arguments.data, out, run, common, schedules[run[0]], not arguments.paper), runs
+                )
+            )
     print("\n\n".join(filter(None, (table(out, rate) for rate in sorted(RATES)))))
 
 

@@ -57,7 +57,7 @@ class DataConfig:
     """The test images are searched in so many equal parts and the results averaged (MS-COCO 1K: 5)."""
     development: Literal["all", "first_1000_images"] = "all"
     """Which development pairs choose the checkpoint: all of them, or those of the first 1,000 images only (all, with a
-    note, if there are fewer), as in the released code of NCR, DECL and CRCL."""
+    note, if there are fewer), as in the released code of DECL and CRCL."""
     maximum_unknown_share: float = 0.1
     """A given vocabulary is refused if a larger share of the training words is not in it."""
     columns: TableColumns = field(default_factory=TableColumns)

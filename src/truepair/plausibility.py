@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from truepair.data.batch import Padded
@@ -29,8 +29,8 @@ class Scores:
     Attributes:
         similarity: ``[pairs]``, mean over the models.
         log_odds: ``[pairs]``, of the pair against its competitors; see `log_odds`. Higher = more plausible.
-        random_log_odds: ``[pairs]``, the same of each caption with a random image of its fold: what pairs look like
-            that surely do not match.
+        random_log_odds: ``[pairs]``, the same of each caption with the image of a random competitor: what pairs look
+            like that surely do not match.
     """
 
     similarity: Float[Tensor, " pairs"]
@@ -109,11 +109,12 @@ def scores_of(
 ) -> Iterator[tuple[Int[Tensor, " block"], Scores]]:
     """Scores of the chosen pairs by some models, a block at a time.
 
-    Memory grows with the encodings of the chosen pairs and with ``1024 · candidates``, never with pairs × pairs.
+    Memory grows with the encodings of 1,024 pairs and of the competitors and with ``1024 · candidates``, never with the
+    number of pairs. The images of random pairs are those of competitors, whose scores are known.
 
     Args:
         models: Who judges; their similarities are averaged.
-        pairs: The pairs.
+        pairs: The pairs, of at least two images.
         chosen: Which of them are scored; they also compete with each other.
         candidates: Images (and as many captions) that a pair competes with, drawn from the chosen ones.
         temperature: τ of the log-odds.
@@ -122,27 +123,46 @@ def scores_of(
     Yields:
         Ids of some of the chosen pairs, and their scores.
     """
-    images, image = pairs.image_of_caption[chosen].unique(return_inverse=True)
-    encodings = Encodings.of(models, pairs, images, chosen)
-    rivals = _rivals(image, candidates, generator)
-    other = (image + torch.from_numpy(generator.integers(1, len(images), len(image)))) % len(images)
-    for rows in torch.arange(len(chosen)).split(_PAIRS_AT_A_TIME):
+    image = pairs.image_of_caption[chosen]
+    rivals = chosen[_rivals(image, candidates, generator)]
+    rival_images = pairs.image_of_caption[rivals]
+    of_rivals = Encodings.of(models, pairs, rival_images, rivals)
+    everyone = torch.arange(len(rivals))
+    of_rival_images = of_rivals.matrix(everyone, everyone)
+    for ids in chosen[image.argsort(stable=True)].split(_PAIRS_AT_A_TIME):  # so that an image is encoded once
+        own, place = pairs.image_of_caption[ids].unique(return_inverse=True)
+        encodings = Encodings.of(models, pairs, own, ids)
+        rows = torch.arange(len(ids))
+        of_images = _between(encodings, torch.arange(len(own)), of_rivals, everyone)[place]  # [pairs, rivals]
+        of_captions = _between(of_rivals, everyone, encodings, rows).T  # [pairs, rivals]
+        own, is_self = own[place], rivals == ids[:, None]
+        is_own = rival_images == own[:, None]
+        similarity = encodings.paired(place, rows)
+        other = _others(is_own, generator)
+        is_other = rival_images == rival_images[other][:, None]
         yield (
-            chosen[rows],
+            ids,
             Scores(
-                encodings.paired(image[rows], rows),
-                log_odds(encodings, image, image[rows], rows, rivals, temperature),
-                log_odds(encodings, image, other[rows], rows, rivals, temperature),
+                similarity,
+                log_odds(similarity, of_images, of_captions, is_own | is_self, is_own, temperature),
+                log_odds(
+                    of_captions[rows, other],
+                    of_rival_images[other],
+                    of_captions,
+                    is_other | is_self,
+                    is_other | is_own,
+                    temperature,
+                ),
             ),
         )
 
 
 def log_odds(
-    encodings: Encodings,
-    image_of_caption: Int[Tensor, " captions"],
-    images: Int[Tensor, " pairs"],
-    captions: Int[Tensor, " pairs"],
-    rivals: Int[Tensor, " rivals"],
+    similarity: Float[Tensor, " pairs"],
+    of_images: Float[Tensor, "pairs rivals"],
+    of_captions: Float[Tensor, "pairs rivals"],
+    no_caption: Bool[Tensor, "pairs rivals"],
+    no_image: Bool[Tensor, "pairs rivals"],
     temperature: float,
 ) -> Float[Tensor, " pairs"]:
     r"""Log-odds of each pair against competitors, the mean of both directions.
@@ -150,30 +170,45 @@ def log_odds(
     .. math::
         \frac{S_{ic}}{\tau} - \frac{1}{2} \log \sum_{c'} e^{S_{ic'}/\tau} - \frac{1}{2} \log \sum_{i'} e^{S_{i'c}/\tau}
 
-    No competitor is a caption that the image owns, the image that the caption has now, or either side of the pair. This
-    is the logarithm of p / (1 - p), p being the matching probability that training raises (`losses.contrastive`),
-    which separates mismatched pairs better than the similarity: a vague caption is close to every image.
+    No competitor may be a caption that the image owns, the image that the caption has now, or either side of the pair.
+    This is the logarithm of p / (1 - p), p being the matching probability that training raises
+    (`losses.contrastive`), which separates mismatched pairs better than the similarity: a vague caption is close to
+    every image.
 
     Args:
-        encodings: Images and captions.
-        image_of_caption: ``[captions]``, the image of each caption, as numbered in `encodings`.
-        images: ``[pairs]``, the image of each pair, not necessarily the caption's own.
-        captions: ``[pairs]``, the caption of each pair.
-        rivals: ``[rivals]``, captions of different images: they and their images compete.
+        similarity: ``[pairs]``, of each pair.
+        of_images: ``[pairs, rivals]``, of each pair's image with the competing captions.
+        of_captions: ``[pairs, rivals]``, of each pair's caption with the competing images.
+        no_caption: True where a caption may not compete.
+        no_image: True where an image may not compete.
         temperature: τ.
 
     Returns:
         ``[pairs]``, any real number; higher = more plausible.
+
+    Example:
+        At τ 1, against one caption and one image that score 0.
+
+        >>> one, zero, none = torch.ones(1), torch.zeros(1, 1), torch.zeros(1, 1, dtype=torch.bool)
+        >>> log_odds(one, zero, zero, none, none, 1.0).tolist()
+        [1.0]
     """
-    rival_images = image_of_caption[rivals]
-    distinct, which = images.unique(return_inverse=True)  # captions of one image share its row
-    of_image = encodings.matrix(distinct, rivals)[which] / temperature  # [pairs, rivals]
-    of_image[(rival_images == images[:, None]) | (rivals == captions[:, None])] = -torch.inf
-    of_caption = encodings.matrix(rival_images, captions).T / temperature  # [pairs, rivals]
-    taken = (rival_images == images[:, None]) | (rival_images == image_of_caption[captions][:, None])
-    of_caption[taken] = -torch.inf
-    own = encodings.paired(images, captions) / temperature
-    return own - (of_image.logsumexp(1) + of_caption.logsumexp(1)) / 2
+    captions = (of_images / temperature).masked_fill(no_caption, -torch.inf)
+    images = (of_captions / temperature).masked_fill(no_image, -torch.inf)
+    return similarity / temperature - (captions.logsumexp(1) + images.logsumexp(1)) / 2
+
+
+def _between(
+    images: Encodings, rows: Int[Tensor, " i"], captions: Encodings, columns: Int[Tensor, " c"]
+) -> Float[Tensor, "i c"]:
+    """Similarity of images encoded here with captions encoded there."""
+    return Encodings(images.models, images.images, captions.captions).matrix(rows, columns)
+
+
+def _others(is_own: Bool[Tensor, "pairs rivals"], generator: np.random.Generator) -> Int[Tensor, " pairs"]:
+    """For each pair, a random competitor whose image is not its own."""
+    chance = torch.from_numpy(generator.random(is_own.shape, dtype=np.float32))
+    return chance.masked_fill(is_own, -1.0).argmax(1)
 
 
 def _rivals(image: Int[Tensor, " captions"], most: int, generator: np.random.Generator) -> Int[Tensor, " rivals"]:

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
 from truepair.cli.demo import recipes
@@ -67,7 +68,9 @@ def test_training_on_a_csv_of_pictures_then_evaluating_the_run(table, tmp_path, 
     out = tmp_path / "run"
     train = ["train", *columns(table), *BASELINE, *QUICK, "--noise.rate", "0.25", "--out", str(out)]
     assert main(train) == 0
-    assert "rSum" in capsys.readouterr().out
+    shown = capsys.readouterr().out
+    assert "mismatched training captions: 25.00%, put in\n" in shown
+    assert "rSum" in shown
     results = json.loads((out / "results.json").read_text())
     assert results["pairs"] == {"train": 32, "dev": 4, "test": 4}
     assert results["noise"]["realised_rate"] == pytest.approx(0.25)
@@ -98,7 +101,9 @@ def test_an_unreadable_picture_is_left_out_counted_and_listed(tmp_path, table, c
     (tmp_path / "7.png").write_bytes(b"not a picture")
     out = tmp_path / "run"
     assert main(["train", *columns(table), *BASELINE, *QUICK, "--out", str(out)]) == 0
-    assert "1 row was left out" in capsys.readouterr().err
+    shown = capsys.readouterr()
+    assert "1 row was left out" in shown.err
+    assert "mismatched" not in shown.out, "nothing was put in"
     skipped = json.loads((out / "run.json").read_text())["skipped"]
     assert [row["row"] for row in skipped] == [8]
     assert "7.png" in skipped[0]["picture"]
@@ -120,6 +125,38 @@ def test_what_the_user_can_mend_is_one_line_and_exit_code_1(arguments, message, 
     assert shown.startswith("truepair: error: ")
     assert message in shown
     assert not (tmp_path / "r").exists()
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="asks for what is there")
+def test_a_device_that_is_not_there_is_one_line(table, tmp_path, capsys):
+    run, corpus = tmp_path / "run", [*columns(table), *BASELINE, *QUICK]
+    assert main(["train", *corpus, "--out", str(run)]) == 0
+    audit = ["--data.columns.image", "file", "--data.columns.caption", "title", "--audit.accelerator", "cuda"]
+    capsys.readouterr()
+    for command in (
+        ["train", *corpus, "--training.accelerator", "cuda", "--out", str(tmp_path / "new")],
+        ["evaluate", str(run), "--accelerator", "cuda"],
+        ["audit", str(table), *audit, "--out", str(tmp_path / "audit")],
+        ["audit", str(run), "--audit.accelerator", "cuda", "--out", str(tmp_path / "audit")],
+    ):
+        assert main(command) == 1
+        shown = capsys.readouterr().err
+        assert shown.startswith("truepair: error: accelerator 'cuda' is not available here (")
+        assert shown.endswith("use 'auto' or 'cpu'\n")
+    assert not (tmp_path / "new").exists()
+
+
+def test_an_output_that_cannot_be_a_folder_is_one_line(table, tmp_path, capsys):
+    (tmp_path / "file").touch()
+    audited = ["--data.columns.image", "file", "--data.columns.caption", "title"]
+    for command in (
+        ["train", *columns(table), *BASELINE, *QUICK],
+        ["audit", str(table), *audited],
+        ["demo"],
+    ):
+        for out in (tmp_path / "file", tmp_path / "file" / "inner"):
+            assert main([*command, "--out", str(out)]) == 1
+            assert f"error: cannot make the folder {out} (" in capsys.readouterr().err.splitlines()[-1]
 
 
 def test_a_missing_column_names_those_that_are_there(table, tmp_path, capsys):

@@ -1,5 +1,6 @@
 import csv
 import json
+import shutil
 from dataclasses import replace
 
 import numpy as np
@@ -7,8 +8,10 @@ import pytest
 
 from truepair.cli.main import main
 from truepair.config import BaselineConfig, DataConfig, ModelConfig, Recipe, TableColumns, TrainingConfig
+from truepair.data.corpora import load_corpus
 from truepair.evaluation import retrieval
 from truepair.evaluation.retrieval import evaluate
+from truepair.training import run as training_run
 from truepair.training.run import load_run, run
 
 
@@ -100,9 +103,29 @@ def test_runs_of_other_data_are_not_one_model(recipe, runs, tmp_path, capsys):
     run(replace(recipe, data=replace(recipe.data, test_folds=1)), tmp_path / "other")
     assert main(["evaluate", str(runs["saf"]), str(tmp_path / "other")]) == 1
     shown = capsys.readouterr().err
-    assert "the runs are of different data" in shown
-    assert str(runs["saf"]) in shown
-    assert str(tmp_path / "other") in shown
+    assert (
+        f"the runs are of different data ({runs['saf']} and {tmp_path / 'other'}; data.test_folds: 3 there, 1" in shown
+    )
+
+
+def test_a_corpus_is_read_once_for_all_its_runs(runs, capsys, monkeypatch):
+    read = []
+    monkeypatch.setattr(training_run, "load_corpus", lambda data: read.append(data) or load_corpus(data))
+    shown_by(capsys, runs["saf"], runs["sgr"], runs["cosine"])
+    assert len(read) == 1
+
+
+def test_the_split_is_called_what_the_recipe_calls_it(recipe, runs, tmp_path, capsys):
+    """As in MS-COCO, whose recipes are tested on testall; a table has no such name, so one is written in."""
+    shutil.copytree(runs["cosine"], tmp_path / "run")
+    described = json.loads((tmp_path / "run" / "run.json").read_text())
+    described["recipe"]["data"]["test_split"] = "testall"
+    (tmp_path / "run" / "run.json").write_text(json.dumps(described))
+    corpus = load_corpus(recipe.data)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(training_run, "load_corpus", lambda _: corpus)
+        assert ", testall split: 12 images" in shown_by(capsys, tmp_path / "run")
+        assert ", dev split: 8 images" in shown_by(capsys, tmp_path / "run", "--split", "dev")
 
 
 def test_a_long_evaluation_is_resumed_from_the_first_runs_folder_or_the_one_named(runs, tmp_path, monkeypatch, capsys):

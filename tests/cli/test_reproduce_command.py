@@ -1,4 +1,5 @@
 import runpy
+import shutil
 from pathlib import Path
 
 import pytest
@@ -19,7 +20,7 @@ def data(tmp_path_factory):
 
 def test_a_rehearsal_of_a_real_recipe_runs_says_so_and_keeps_apart(data, tmp_path, capsys):
     out = tmp_path / "out"
-    command = ["reproduce", str(RECIPE), "--data", str(data), "--out", str(out), "--seeds", "0", "1"]
+    command = ["reproduce", str(RECIPE), "--data", str(data), "--out", str(out)]
     assert main([*command, "--rehearse", "--accelerator", "cpu"]) == 0
     shown = capsys.readouterr().out
     assert shown.startswith("REHEARSAL, the numbers mean nothing: crcl_vse_f30k_80\n")
@@ -27,25 +28,53 @@ def test_a_rehearsal_of_a_real_recipe_runs_says_so_and_keeps_apart(data, tmp_pat
     assert "+" not in shown  # no difference where the numbers mean nothing
     assert [path.name for path in out.iterdir()] == ["rehearsal"]
     folder = out / "rehearsal" / "crcl_vse_f30k_80"
-    assert {path.name for path in folder.iterdir()} == {"cosine_0", "cosine_1", "reproduction.json"}
+    assert {path.name for path in folder.iterdir()} == {"cosine_0", "reproduction.json"}, "one seed is enough"
+    assert "note: data.development is 'first_1000_images', but there are only 20: all are used\n" in shown
+    assert "may differ: data.development" not in shown
     assert main([*command, "--rehearse", "--accelerator", "cpu"]) == 0
     assert capsys.readouterr().out == shown
 
 
 @pytest.mark.parametrize(
-    ("missing", "option"), [("f30k_precomp", "data.path"), ("vocab/f30k_precomp_vocab.json", "data.vocabulary")]
+    ("missing", "option"),
+    [
+        ("f30k_precomp", "data.path"),
+        ("f30k_precomp/dev_ims.npy", "data.path"),
+        ("vocab/f30k_precomp_vocab.json", "data.vocabulary"),
+        ("noise_index/f30k_precomp_0.4_per_caption.npy", "noise.index"),
+    ],
 )
 def test_a_file_that_is_missing_is_named_before_anything_is_trained(missing, option, data, tmp_path, capsys):
     copy = tmp_path / "data"
-    for name in {"f30k_precomp", "vocab/f30k_precomp_vocab.json"} - {missing}:
-        (copy / name).parent.mkdir(parents=True, exist_ok=True)
-        (copy / name).symlink_to(data / name)
+    shutil.copytree(data, copy)
+    gone = copy / missing
+    shutil.rmtree(gone) if gone.is_dir() else gone.unlink()
+    mine = tmp_path / "mine.toml"
+    index = 'index = "data/noise_index/f30k_precomp_0.4_per_caption.npy"'
+    mine.write_text(RECIPE.read_text(encoding="utf-8").replace("rate = 0.8", index), encoding="utf-8")
     demo = ROOT / "recipes" / "crcl_cosine_demo_40.toml"
-    command = ["reproduce", str(demo), str(RECIPE), "--data", str(copy), "--out", str(tmp_path / "out")]
+    command = ["reproduce", str(demo), str(mine), "--data", str(copy), "--out", str(tmp_path / "out")]
     assert main([*command, "--rehearse"]) == 1
     shown = capsys.readouterr().err
-    assert f"{option} '{copy / missing}' does not exist; name the folder that holds the corpora with --data" in shown
+    assert f"mine: {option} '{gone}' does not exist; name the folder that holds the corpora with --data" in shown
     assert not (tmp_path / "out").exists()
+
+
+def test_two_recipes_of_one_name_are_refused(tmp_path, capsys):
+    (tmp_path / RECIPE.name).write_bytes(RECIPE.read_bytes())
+    assert main(["reproduce", str(RECIPE), str(tmp_path / RECIPE.name)]) == 1
+    assert "error: 2 recipes are called crcl_vse_f30k_80, and would share a folder" in capsys.readouterr().err
+    assert main(["reproduce", str(RECIPE), str(RECIPE)]) == 1
+
+
+def test_a_bad_seed_or_output_is_refused_before_anything_is_trained(data, tmp_path, capsys):
+    command = ["reproduce", str(RECIPE), "--data", str(data), "--rehearse"]
+    assert main([*command, "--out", str(tmp_path / "out"), "--seeds", "0", "-1"]) == 1
+    assert "noise.seed is -1" in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
+    (tmp_path / "file").touch()
+    assert main([*command, "--out", str(tmp_path / "file")]) == 1
+    assert f"error: cannot make the folder {tmp_path / 'file'}" in capsys.readouterr().err
 
 
 def test_no_recipe_is_an_error(capsys):
@@ -62,7 +91,7 @@ SUMMARY = {
     "published": dict.fromkeys(MEASURES, 71.0),
     "difference": {measure: place - 0.96 for place, measure in enumerate(MEASURES)},
     "source": "a paper",
-    "note": "read twice",
+    "notes": ["read twice", "all are used"],
     "known_differences": ["features", "ties"],
 }
 
@@ -79,6 +108,7 @@ def test_the_comparison_has_ours_published_and_difference_and_what_they_depend_o
         "protocol: f30k_precomp, test split",
         "published: a paper",
         "note: read twice",
+        "note: all are used",
         "may differ: features",
         "may differ: ties",
     ]
@@ -86,7 +116,7 @@ def test_the_comparison_has_ours_published_and_difference_and_what_they_depend_o
 
 def test_one_seed_has_no_deviation_and_an_unpublished_recipe_nothing_beside_it():
     alone = {measure: {"mean": 70.04, "sd": None} for measure in MEASURES}
-    nothing = {"published": None, "difference": None, "source": None, "note": None, "realised_noise_rate": None}
+    nothing = {"published": None, "difference": None, "source": None, "notes": [], "realised_noise_rate": None}
     lines = comparison("mine", SUMMARY | nothing | {"ours": alone, "seeds": [4]}).splitlines()
     assert lines[2].split() == ["i2t", "R@1", "70.0", "-", "-"]
     assert lines[9:13] == [

@@ -1,15 +1,16 @@
 import json
+import re
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 
-from truepair.config import DataConfig
+from truepair.config import DataConfig, TableColumns
 from truepair.data.corpora import load_corpus
 from truepair.data.noise import read_noise_index
 from truepair.data.text import SPECIAL_WORDS, Vocabulary
-from truepair.errors import ConfigError, DataError
+from truepair.errors import ConfigError, DataError, TruepairError
 
 
 def write_folder(path: Path, repeated: tuple[str, ...] = (), **images: int) -> Path:
@@ -178,13 +179,73 @@ def test_a_karpathy_file_is_known_by_its_ending(tmp_path):
         load_corpus(DataConfig(path=str(path), test_split="testall"))
 
 
-@pytest.mark.parametrize("options", [{"test_split": "testall"}, {"development": "first_1000_images"}])
-def test_protocols_of_published_corpora_have_no_meaning_for_tables(tmp_path, options):
-    (tmp_path / "t.csv").write_text("image,caption\na.jpg,a dog\n")
-    (name,) = options
-    for path in ("demo", str(tmp_path / "t.csv")):
-        with pytest.raises(ConfigError, match=rf"data.{name} is '.*', which has no meaning for '.*': leave it at '"):
-            load_corpus(DataConfig(path=path, **options))
+OPTIONS = {
+    "captions_per_image": 5,
+    "test_split": "testall",
+    "development": "first_1000_images",
+    "columns": TableColumns(image="file"),
+    "image_root": "pictures",
+    "image_features": "f.npy",
+    "caption_features": "c.npy",
+    "development_share": 0.2,
+    "test_share": 0.2,
+    "split_seed": 1,
+}
+
+
+def paths_and_the_options_they_read(folder: Path) -> dict[str, set[str]]:
+    (folder / "t.csv").write_text("image,caption\na.jpg,a dog\n")
+    (folder / "dataset.json").write_text("{}")
+    (folder / "flickr8k").mkdir()
+    (folder / "flickr8k" / "captions.txt").write_text("image,caption\na.jpg,a dog\n")
+    files, shares = (
+        {"image_root", "image_features", "caption_features"},
+        {"development_share", "test_share", "split_seed"},
+    )
+    return {
+        "demo": set(),
+        str(write_folder(folder / "f30k", train=4, dev=2, test=2)): {"captions_per_image", "test_split", "development"},
+        str(folder / "flickr8k"): {"development", *files, *shares},
+        str(folder / "dataset.json"): {"captions_per_image", "development", *files},
+        str(folder / "t.csv"): {"columns", *files, *shares},
+    }
+
+
+@pytest.mark.parametrize("name", OPTIONS)
+def test_an_option_that_only_other_kinds_of_corpus_read_is_refused(tmp_path, name):
+    for path, read in paths_and_the_options_they_read(tmp_path).items():
+        refused = ""
+        try:
+            load_corpus(DataConfig(path=path, **{name: OPTIONS[name]}))
+        except TruepairError as error:  # of those that are read, too: these corpora are hardly there
+            refused = str(error)
+        message = rf"data.{name} is .*, which has no meaning for '{path}', (the|a) .*: leave it out \(it is for a .*\)"
+        assert (re.fullmatch(message, refused) is None) == (name in read)
+
+
+@pytest.mark.parametrize("split", ["train", "dev"])
+def test_a_test_split_that_is_trained_or_chosen_on_is_refused_as_an_option(tmp_path, split):
+    with pytest.raises(ConfigError, match=rf"'train', 'dev', '{split}', but no pair may be in two .*data.test_split"):
+        load_corpus(config(write_folder(tmp_path / "f30k", train=4, dev=2, test=2), test_split=split))
+
+
+def test_images_without_captions_and_without_a_list_are_in_the_notes(tmp_path):
+    folder = tmp_path / "flickr8k"
+    folder.mkdir()
+    (folder / "captions.txt").write_text("image,caption\n" + "".join(f"{k}.jpg,a dog\n" for k in range(10)))
+    for split, images in {"train": range(5), "dev": (5,), "test": (6,)}.items():
+        (folder / f"Flickr_8k.{split}Images.txt").write_text("".join(f"{image}.jpg\n" for image in images))
+    np.save(tmp_path / "f.npy", np.ones((10, 2, 3), dtype=np.float32))
+    corpus = load_corpus(DataConfig(path=str(folder), image_features=str(tmp_path / "f.npy")))
+    assert corpus.notes == ("3 of the 10 images of captions.txt are in no split list and are left out",)
+
+
+def test_a_vocabulary_that_caption_features_leave_without_use_is_refused(tmp_path):
+    path = write_vocabulary(tmp_path / "vocab.json", "dog")
+    with pytest.raises(
+        ConfigError, match=r"data.vocabulary is '.*vocab.json', but captions of .* set data.text to 'wo"
+    ):
+        load_corpus(DataConfig(vocabulary=path))
 
 
 def test_paths_that_hold_no_corpus_are_refused(tmp_path):

@@ -146,11 +146,60 @@ def test_the_image_with_a_copy_number_has_its_own_name_again(tmp_path):
     assert splits.train.caption_ids[:2] == ["31.jpg.1#0", "31.jpg.1#1"]
 
 
-def test_listed_names_without_captions_are_left_out(tmp_path):
+def test_images_that_only_the_lists_or_only_the_captions_have_are_left_out_and_counted(tmp_path):
+    names = [f"{number}.jpg" for number in range(14)]
+    folder = write_tokens(tmp_path / "flickr8k", [(name, "a dog") for name in names])
+    features = write_features(tmp_path / "f.npy", 14)
+    lists = {"train": [*names[:9], "77.jpg", ""], "dev": [names[9]], "test": [names[10]]}
+    write_lists(folder, lists)
+    notes: list[str] = []
+    splits = load_flickr8k(folder, image_features=features, notes=notes)
+    assert [list(pairs.image_ids) for pairs in parts(splits)] == [names[:9], [names[9]], [names[10]]]
+    assert notes == [
+        "1 of the 10 images of Flickr_8k.trainImages.txt have no captions and are left out",
+        "3 of the 14 images of Flickr8k.token.txt are in no split list and are left out",
+    ]
+    write_lists(folder, {**lists, "train": [*names[:8], "77.jpg"]})
+    message = (
+        r"1 of the 9 images of Flickr_8k.trainImages.txt have no captions in .*Flickr8k.token.txt \(the first is "
+        r"'77.jpg'; the first with captions is '0.jpg'\); are they of the same corpus, and is the caption file whole\?"
+    )
+    with pytest.raises(DataError, match=message):
+        load_flickr8k(folder, image_features=features)
+
+
+def test_what_the_lists_left_out_is_not_noted_where_there_is_nothing_or_no_list(tmp_path):
+    folder, notes = write_tokens(tmp_path / "flickr8k"), []
+    features = write_features(tmp_path / "f.npy")
+    load_flickr8k(folder, image_features=features, notes=notes, development_share=0.2, test_share=0.2)
+    write_lists(folder, {**LISTS, "dev": [*LISTS["dev"], "9.jpg"]})
+    load_flickr8k(folder, image_features=features, notes=notes)
+    assert notes == []
+
+
+def test_images_whose_pictures_are_unreadable_are_not_counted_as_without_captions(tmp_path):
     folder = write_tokens(tmp_path / "flickr8k")
-    write_lists(folder, {**LISTS, "train": [*LISTS["train"], "77.jpg", ""]})
-    splits = load_flickr8k(folder, image_features=write_features(tmp_path / "f.npy"))
-    assert len(splits.train.images) == 3
+    write_lists(folder, {**LISTS, "dev": [*LISTS["dev"], "9.jpg"]})
+    write_pictures(folder / "Images", [name for name in NAMES if name != "12.jpg"])
+    skipped, notes = [], []
+    load_flickr8k(folder, skipped=skipped, notes=notes)
+    assert (len(skipped), notes) == (2, [])
+
+
+@pytest.mark.parametrize("write", [write_tokens, write_csv])
+def test_line_ends_of_windows_and_a_byte_order_mark_change_nothing(tmp_path, write):
+    folder, features = write(tmp_path / "flickr8k"), write_features(tmp_path / "f.npy")
+    write_lists(folder)
+    before = load_flickr8k(folder, image_features=features)
+    for path in folder.iterdir():
+        path.write_bytes(b"\xef\xbb\xbf" + path.read_bytes().replace(b"\n", b"\r\n"))
+    after = load_flickr8k(folder, image_features=features)
+    for pairs, same in zip(parts(before), parts(after), strict=True):
+        assert (pairs.captions, list(pairs.image_ids), list(pairs.caption_ids)) == (
+            same.captions,
+            list(same.image_ids),
+            list(same.caption_ids),
+        )
 
 
 def test_features_of_captions_have_a_row_a_caption_of_the_file(tmp_path):
@@ -241,13 +290,11 @@ def test_lists_that_are_incomplete_contradict_each_other_or_fit_nothing_are_refu
     message = r"testImages.txt, line 2: '12.jpg' is also in Flickr_8k.trainImages.txt; an image belongs to one split"
     with pytest.raises(DataError, match=message):
         load_flickr8k(folder, image_features=features)
-    write_lists(folder, {**LISTS, "dev": ["77.jpg"]})
+    write_lists(folder, {**LISTS, "dev": []})
     with pytest.raises(DataError, match=r"flickr8k has no pairs in split dev \(there are: train, test\)"):
         load_flickr8k(folder, image_features=features)
     write_lists(folder, {split: [f"{split}.png"] for split in LISTS})
-    with pytest.raises(
-        DataError, match=r"no image of .* \(the first is '31.jpg', the first that is listed 'train.png'"
-    ):
+    with pytest.raises(DataError, match=r"1 of the 1 images of Flickr_8k.trainImages.txt .*the first is 'train.png'"):
         load_flickr8k(folder, image_features=features)
     (folder / "Flickr_8k.devImages.txt").unlink()
     with pytest.raises(DataError, match=r"some of the split lists, but not Flickr_8k.devImages.txt; add what is miss"):

@@ -130,6 +130,10 @@ def without(image: int, key: str) -> list[dict[str, Any]]:
         (changed(1, sentences=[]), r"image 1 \('train2014/COCO_000000000001.jpg'\) has no sentences"),
         (changed(4, filename="COCO_000000000001.jpg"), "two images are called 'train2014/COCO_000000000001.jpg'"),
         (changed(1, sentences=[{"raw": " \n", "sentid": 7}]), r"row 6 \('7'\) has an image but no caption"),
+        (
+            changed(1, sentences=[{"raw": "", "sentid": 7}]),
+            r"row 6 \('7'\) has .* 'raw' is empty\); write one or leave",
+        ),
         (changed(1, sentences=[{"raw": 3, "sentid": 7}]), "row 6 of column 'raw' holds 3, which is not text"),
         (changed(1, sentences=[{"raw": "a dog", "sentid": 100}]), "rows 1 and 6 have the same caption id '100'"),
         (changed(1, split="holdout"), "row 6 is in split 'holdout'"),

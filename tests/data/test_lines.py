@@ -8,6 +8,7 @@ def test_only_a_line_feed_ends_a_line_and_a_byte_order_mark_is_no_text(tmp_path)
     path = tmp_path / "lines.txt"
     path.write_bytes("\ufeffone\u2028two\x0bthree\r\n\r\n four \nfive".encode())
     assert list(lines_of(path)) == ["one\u2028two\x0bthree", "", " four ", "five"]
+    assert list(lines_of(path, keep_ends=True)) == ["one\u2028two\x0bthree\r\n", "\r\n", " four \n", "five"]
 
 
 def test_a_missing_file_and_another_encoding_are_refused(tmp_path):

@@ -73,4 +73,4 @@ def test_noise_indices_of_both_conventions_have_the_rate_of_their_name(miniature
 
 
 def test_it_is_small(miniature):
-    assert sum(path.stat().st_size for path in miniature[0].rglob("*") if path.is_file()) < 5e6
+    assert sum(path.stat().st_size for path in miniature[0].rglob("*") if path.is_file()) < 2e6

@@ -8,7 +8,7 @@ import torch
 from truepair.data.features import FeatureFile
 from truepair.data.pairs import Pairs
 from truepair.data.precomputed import load_precomputed, load_precomputed_splits
-from truepair.errors import DataError
+from truepair.errors import ConfigError, DataError
 
 
 @dataclass
@@ -148,7 +148,7 @@ def test_repeated_rows_that_are_not_whole_groups_are_refused(tmp_path):
 def test_an_empty_caption_is_refused_by_file_and_line(tmp_path, text):
     folder = Folder(tmp_path)
     folder.captions[4] = text
-    with pytest.raises(DataError, match=r"train_caps.txt, line 5: the caption is empty"):
+    with pytest.raises(DataError, match=r"train_caps.txt: caption 5 is empty; write one or leave the pair out"):
         load_precomputed(folder.write(), "train")
 
 
@@ -201,6 +201,9 @@ def test_ids_that_contradict_the_captions_are_refused(tmp_path):
 def test_ids_of_another_count_are_refused(tmp_path):
     with pytest.raises(DataError, match=r"train_ids.txt has 5 ids, but one an image \(4\) or one a caption \(12\)"):
         load_precomputed(Folder(tmp_path).write(ids=list("abcde")), "train")
+    for captions in (1, 3):
+        with pytest.raises(DataError, match=r"train_ids.txt has 0 ids, but one an image"):
+            load_precomputed(Folder(tmp_path, captions_per_image=captions).write(ids=[]), "train")
 
 
 def _table(folder: Folder, lines: list[str]) -> Path:
@@ -211,26 +214,69 @@ def _table(folder: Folder, lines: list[str]) -> Path:
 
 
 def test_a_table_of_captions_names_its_images(tmp_path):
-    path = _table(Folder(tmp_path, captions_per_image=1), ["i\ta dog", 'j\t"a ""big"" cat"', "k\ta\tb", "l\tit's"])
+    path = _table(Folder(tmp_path, captions_per_image=1), ["i\ta dog", 'j\t"a ""big"" cat"', 'k\t"a\tb"', "l\tit's"])
     pairs = load_precomputed(path, "train")
-    assert pairs.captions == ["a dog", 'a "big" cat', "a", "it's"]
+    assert pairs.captions == ["a dog", 'a "big" cat', "a\tb", "it's"]
     assert pairs.image_ids == ["i", "j", "k", "l"]
-    (path / "train_ids.txt").write_text("p\nq\nr\ns\n")
-    assert load_precomputed(path, "train").image_ids == ["p", "q", "r", "s"]
 
 
-def test_a_table_without_tabs_or_captions_is_refused_by_line(tmp_path):
+@pytest.mark.parametrize("end", ["\n", "\r\n"])
+def test_a_caption_in_quotation_marks_keeps_its_line_ends(tmp_path, end):
+    path = _table(Folder(tmp_path, images=2, captions_per_image=1), [])
+    (path / "train_caps.tsv").write_bytes(f'\ufeffi\t"a dog{end}and a cat"{end}j\ta bird{end}'.encode())
+    pairs = load_precomputed(path, "train")
+    assert pairs.captions == [f"a dog{end}and a cat", "a bird"]
+    assert pairs.image_ids == ["i", "j"]
+
+
+@pytest.mark.parametrize("repeated", [False, True])
+@pytest.mark.parametrize("captions", [1, 2])
+def test_an_ids_file_names_the_images_of_the_table_in_its_order(tmp_path, captions, repeated):
+    folder = Folder(tmp_path, captions_per_image=captions, is_repeated=repeated)
+    path = _table(folder, [f"{name}\ta dog" for name in "ijkl" for _ in range(captions)])
+    for times in (1, captions):
+        (path / "train_ids.txt").write_text("".join(f"{name}\n" * times for name in "ijkl"))
+        pairs = load_precomputed(path, "train", captions_per_image=captions)
+        assert list(pairs.image_ids) == ["i", "j", "k", "l"]
+        (path / "train_ids.txt").write_text("".join(f"{name}\n" * times for name in "ikjl"))
+        message = rf"train_ids.txt, line {times + 1} names 'k', but train_caps.tsv has 'j' there; .* put both in their"
+        with pytest.raises(DataError, match=message):
+            load_precomputed(path, "train", captions_per_image=captions)
+    (path / "train_ids.txt").write_text("i\nj\nk\n")
+    with pytest.raises(DataError, match=r"train_ids.txt has 3 ids, but one an image \(4\) or one a caption"):
+        load_precomputed(path, "train", captions_per_image=captions)
+
+
+@pytest.mark.parametrize(("line", "fields"), [("a cat", 1), ("j\ta\tcat", 3), ("j\ta cat\t", 3), ("", 0)])
+def test_a_table_of_other_than_two_fields_is_refused_by_line(tmp_path, line, fields):
+    path = _table(Folder(tmp_path, captions_per_image=1), ['i\t"a\ndog"', line, "k\ta", "l\tb"])
+    with pytest.raises(DataError, match=rf"train_caps.tsv, line 3 has {fields} fields, but two are expected: an image"):
+        load_precomputed(path, "train")
+
+
+def test_a_table_without_a_caption_is_refused_by_its_number(tmp_path):
     folder = Folder(tmp_path, captions_per_image=1)
-    with pytest.raises(DataError, match=r"train_caps.tsv, line 2 has no tab"):
-        load_precomputed(_table(folder, ["i\ta dog", "a cat", "k\ta", "l\tb"]), "train")
-    with pytest.raises(DataError, match=r"train_caps.tsv, line 3: the caption is empty"):
+    with pytest.raises(DataError, match=r"train_caps.tsv: caption 3 is empty"):
         load_precomputed(_table(folder, ["i\ta dog", "j\ta cat", "k\t", "l\tb"]), "train")
 
 
-def test_an_open_quotation_mark_that_swallows_the_table_is_refused(tmp_path):
-    path = _table(Folder(tmp_path, captions_per_image=1), ['i\t"a dog', *(f"{i}\t{'cat ' * 40}" for i in range(1000))])
-    with pytest.raises(DataError, match=r"train_caps.tsv is not a table of tabs .* is a quotation mark left open"):
+@pytest.mark.parametrize(
+    ("lines", "message"),
+    [
+        (["i\ta", 'j\t"a dog', "k\ta cat", "l\tb"], "2 captions .* 4 rows"),  # swallowed to the end of the file
+        (["i\ta", 'j\t"a dog', 'k\t"a cat"', "l\tb"], "3 captions .* 4 rows"),  # to the next quotation mark
+        (['i\t"a dog', *(f"{i}\t{'cat ' * 40}" for i in range(1000))], "line 797 cannot be parsed"),  # csv's limit
+    ],
+)
+def test_an_open_quotation_mark_is_noticed_by_what_it_swallows(tmp_path, lines, message):
+    path = _table(Folder(tmp_path, captions_per_image=1), lines)
+    with pytest.raises(DataError, match=rf"{message}.*quotation mark .*left open"):
         load_precomputed(path, "train")
+
+
+def test_a_caption_may_begin_with_a_quotation_mark_of_its_own(tmp_path):
+    path = _table(Folder(tmp_path, captions_per_image=1), ["i\ta", 'j\t"so" it begins', "k\ta cat", "l\tb"])
+    assert load_precomputed(path, "train").captions[1] == "so it begins"
 
 
 def test_a_split_needs_exactly_one_caption_file(tmp_path):
@@ -260,6 +306,14 @@ def test_splits_may_be_of_unlike_layouts_and_have_other_names(tmp_path):
     assert _everything(splits.train)[:3] == _everything(splits.dev)[:3] == _everything(splits.test)[:3]
     named = load_precomputed_splits(path, captions_per_image=3, names=("test", "dev", "train"))
     assert (named.train.image_ids[0], named.test.image_ids[0]) == ("test-0", "train-0")
+
+
+@pytest.mark.parametrize("test", ["train", "dev"])
+def test_a_test_split_that_is_trained_or_chosen_on_is_refused(tmp_path, test):
+    with pytest.raises(
+        ConfigError, match=rf"corpus are 'train', 'dev', '{test}', but .*another test split \(data.test_s"
+    ):
+        load_precomputed_splits(_splits(tmp_path / "corpus"), captions_per_image=3, names=("train", "dev", test))
 
 
 @pytest.mark.parametrize(

@@ -32,7 +32,7 @@ def ranks_alone(lengths, weights):
 
 
 def by_loops(module: GeneralisedPooling, sequences: Padded):
-    """METHODS §0.4, one item after the other: codes, GRU step by step, scores, softmax, sorted values."""
+    """VSE∞'s pooling, one item after the other: codes, GRU step by step, scores, softmax, sorted values."""
     pooled = []
     for values, n in zip(sequences.values, sequences.lengths.tolist(), strict=True):
         codes = torch.zeros(n, 32)

@@ -272,8 +272,10 @@ def test_evaluations_of_other_models_pairs_folds_or_blocks_do_not_meet_in_a_fold
     features[[3, 4]] = features[[4, 3]]
     moved = replace(pairs, images=Features(features.numpy()))
     retold = pairs.caption_inputs.take(torch.arange(30).flip(0)).values
+    shorter = replace(pairs, captions=[caption[: 1 + 3 * i % 7] for i, caption in enumerate(pairs.captions)])
     calls = [
         ([model], pairs, 1),
+        ([model], shorter, 1),
         ([model], pairs, 3),
         ([changed], pairs, 1),
         ([model, changed], pairs, 1),
@@ -301,6 +303,15 @@ def test_counts_under_anothers_name_and_damaged_ones_are_refused(gallery, small_
     two.write_bytes(two.read_bytes()[:100])
     with pytest.raises(CheckpointError, match="cannot read the checkpoint"):
         evaluate([written_down(matrix / 2)], pairs, state=tmp_path / "two")
+
+
+def test_a_state_that_cannot_be_written_is_told_once_and_ends_nothing(gallery, small_blocks, tmp_path):
+    pairs, matrix = gallery
+    (tmp_path / "file").touch()
+    with pytest.warns(UserWarning, match="the state of this evaluation cannot be saved, and it goes on") as warned:
+        metrics = evaluate([written_down(matrix)], pairs, state=tmp_path / "file" / "state")
+    assert len(warned) == 1
+    assert metrics == evaluate([written_down(matrix)], pairs)
 
 
 def test_a_short_evaluation_writes_nothing_and_no_state_is_the_same(gallery, tmp_path):

@@ -87,7 +87,7 @@ def test_r4_an_unmatched_pair_is_pulled_only_as_far_as_it_is_trusted():
     torch.testing.assert_close(pull(1.0), torch.full((pairs,), 2 / temperature / pairs, dtype=torch.float64))
 
 
-# R5: self-refining correspondence correction, METHODS §1.2.
+# R5: self-refining correspondence correction, as in the released code.
 
 SIX = torch.arange(6)
 
@@ -144,7 +144,7 @@ def test_r5_later_stages_start_from_the_carried_correspondences(make, fabric):
 
 
 def test_r5_the_whole_trace_agrees_with_a_loop_over_pairs(make, fabric):
-    """METHODS §1.2 written out pair by pair, on random probabilities and batches, over two stages."""
+    """The released code's rule written out pair by pair, on random probabilities and batches, over two stages."""
     random = torch.Generator().manual_seed(0)
     method = scripted(make, fabric)
     m = [1.0] * 6

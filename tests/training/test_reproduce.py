@@ -16,9 +16,9 @@ from truepair.encoding import encode_captions, encode_images
 from truepair.errors import CheckpointError, ConfigError
 from truepair.evaluation.recall import mean_metrics, ranks, retrieval_metrics
 from truepair.evaluation.retrieval import evaluate
-from truepair.training.recipe import load_recipe_and_published
-from truepair.training.reproduce import MEASURES, member_recipe, rehearsal, reproduce, with_data_in
-from truepair.training.run import load_run
+from truepair.training.recipe import RecipeFile, load_recipe, load_recipe_file
+from truepair.training.reproduce import MEASURES, member_recipe, missing_file, rehearsal, reproduce, with_data_in
+from truepair.training.run import load_run, load_runs
 
 ROOT = Path(__file__).parents[2]
 
@@ -34,10 +34,10 @@ def corpora(tmp_path_factory):
 
 
 def rehearsed(name: str, data: Path, out: Path, seeds: tuple[int, ...] = (0,)) -> dict:
-    recipe, published = load_recipe_and_published(ROOT / "recipes" / f"{name}.toml")
-    recipe = rehearsal(with_data_in(recipe, data))
+    file = load_recipe_file(ROOT / "recipes" / f"{name}.toml")
+    recipe = rehearsal(with_data_in(file.recipe, data))
     recipe = replace(recipe, training=replace(recipe.training, accelerator="cpu"))
-    return reproduce(recipe, published, out / name, seeds)
+    return reproduce(replace(file, recipe=recipe), out / name, seeds)
 
 
 @pytest.fixture(scope="module")
@@ -139,9 +139,12 @@ def test_what_is_done_is_not_done_again_even_when_the_corpus_is_gone(corpora, sg
 def test_a_seed_that_is_added_leaves_the_others_as_they_are(corpora, tmp_path):
     first = rehearsed("crcl_vse_f30k_80", corpora / "images", tmp_path, seeds=(0,))
     before = times(tmp_path)
-    both = rehearsed("crcl_vse_f30k_80", corpora / "images", tmp_path, seeds=(0, 1))
+    both = rehearsed("crcl_vse_f30k_80", corpora / "images", tmp_path, seeds=(1,))
+    assert both["seeds"] == [0, 1]
     assert both["runs"][0] == first["runs"][0]
+    assert both["ours"]["rsum"]["mean"] == pytest.approx(statistics.fmean(run["test"]["rsum"] for run in both["runs"]))
     assert before.items() < times(tmp_path).items()
+    assert rehearsed("crcl_vse_f30k_80", corpora / "images", tmp_path, seeds=(0,)) == both
 
 
 def test_a_member_trained_again_makes_the_ensemble_anew(corpora, sgraf_on_coco, tmp_path):
@@ -162,32 +165,107 @@ def test_a_folder_of_another_recipe_is_refused(corpora, sgraf_on_coco, tmp_path)
         rehearsed("crcl_sgraf_coco_20", corpora / "images", tmp_path)
 
 
-def test_a_damaged_result_is_named(corpora, sgraf_on_coco, tmp_path):
-    shutil.copytree(sgraf_on_coco[0], tmp_path / "crcl_sgraf_coco_40")
-    (tmp_path / "crcl_sgraf_coco_40" / "ensemble_0.json").write_text("{", encoding="utf-8")
-    with pytest.raises(CheckpointError, match=r"ensemble_0\.json is damaged"):
+def test_a_folder_of_other_networks_is_refused(corpora, sgraf_on_coco, tmp_path):
+    shutil.copytree(sgraf_on_coco[0], tmp_path / "mine")
+    file = load_recipe_file(ROOT / "recipes" / "crcl_sgraf_coco_40.toml")
+    with pytest.raises(CheckpointError, match=r"is of other networks \(saf, sgr there, saf here\)"):
+        reproduce(replace(file, members=("saf",)), tmp_path / "mine", (0,))
+
+
+def test_other_folds_test_what_was_trained_again(corpora, sgraf_on_coco, tmp_path):
+    folder = tmp_path / "crcl_sgraf_coco_40"
+    shutil.copytree(sgraf_on_coco[0], folder)
+    trained = {path: path.read_bytes() for path in folder.rglob("*.safetensors")}
+    file = load_recipe_file(ROOT / "recipes" / "crcl_sgraf_coco_40.toml")
+    recipe = rehearsal(with_data_in(file.recipe, corpora / "images"))
+    recipe = replace(
+        recipe, data=replace(recipe.data, test_folds=1), training=replace(recipe.training, accelerator="cpu")
+    )
+    summary = reproduce(replace(file, recipe=recipe), folder, (0,))
+    assert "testall split, 30 images × 150 captions" in summary["protocol"]
+    assert {path: path.read_bytes() for path in folder.rglob("*.safetensors")} == trained
+    runs = load_runs([folder / "saf_0", folder / "sgr_0"])
+    assert summary["runs"][0]["test"] == evaluate([run.model for run in runs], runs[0].corpus.splits.test).as_dict()
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "told"),
+    [
+        ("ensemble_0.json", "{", "is damaged"),
+        ("ensemble_0.json", "[]", r"it is \[\]"),
+        ("ensemble_0.json", '{"members": {}, "test": {"rsum": 3}}', "test.image_to_text_r1 is None"),
+        ("saf_0/results.json", "{}", "corpus is None"),
+        ("saf_0/results.json", '{"corpus": "x", "pairs": 3}', "pairs is 3"),
+        ("sgr_0/run.json", "\xff", "is damaged"),
+        ("sgr_0/run.json", "null", "it is None"),
+        ("sgr_0/run.json", '{"recipe": {"data": 3}, "inputs": {}}', "data is 3, but it is a section"),
+        ("reproduction.json", '{"seeds": 3, "members": []}', "seeds is 3"),
+    ],
+)
+def test_a_damaged_result_is_named(name, content, told, corpora, sgraf_on_coco, tmp_path):
+    folder = tmp_path / "crcl_sgraf_coco_40"
+    shutil.copytree(sgraf_on_coco[0], folder)
+    (folder / name).write_text(content, encoding="latin-1")
+    with pytest.raises(CheckpointError, match=rf"{name} is damaged \(.*{'' if told == 'is damaged' else told}"):
         rehearsed("crcl_sgraf_coco_40", corpora / "images", tmp_path)
 
 
-@pytest.mark.parametrize(("seeds", "told"), [((), "seeds are missing"), ((1, 2, 1), "seeds are 1, 2, 1")])
-def test_no_seed_or_one_twice_is_refused(seeds, told, tmp_path):
+@pytest.mark.parametrize(
+    ("seeds", "told"),
+    [
+        ((), "seeds are missing"),
+        ((1, 2, 1), "seeds are 1, 2, 1"),
+        ((0, -1), "noise.seed is -1, but it must be at least"),
+    ],
+)
+def test_bad_seeds_are_refused_before_anything_is_trained(seeds, told, tmp_path):
     with pytest.raises(ConfigError, match=told):
-        reproduce(Recipe(), None, tmp_path / "mine", seeds)
+        reproduce(RecipeFile(Recipe()), tmp_path / "mine", seeds)
     assert not (tmp_path / "mine").exists()
 
 
+FILES = {
+    "path": "data/f30k_precomp",
+    "vocabulary": "data/vocab/f30k_precomp_vocab.json",
+    "image_root": "data/pictures",
+    "image_features": "data/images.npy",
+    "caption_features": "data/captions.npy",
+}
+EVERY_FILE = Recipe(data=DataConfig(**FILES), noise=NoiseConfig(index="data/noise_index/f30k.npy"))
+
+
 def test_only_paths_in_data_are_moved(tmp_path):
-    recipe = Recipe(
-        data=DataConfig(path="data/f30k_precomp", vocabulary="data/vocab/f30k_precomp_vocab.json"),
-        noise=NoiseConfig(index="data/noise_index/f30k.npy"),
-    )
-    moved = with_data_in(recipe, tmp_path)
-    assert moved.data.path == str(tmp_path / "f30k_precomp")
-    assert moved.data.vocabulary == str(tmp_path / "vocab" / "f30k_precomp_vocab.json")
-    assert moved.noise.index == str(tmp_path / "noise_index" / "f30k.npy")
+    moved = with_data_in(EVERY_FILE, tmp_path)
+    for option, path in FILES.items():
+        assert getattr(moved.data, option) == str(tmp_path / path.removeprefix("data/"))
+    assert moved.noise == NoiseConfig(index=str(tmp_path / "noise_index" / "f30k.npy"))
     for path in ("demo", "/data/f30k_precomp", "database/f30k"):
         elsewhere = Recipe(data=DataConfig(path=path))
         assert with_data_in(elsewhere, tmp_path) == elsewhere
+
+
+def test_every_file_that_a_recipe_names_is_looked_for(tmp_path):
+    recipe = with_data_in(replace(EVERY_FILE, data=replace(EVERY_FILE.data, test_split="testall")), tmp_path)
+    regions = ["f30k_precomp/train_ims.npy", "f30k_precomp/dev_ims.npy", "f30k_precomp/testall_ims.npy"]
+    named = [path.removeprefix("data/") for path in [*FILES.values(), EVERY_FILE.noise.index]]
+    options = [*(f"data.{option}" for option in FILES), "noise.index", *["data.path"] * 3]
+    for option, path in zip(options, [*named, *regions], strict=True):
+        missing = tmp_path / path
+        assert missing_file(recipe) == (option, missing)
+        if path == "f30k_precomp":
+            missing.mkdir()
+        else:
+            missing.parent.mkdir(exist_ok=True)
+            missing.touch()
+    assert missing_file(recipe) is None
+
+
+def test_a_folder_of_flickr8k_needs_no_region_features_and_the_demo_no_file(tmp_path, monkeypatch):
+    (tmp_path / "Flickr8k.token.txt").touch()
+    assert missing_file(Recipe(data=DataConfig(path=str(tmp_path)))) is None
+    (tmp_path / "demo").mkdir()
+    monkeypatch.chdir(tmp_path)
+    assert missing_file(Recipe()) is None
 
 
 def test_a_recipe_without_a_published_number_stands_alone(corpora, tmp_path):
@@ -197,7 +275,7 @@ def test_a_recipe_without_a_published_number_stands_alone(corpora, tmp_path):
 
 
 def test_rehearsing_reads_the_same_files_as_the_recipe():
-    recipe, _ = load_recipe_and_published(ROOT / "recipes" / "crcl_sgraf_f30k_40.toml")
+    recipe = load_recipe(ROOT / "recipes" / "crcl_sgraf_f30k_40.toml")
     small = rehearsal(recipe)
     assert (small.data, small.noise, small.training) == (recipe.data, recipe.noise, recipe.training)
     assert small.method.epochs == 1
@@ -207,11 +285,11 @@ def test_rehearsing_reads_the_same_files_as_the_recipe():
 def test_a_published_noise_index_gives_its_own_rate(corpora, tmp_path):
     """As in a recipe that names noise.index in place of a rate."""
     data = corpora / "images"
-    recipe, _ = load_recipe_and_published(ROOT / "recipes" / "baseline_vse_f30k_40.toml")
+    recipe = load_recipe(ROOT / "recipes" / "baseline_vse_f30k_40.toml")
     index = NoiseConfig(index="data/noise_index/f30k_precomp_0.4_per_image.npy", index_convention="per_image")
     recipe = rehearsal(with_data_in(replace(recipe, noise=index), data))
     recipe = replace(recipe, training=replace(recipe.training, accelerator="cpu"))
-    summary = reproduce(recipe, None, tmp_path / "mine", (0,))
+    summary = reproduce(RecipeFile(recipe), tmp_path / "mine", (0,))
     assert summary["realised_noise_rate"] == pytest.approx(0.4)
     train = load_corpus(recipe.data).splits.train
     assert summary["runs"][0]["members"]["cosine"]["pairs"]["train"] == len(train)

@@ -11,7 +11,6 @@ from typing import Any
 import pyarrow.parquet as pq
 import torch
 from jaxtyping import Float, Int
-from lightning_fabric import Fabric
 from torch import Tensor
 
 from truepair import __version__
@@ -34,7 +33,7 @@ from truepair.evaluation.detection import detection_metrics
 from truepair.mixtures import Gaussian, Mixture, fit_with_known_mismatches
 from truepair.model import MatchingModel
 from truepair.training.log import read_log
-from truepair.training.run import TrainedRun, hardware, noisy, peak_memory_mb, write_json
+from truepair.training.run import TrainedRun, hardware, make_fabric, noisy, peak_memory_mb, write_json
 
 
 @dataclass(frozen=True)
@@ -96,6 +95,7 @@ def audit_run(run: TrainedRun, out: Path, config: AuditConfig) -> dict[str, Any]
     """
     started = time.perf_counter()
     _refuse_inputs(run.recipe.data, out)
+    device = make_fabric(config.accelerator).device
     confidence = _confidence(run)
     folds = [Fold(torch.arange(len(run.train)), [run.model])]
     scores = score(folds, run.train, candidates=config.candidates, temperature=config.temperature, seed=config.seed)
@@ -110,7 +110,7 @@ def audit_run(run: TrainedRun, out: Path, config: AuditConfig) -> dict[str, Any]
         "method": run.recipe.method.name,
         "saw_the_pairs": True,
     }
-    return _write(findings, None, source, out, config, started=started, log=log, described=described)
+    return _write(findings, None, source, out, config, started=started, device=device, log=log, described=described)
 
 
 def audit_pairs(pairs: Pairs, vocabulary: Vocabulary | None, out: Path, config: AuditConfig) -> dict[str, Any]:
@@ -123,6 +123,7 @@ def audit_pairs(pairs: Pairs, vocabulary: Vocabulary | None, out: Path, config: 
 def _cross_fit(
     pairs: Pairs, vocabulary: Vocabulary | None, source: _Source, out: Path, config: AuditConfig, started: float
 ) -> dict[str, Any]:
+    device = make_fabric(config.accelerator).device  # refused here, in words, where there is none
     folds = cross_fitted(pairs, vocabulary, config)
     scores = score(folds, pairs, candidates=config.candidates, temperature=config.temperature, seed=config.seed)
     mixture = fit_with_known_mismatches(scores.log_odds, scores.random_log_odds)
@@ -152,7 +153,7 @@ def _cross_fit(
         "epochs": config.method.epochs,
         "saw_the_pairs": False,
     }
-    return _write(findings, mixture, source, out, config, started=started, log=[], described=described)
+    return _write(findings, mixture, source, out, config, started=started, device=device, log=[], described=described)
 
 
 def _write(
@@ -163,6 +164,7 @@ def _write(
     config: AuditConfig,
     *,
     started: float,
+    device: torch.device,
     log: Sequence[dict[str, Any]],
     described: dict[str, Any],
 ) -> dict[str, Any]:
@@ -205,7 +207,7 @@ def _write(
         "audit": asdict(config),
         "seconds": round(time.perf_counter() - started, 1),
         "peak_memory_mb": peak_memory_mb(),
-        "hardware": hardware(Fabric(accelerator=config.accelerator, devices=1).device),
+        "hardware": hardware(device),
         "truepair": __version__,
     }
     write_report(findings, summary, out / "report.html", mixture=mixture, log=log, cards=config.cards)

@@ -44,13 +44,17 @@ def command(arguments: Sequence[str]) -> None:
     parsed = tyro.cli(tyro.conf.AvoidSubcommands[Audit], prog="truepair audit", args=arguments)
     from truepair.audit.run import audit_corpus, audit_run
     from truepair.data.corpora import load_corpus
-    from truepair.training.run import load_run
+    from truepair.training.run import load_run, make_folder
 
     if (Path(parsed.target) / "run.json").exists():
-        summary = audit_run(load_run(Path(parsed.target)), parsed.out, parsed.audit)
+        run = load_run(Path(parsed.target))
+        make_folder(parsed.out)
+        summary = audit_run(run, parsed.out, parsed.audit)
     else:
         data = replace(parsed.data, path=parsed.target)
-        summary = audit_corpus(load_corpus(data), data, parsed.noise, parsed.out, parsed.audit)
+        corpus = load_corpus(data)
+        make_folder(parsed.out)
+        summary = audit_corpus(corpus, data, parsed.noise, parsed.out, parsed.audit)
     print(audit_lines(summary, parsed.out))
 
 

@@ -64,8 +64,9 @@ def command(arguments: Sequence[str]) -> None:
     from truepair.cli.audit import audit_lines
     from truepair.cli.tables import results_table
     from truepair.data.corpora import load_corpus
-    from truepair.training.run import run
+    from truepair.training.run import make_folder, run
 
+    make_folder(parsed.out)
     data = DataConfig(path="demo")
     corpus = load_corpus(data)
     splits = corpus.splits

@@ -40,28 +40,19 @@ class Evaluate:
 def command(arguments: Sequence[str]) -> None:
     """Parse, evaluate, print."""
     parsed = tyro.cli(Evaluate, prog="truepair evaluate", args=arguments)
-    from lightning_fabric import Fabric
-
     from truepair.errors import ConfigError
     from truepair.evaluation.retrieval import evaluate
-    from truepair.training.run import load_run
+    from truepair.training.run import load_runs, make_fabric
 
     if not parsed.runs:
         raise ConfigError("name at least one run: truepair evaluate runs/…")
-    runs = [load_run(folder) for folder in parsed.runs]
+    device = make_fabric(parsed.accelerator).device
+    runs = load_runs(parsed.runs)
     first = runs[0]
-    for run in runs[1:]:
-        if run.recipe.data != first.recipe.data:
-            raise ConfigError(
-                f"the runs are of different data ({first.folder}: {first.corpus.splits.name}; {run.folder}: "
-                f"{run.corpus.splits.name}; compare 'data' in their run.json): only runs of the same data can be one "
-                "model"
-            )
     pairs = getattr(first.corpus.splits, parsed.split)
-    folds = parsed.folds
-    if folds is None:
-        folds = first.recipe.data.test_folds if parsed.split == "test" else 1
-    device = Fabric(accelerator=parsed.accelerator, devices=1).device
+    of_recipe = {"test": (first.recipe.data.test_split, first.recipe.data.test_folds), "dev": ("dev", 1)}
+    split, folds = of_recipe[parsed.split]
+    folds = folds if parsed.folds is None else parsed.folds
     models = [run.model.to(device) for run in runs]
     metrics = evaluate(models, pairs, folds, state=parsed.state or first.folder)
 
@@ -70,7 +61,7 @@ def command(arguments: Sequence[str]) -> None:
         protocol += f", in {folds} folds of {len(pairs.images) // folds:,} images, averaged"
     if len(models) > 1:
         protocol += f"; mean similarity of {len(models)} models"
-    print(f"{first.corpus.splits.name}, {parsed.split} split: {protocol}")
+    print(f"{first.corpus.splits.name}, {split} split: {protocol}")
     for way, short in (("image_to_text", "image → text"), ("text_to_image", "text → image")):
         values = {name: getattr(metrics, f"{way}_{name}") for name in ("r1", "r5", "r10", "median_rank", "mean_rank")}
         print(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -9,9 +10,10 @@ from typing import Annotated, Any, Literal
 
 import tyro
 
+from truepair.cli.tables import mismatches
 from truepair.config import Recipe
 from truepair.errors import ConfigError
-from truepair.training.recipe import load_recipe_and_published
+from truepair.training.recipe import load_recipe_file
 
 LABELS = {
     "image_to_text_r1": "i2t R@1",
@@ -39,8 +41,9 @@ class Reproduce:
 
     recipes: Annotated[tuple[Path, ...], tyro.conf.Positional]
     """Recipe files."""
-    seeds: tuple[int, ...] = (0, 1, 2)
-    """One run each, or one of each member; a seed is that of the noise and of the training."""
+    seeds: tuple[int, ...] | None = None
+    """One run each, or one of each member; a seed is that of the noise and of the training. 0, 1 and 2 by default, and
+    0 alone for a rehearsal; seeds that were run before are summarised with them."""
     data: Path = Path("data")
     """The folder that stands for data/ in the recipes."""
     out: Path = Path("reproductions")
@@ -59,19 +62,23 @@ def command(arguments: Sequence[str]) -> None:
     parsed = tyro.cli(Reproduce, prog="truepair reproduce", args=arguments)
     if not parsed.recipes:
         raise ConfigError("name at least one recipe: truepair reproduce recipes/…")
-    wanted = {path: load_recipe_and_published(path) for path in parsed.recipes}
-    from truepair.training.reproduce import rehearsal, reproduce, with_data_in
+    name, again = Counter(path.stem for path in parsed.recipes).most_common(1)[0]
+    if again > 1:
+        raise ConfigError(f"{again} recipes are called {name}, and would share a folder: reproduce them one by one")
+    files = {path.stem: load_recipe_file(path) for path in parsed.recipes}
+    from truepair.training.reproduce import plan, rehearsal, reproduce, with_data_in
 
-    recipes: dict[Path, Recipe] = {}
-    for path, (recipe, _) in wanted.items():
-        recipe = _with_hardware(with_data_in(recipe, parsed.data), parsed)
-        _refuse_missing(recipe, path)
-        recipes[path] = rehearsal(recipe) if parsed.rehearse else recipe
     out = parsed.out / "rehearsal" if parsed.rehearse else parsed.out
-    for path, recipe in recipes.items():
-        summary = reproduce(recipe, wanted[path][1], out / path.stem, parsed.seeds)
-        print(comparison(path.stem, summary, is_rehearsal=parsed.rehearse))
-        print(f"runs: {out / path.stem}\n")
+    seeds = parsed.seeds if parsed.seeds is not None else (0,) if parsed.rehearse else (0, 1, 2)
+    for name, file in files.items():  # the last recipe may be days away
+        recipe = _with_hardware(with_data_in(file.recipe, parsed.data), parsed)
+        _refuse_missing(recipe, name)
+        files[name] = replace(file, recipe=rehearsal(recipe) if parsed.rehearse else recipe)
+        plan(files[name], out / name, seeds)
+    for name, file in files.items():
+        summary = reproduce(file, out / name, seeds)
+        print(comparison(name, summary, is_rehearsal=parsed.rehearse))
+        print(f"runs: {out / name}\n")
 
 
 def _with_hardware(recipe: Recipe, parsed: Reproduce) -> Recipe:
@@ -86,19 +93,16 @@ def _with_hardware(recipe: Recipe, parsed: Reproduce) -> Recipe:
     )
 
 
-def _refuse_missing(recipe: Recipe, where: Path) -> None:
-    """All files of all recipes are looked for first: the last recipe may be days away."""
-    files = {
-        "data.path": recipe.data.path,
-        "data.vocabulary": recipe.data.vocabulary,
-        "noise.index": recipe.noise.index,
-    }
-    for option, file in files.items():
-        if file not in (None, "demo") and not Path(file).exists():
-            raise ConfigError(
-                f"{where}: {option} {file!r} does not exist; name the folder that holds the corpora with --data "
-                "(docs/data_formats.md says which files are expected)"
-            )
+def _refuse_missing(recipe: Recipe, name: str) -> None:
+    from truepair.training.reproduce import missing_file
+
+    missing = missing_file(recipe)
+    if missing is not None:
+        option, path = missing
+        raise ConfigError(
+            f"{name}: {option} '{path}' does not exist; name the folder that holds the corpora with --data "
+            "(docs/data_formats.md says which files are expected)"
+        )
 
 
 def comparison(name: str, summary: Mapping[str, Any], *, is_rehearsal: bool = False) -> str:
@@ -118,17 +122,16 @@ def comparison(name: str, summary: Mapping[str, Any], *, is_rehearsal: bool = Fa
             published = f"{summary['published'][measure]:.1f}"
             difference = f"{summary['difference'][measure]:+.1f}"
         rows.append((label, ours[measure], published, "-" if is_rehearsal else difference))
-    rate = summary["realised_noise_rate"]
     seeds = ", ".join(map(str, summary["seeds"]))
     return "\n".join(
         [
             f"{'REHEARSAL, the numbers mean nothing: ' if is_rehearsal else ''}{name}",
             *(f"{a:<9} {b:>13} {c:>10} {d:>11}" for a, b, c, d in rows),
             f"seeds: {seeds}{' (mean ± standard deviation)' if len(summary['seeds']) > 1 else ''}",
-            f"mismatched training captions: {'not known, none put in' if rate is None else f'{rate:.2%}, put in'}",
+            mismatches(summary["realised_noise_rate"]),
             f"protocol: {summary['protocol']}",
             f"published: {summary['source'] or 'no number in the recipe'}",
-            *([f"note: {summary['note']}"] if summary["note"] else []),
+            *(f"note: {line}" for line in summary["notes"]),
             *(f"may differ: {line}" for line in summary["known_differences"]),
         ]
     )

@@ -36,3 +36,13 @@ def results_table(results: Mapping[str, Results]) -> str:
         for row in rows
     ]
     return "\n".join([lines[0], "-" * len(lines[0]), *lines[1:]])
+
+
+def mismatches(realised_rate: float | None) -> str:
+    """How much noise the training pairs were given, in a line.
+
+    Args:
+        realised_rate: Share in [0, 1] of the training pairs that truly do not match; None if it is not known.
+    """
+    share = "not known, none put in" if realised_rate is None else f"{realised_rate:.2%}, put in"
+    return f"mismatched training captions: {share}"

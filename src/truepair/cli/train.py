@@ -11,7 +11,7 @@ import tyro
 
 from truepair.config import Recipe
 from truepair.errors import ConfigError
-from truepair.training.recipe import load_recipe_and_published, recipe_from
+from truepair.training.recipe import load_recipe_file, recipe_from
 
 
 def command(arguments: Sequence[str]) -> None:
@@ -35,7 +35,7 @@ def command(arguments: Sequence[str]) -> None:
         return out, recipe
 
     out, recipe = tyro.cli(train, prog="truepair train", args=without_recipe(arguments))
-    from truepair.cli.tables import results_table
+    from truepair.cli.tables import mismatches, results_table
     from truepair.training.run import run
 
     results = run(recipe, out)
@@ -45,6 +45,8 @@ def command(arguments: Sequence[str]) -> None:
         print(f"{rows} left out because their pictures cannot be read; {listed} lists them", file=sys.stderr)
     for note in results["notes"]:
         print(f"note: {note}", file=sys.stderr)
+    if recipe.noise.rate or recipe.noise.index:
+        print(mismatches(results["noise"]["realised_rate"]))
     print(results_table({recipe.method.name: results}))
     print(f"\nrun: {out}")
 
@@ -57,14 +59,13 @@ def starting_recipe(arguments: Sequence[str]) -> Recipe:
     """
     words = [word for argument in arguments for word in argument.split("=", 1)]
     if arguments and arguments[0].endswith(".toml"):
-        recipe, published = load_recipe_and_published(Path(arguments[0]))
-        if published and published.members and not {"--model.similarity", "--help", "-h"} & set(words):
+        file = load_recipe_file(Path(arguments[0]))
+        if file.members and not {"--model.similarity", "--help", "-h"} & set(words):
             raise ConfigError(
-                f"{arguments[0]} stands for several networks ({', '.join(published.members)}): train and test them "
-                f"with 'truepair reproduce {arguments[0]}', or one of them, with --model.similarity "
-                f"{published.members[0]}"
+                f"{arguments[0]} stands for several networks ({', '.join(file.members)}): train and test them with "
+                f"'truepair reproduce {arguments[0]}', or one of them, with --model.similarity {file.members[0]}"
             )
-        return recipe
+        return file.recipe
     name: dict[str, Any] = {"name": words[words.index("--method.name") + 1]} if "--method.name" in words[:-1] else {}
     return recipe_from({"method": name}, "the command line")
 

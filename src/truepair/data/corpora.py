@@ -7,7 +7,6 @@ from pathlib import Path
 
 from truepair.config import DataConfig
 from truepair.data.demo import load_demo
-from truepair.data.features import check_same_form
 from truepair.data.flickr8k import is_flickr8k, load_flickr8k
 from truepair.data.karpathy import load_karpathy
 from truepair.data.pairs import Pairs, Splits
@@ -18,7 +17,24 @@ from truepair.data.text import Vocabulary, check_vocabulary, load_vocabulary, to
 from truepair.errors import ConfigError
 
 _DEVELOPMENT_IMAGES = {"first_1000_images": 1000}
-"""Development images that the released code of NCR, DECL and CRCL evaluates: those of the first 5,000 captions."""
+"""Development images that the released code of DECL and CRCL evaluates: those of the first 5,000 captions."""
+
+_DEMO, _REGIONS, _FLICKR8K, _KARPATHY, _TABLE = (
+    "the demo",
+    "a folder of region features",
+    "a folder of Flickr8K",
+    "a Karpathy file",
+    "a table",
+)
+_READ_BY = {
+    "captions_per_image": (_REGIONS, _KARPATHY),
+    "test_split": (_REGIONS,),
+    "development": (_REGIONS, _FLICKR8K, _KARPATHY),
+    "columns": (_TABLE,),
+    **dict.fromkeys(("image_root", "image_features", "caption_features"), (_FLICKR8K, _KARPATHY, _TABLE)),
+    **dict.fromkeys(("development_share", "test_share", "split_seed"), (_FLICKR8K, _TABLE)),
+}
+"""Options of `DataConfig` that only some kinds of corpus read, and which."""
 
 
 @dataclass(frozen=True)
@@ -42,32 +58,37 @@ def load_corpus(config: DataConfig) -> Corpus:
     """Read what `config` names.
 
     Raises:
-        ConfigError: If the path does not exist or holds no corpus, an option has no meaning for it, or caption features
-            are asked for that are not there.
+        ConfigError: If the path does not exist or holds no corpus, an option has no meaning for it, caption features
+            are asked for that are not there, or a vocabulary is given that they leave without use.
         DataError: If something is wrong with the files, or a vocabulary file does not fit the captions.
     """
     skipped: list[SkippedRow] = []
     notes: list[str] = []
-    splits = _splits(config, skipped)
+    splits = _splits(config, skipped, notes)
     if config.development != "all":
         splits = replace(splits, dev=_first_images(splits.dev, config.development, notes))
-    check_same_form({"train": splits.train, "dev": splits.dev, "test": splits.test})
     has_features = splits.train.caption_inputs is not None
+    reads_words = config.text == "words" or not has_features
     if config.text == "features" and not has_features:
         raise ConfigError(
             f"data.text is 'features', but {splits.name} has none: name data.caption_features, or a table's "
             "data.columns.caption_feature, or use 'words'"
         )
+    if config.vocabulary is not None and not reads_words:
+        raise ConfigError(
+            f"data.vocabulary is {config.vocabulary!r}, but captions of {splits.name} have features, which are read "
+            "instead of words: set data.text to 'words', or leave the vocabulary out"
+        )
     vocabulary = None
-    if config.text == "words" or not has_features:
+    if reads_words:
         splits, vocabulary = _with_words(splits, config, notes)
     return Corpus(splits, vocabulary, skipped, tuple(notes))
 
 
-def _splits(config: DataConfig, skipped: list[SkippedRow]) -> Splits:
+def _splits(config: DataConfig, skipped: list[SkippedRow], notes: list[str]) -> Splits:
     """The corpus as it is stored; which kind it is, its path tells."""
     if config.path == "demo":
-        _refuse(config, "test_split", "development")
+        _refuse_unread(config, _DEMO)
         return load_demo()
     path = Path(config.path)
     if not path.exists():
@@ -76,17 +97,19 @@ def _splits(config: DataConfig, skipped: list[SkippedRow]) -> Splits:
             "or a Karpathy split file (.json)"
         )
     if is_precomputed(path):
+        _refuse_unread(config, _REGIONS)
         return load_precomputed_splits(
             path, captions_per_image=config.captions_per_image, names=("train", "dev", config.test_split)
         )
     if is_flickr8k(path):
-        _refuse(config, "test_split")
+        _refuse_unread(config, _FLICKR8K)
         return load_flickr8k(
             path,
             image_root=config.image_root,
             image_features=config.image_features,
             caption_features=config.caption_features,
             skipped=skipped,
+            notes=notes,
             development_share=config.development_share,
             test_share=config.test_share,
             seed=config.split_seed,
@@ -97,7 +120,7 @@ def _splits(config: DataConfig, skipped: list[SkippedRow]) -> Splits:
             "nor captions.txt or Flickr8k.token.txt (Flickr8K)"
         )
     if path.suffix.lower() == ".json":
-        _refuse(config, "test_split")
+        _refuse_unread(config, _KARPATHY)
         return load_karpathy(
             path,
             captions_per_image=config.captions_per_image,
@@ -106,7 +129,7 @@ def _splits(config: DataConfig, skipped: list[SkippedRow]) -> Splits:
             caption_features=config.caption_features,
             skipped=skipped,
         )
-    _refuse(config, "test_split", "development")
+    _refuse_unread(config, _TABLE)
     return load_table_splits(
         path,
         config.columns,
@@ -120,14 +143,15 @@ def _splits(config: DataConfig, skipped: list[SkippedRow]) -> Splits:
     )
 
 
-def _refuse(config: DataConfig, *names: str) -> None:
-    """Refuse options that say how published corpora are used, where they would be passed over."""
-    for name in names:
-        value, default = getattr(config, name), getattr(DataConfig, name)
-        if value != default:
+def _refuse_unread(config: DataConfig, kind: str) -> None:
+    """Refuse options that only other kinds of corpus read: here they would be passed over in silence."""
+    unset = DataConfig()
+    for name, kinds in _READ_BY.items():
+        value = getattr(config, name)
+        if kind not in kinds and value != getattr(unset, name):
             raise ConfigError(
-                f"data.{name} is {value!r}, which has no meaning for {config.path!r}: leave it at {default!r} (a table "
-                "says in its split column which rows are for development and test)"
+                f"data.{name} is {value!r}, which has no meaning for {config.path!r}, {kind}: leave it out (it is for "
+                f"{', '.join(kinds)})"
             )
 
 

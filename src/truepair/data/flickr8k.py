@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +25,8 @@ _LISTS = {
     "test": "Flickr_8k.testImages.txt",
 }
 _PICTURE_FOLDERS = ("Images", "Flicker8k_Dataset", "Flickr8k_Dataset")
+_MAXIMUM_MISSING = 0.1
+"""Share of a list's images that may be without captions: more, and the list is of another corpus, or the file cut."""
 _COPY_NUMBER = re.compile(r"(?<=\.jpg)\.\d+$")
 
 
@@ -40,6 +42,7 @@ def load_flickr8k(
     image_features: str | Path | None = None,
     caption_features: str | Path | None = None,
     skipped: list[SkippedRow] | None = None,
+    notes: list[str] | None = None,
     development_share: float = 0.1,
     test_share: float = 0.1,
     seed: int = 0,
@@ -48,8 +51,8 @@ def load_flickr8k(
 
     `folder` holds either ``Flickr8k.token.txt`` (``name.jpg#k``, a tab, a caption) or ``captions.txt`` (CSV with the
     header ``image,caption``), and may hold ``Flickr_8k.{train,dev,test}Images.txt``, one file name a line. Images in no
-    list, and names in a list that have no captions, are left out. One image of the token file is called ``….jpg.1``;
-    the ending is dropped.
+    list, and names in a list that have no captions, are left out and noted. One image of the token file is
+    called ``….jpg.1``; the ending is dropped.
 
     Args:
         folder: The folder; its name becomes the corpus's.
@@ -58,13 +61,15 @@ def load_flickr8k(
             appear there, whether or not a split list names them. Without it, pictures become patches.
         caption_features: A ``.npy`` file with one row a caption, in the order of the caption file.
         skipped: See `load_table`; some copies of the token file name an image that has no picture.
+        notes: A list to which sentences are added: how many images were left out because of the lists.
         development_share: Share of the images, in (0, 1), for development; unused with split lists.
         test_share: Share of the images, in (0, 1), for the test; unused with split lists.
         seed: Seed of the random split; unused with split lists.
 
     Raises:
         DataError: If the folder holds both caption files or only some of the lists, a file cannot be parsed, a caption
-            is empty, an image is in two lists, a split has no captions; or as `load_table`.
+            is empty, an image is in two lists, more than a tenth of a list has no captions, a split has none; or as
+            `load_table`.
         ConfigError: If there are neither features nor pictures; or as `random_split`.
     """
     table = _captions(folder)
@@ -84,17 +89,16 @@ def load_flickr8k(
         skipped=skipped,
     )
     split_of_image = _listed(folder)
-    if split_of_image is None:
+    if split_of_image is not None:
+        _compare_with_lists(table, split_of_image, [] if notes is None else notes)
+    else:
         splits = random_split(len(pairs.images), development_share, test_share, seed)
         split_of_image = dict(zip(pairs.image_ids, splits, strict=True))
     split_of_row = [split_of_image.get(pairs.image_ids[image]) for image in pairs.image_of_caption.tolist()]
     listed = [row for row, split in enumerate(split_of_row) if split is not None]
-    if not listed:
-        raise DataError(
-            f"no image of {table.path} is in the split lists beside it (the first is {pairs.image_ids[0]!r}, the first "
-            f"that is listed {next(iter(split_of_image), None)!r}); are they of the same corpus?"
-        )
-    return split_by_name(pairs.select(torch.tensor(listed)), [s for s in split_of_row if s is not None], folder.name)
+    return split_by_name(
+        pairs.select(torch.tensor(listed, dtype=torch.long)), [s for s in split_of_row if s is not None], folder.name
+    )
 
 
 def _captions(folder: Path) -> TextTable:
@@ -167,3 +171,25 @@ def _listed(folder: Path) -> dict[str, str] | None:
                     "one split"
                 )
     return split_of_image
+
+
+def _compare_with_lists(table: TextTable, split_of_image: Mapping[str, str], notes: list[str]) -> None:
+    """Note what is only in the caption file or only in the lists; refuse a list that is hardly about these captions."""
+    has_captions = dict.fromkeys(table.values("image"))
+    for split, name in _LISTS.items():
+        images = [image for image, its_split in split_of_image.items() if its_split == split]
+        missing = [image for image in images if image not in has_captions]
+        if len(missing) > _MAXIMUM_MISSING * len(images):
+            raise DataError(
+                f"{len(missing):,} of the {len(images):,} images of {name} have no captions in {table.path} (the first "
+                f"is {missing[0]!r}; the first with captions is {next(iter(has_captions))!r}); are they of the same "
+                "corpus, and is the caption file whole?"
+            )
+        if missing:
+            notes.append(f"{len(missing):,} of the {len(images):,} images of {name} have no captions and are left out")
+    unlisted = sum(image not in split_of_image for image in has_captions)
+    if unlisted:
+        notes.append(
+            f"{unlisted:,} of the {len(has_captions):,} images of {table.path.name} are in no split list and are left "
+            "out"
+        )

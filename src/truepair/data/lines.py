@@ -9,8 +9,12 @@ from pathlib import Path
 from truepair.errors import DataError
 
 
-def lines_of(path: Path) -> Iterator[str]:
-    """Lines without their ends. Only a line feed is one: captions contain others of those that str.splitlines obeys.
+def lines_of(path: Path, *, keep_ends: bool = False) -> Iterator[str]:
+    """Lines. Only a line feed ends one: captions contain others of those that str.splitlines obeys.
+
+    Args:
+        path: The file, in UTF-8, with or without a byte order mark.
+        keep_ends: Whether lines keep their ends, as the csv module needs them: a quoted field may contain one.
 
     Raises:
         DataError: If the file cannot be read, or a line is not UTF-8.
@@ -19,8 +23,9 @@ def lines_of(path: Path) -> Iterator[str]:
         with path.open("rb") as file:
             for number, line in enumerate(file, 1):
                 try:
-                    yield line.removeprefix(codecs.BOM_UTF8).decode("utf-8").rstrip("\r\n")
+                    text = line.removeprefix(codecs.BOM_UTF8).decode("utf-8")
                 except UnicodeDecodeError as error:
                     raise DataError(f"{path}, line {number:,} is not UTF-8 ({error}); convert the file") from error
+                yield text if keep_ends else text.rstrip("\r\n")
     except OSError as error:
         raise DataError(f"cannot read {path}: {error.strerror}; check the folder and the file's name") from error

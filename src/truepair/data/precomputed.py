@@ -13,7 +13,7 @@ import torch
 from truepair.data.features import FeatureFile, check_finite, check_same_form
 from truepair.data.lines import lines_of
 from truepair.data.pairs import Pairs, Splits, Subset
-from truepair.errors import DataError
+from truepair.errors import ConfigError, DataError
 
 _ROWS_TO_COMPARE = 16
 """Leading rows looked at for repeats: more than any corpus has captions of one image in this format."""
@@ -36,7 +36,8 @@ def load_precomputed(
     """One split: ``{split}_ims.npy``, ``{split}_caps.txt`` or ``_caps.tsv``, and ``{split}_ids.txt`` if there is one.
 
     Captions stand one a line, those of an image next to each other, images in the order of the features; a ``.tsv``
-    (CC152K) has an image id before each caption. Features come in two layouts, which give the same pairs: one row an
+    (CC152K) has an image id before each caption, in quotes if it contains a quotation mark, a tab or a line end, as
+    csv.writer writes it. Features come in two layouts, which give the same pairs: one row an
     image, or each image's row repeated for each of its captions (of which every first row is read). The ids file
     names, a line each, the images, the captions, or the image of each caption.
 
@@ -50,11 +51,15 @@ def load_precomputed(
 
     Raises:
         DataError: If a file is missing or damaged, counts do not fit, a caption is empty, an image id occurs twice,
-            or rows that should repeat an image differ.
+            rows that should repeat an image differ, or the ids file and the table name other images.
     """
     features = FeatureFile(folder / f"{split}_ims.npy")
     captions = _captions_of(folder, split)
-    ids = _ids_of(folder, split) or captions.image_names
+    ids = _ids_of(folder, split)
+    if ids is None:
+        ids = captions.image_names
+    elif captions.image_names is not None:
+        _check_same_images(ids, captions.image_names)
     if captions_per_image is None:
         captions_per_image = _inferred_captions_per_image(features, captions, ids)
     images = _number_of_images(features, captions, captions_per_image)
@@ -90,8 +95,14 @@ def load_precomputed_splits(
         check_values: See `load_precomputed`.
 
     Raises:
+        ConfigError: If two of the names are the same.
         DataError: See `load_precomputed` and `check_same_form`.
     """
+    if len(set(names)) < len(names):
+        raise ConfigError(
+            f"training, development and test split of {folder} are {', '.join(map(repr, names))}, but no pair may be "
+            "in two of them: name another test split (data.test_split)"
+        )
     splits = {
         name: load_precomputed(folder, name, captions_per_image=captions_per_image, check_values=check_values)
         for name in names
@@ -121,9 +132,9 @@ def _captions_of(folder: Path, split: str) -> _Lines:
             f"is {split!r} the name of a split?"
         )
     captions = _table(table) if table.exists() else _Lines(plain, [line.strip() for line in lines_of(plain)])
-    for line, text in enumerate(captions.texts, 1):
+    for number, text in enumerate(captions.texts, 1):
         if not text:
-            raise DataError(f"{captions.path}, line {line:,}: the caption is empty; write one or leave the pair out")
+            raise DataError(f"{captions.path}: caption {number:,} is empty; write one or leave the pair out")
     return captions
 
 
@@ -133,14 +144,40 @@ def _ids_of(folder: Path, split: str) -> _Lines | None:
 
 
 def _table(path: Path) -> _Lines:
+    # Not strict, as in the released readers: captions may begin with a quotation mark that belongs to them. One that is
+    # left open swallows lines, which the counts of rows and fields give away.
+    reader = csv.reader(lines_of(path, keep_ends=True), delimiter="\t")
+    names, texts = [], []
     try:
-        rows = list(csv.reader(lines_of(path), delimiter="\t"))
+        for row in reader:
+            if len(row) != 2:
+                raise DataError(
+                    f"{path}, line {reader.line_num:,} has {len(row)} fields, but two are expected: an image id, a tab "
+                    "and a caption; put a caption that contains a tab in quotation marks"
+                )
+            names.append(row[0].strip())
+            texts.append(row[1].strip())
     except csv.Error as error:
-        raise DataError(f"{path} is not a table of tabs ({error}); is a quotation mark left open?") from error
-    for line, row in enumerate(rows, 1):
-        if len(row) < 2:
-            raise DataError(f"{path}, line {line:,} has no tab, but an image id, a tab and a caption are expected")
-    return _Lines(path, [row[1].strip() for row in rows], _Lines(path, [row[0].strip() for row in rows]))
+        raise DataError(
+            f"{path}, line {reader.line_num:,} cannot be parsed ({error}); is a quotation mark left open?"
+        ) from error
+    return _Lines(path, texts, _Lines(path, names))
+
+
+def _check_same_images(ids: _Lines, named: _Lines) -> None:
+    """Refuse an ids file (a line an image, or a line a caption) with the table's names in another order.
+
+    Other names altogether, numbers for instance, are a second naming of the same images.
+    """
+    names = named.texts[:: max(1, len(named) // max(1, len(ids)))]
+    if set(ids.texts) != set(names):
+        return
+    for line, (name, expected) in enumerate(zip(ids.texts, names, strict=False), 1):
+        if name != expected:
+            raise DataError(
+                f"{ids.path}, line {line:,} names {name!r}, but {named.path.name} has {expected!r} there; the features "
+                "follow one of them: put both in their order, or move the ids file away"
+            )
 
 
 def _inferred_captions_per_image(features: FeatureFile, captions: _Lines, ids: _Lines | None) -> int:
@@ -149,7 +186,8 @@ def _inferred_captions_per_image(features: FeatureFile, captions: _Lines, ids: _
         if rest or not inferred:
             raise DataError(
                 f"{captions.path.name} has {len(captions):,} captions and {features.path.name} {len(features):,} rows, "
-                f"which is no whole number of captions an image; is a file in {captions.path.parent} truncated?"
+                f"which is no whole number of captions an image; is a file in {captions.path.parent} truncated, or a "
+                "quotation mark in a table left open?"
             )
         return inferred
     repeats, where = max(_repeats_of_ids(ids, len(captions)), _repeats_of_rows(features))
@@ -163,7 +201,7 @@ def _inferred_captions_per_image(features: FeatureFile, captions: _Lines, ids: _
 
 
 def _repeats_of_ids(ids: _Lines | None, captions: int) -> tuple[int, str]:
-    if ids is None:
+    if not ids:
         return 1, ""
     named_once, rest = divmod(captions, max(1, len(ids)))
     same_name = sum(1 for _ in takewhile(lambda name: name == ids.texts[0], ids.texts))

@@ -279,7 +279,10 @@ def _captions(table: TableFile, column: str, names: Sequence[str] | None) -> lis
     for row, caption in enumerate(captions, start=1):
         if caption is None or caption == "" or (isinstance(caption, str) and not caption.strip()):
             name = "" if names is None else f" ({names[row - 1]!r})"
-            raise DataError(f"{table.path}: row {row}{name} has an image but no caption (column {column!r} is empty)")
+            raise DataError(
+                f"{table.path}: row {row}{name} has an image but no caption (column {column!r} is empty); "
+                "write one or leave the row out"
+            )
         if not isinstance(caption, str):
             raise DataError(
                 f"{table.path}: row {row} of column {column!r} holds {caption!r}, which is not text; "

@@ -69,24 +69,18 @@ class WholeVector(nn.Module):
             DataError: If images do not have the number of regions that the normalisation was made for.
         """
         assert items.lengths is not None  # a single vector is its own whole
-        self._check_places(items)
+        if self.places not in (None, items.values.shape[1]):
+            raise DataError(
+                f"images have {items.values.shape[1]} regions, but this model normalises {self.places} an image: SAF "
+                "and SGR need the number that they were trained with; extract the features again, or use similarity "
+                "cosine"
+            )
         mean = (items.values * items.mask[..., None]).sum(1) / items.lengths[:, None]
         local = self.dropout(self.local_norm(self.local(items.values)).tanh())
         of_all = self.dropout(self.global_norm(self.global_(mean)).tanh())
         scores = self.score(local * of_all[:, None]).squeeze(2).float().masked_fill(~items.mask, -torch.inf)
         weights = scores.softmax(1).to(items.values.dtype)
         return unit_length(torch.einsum("ip,ipd->id", weights, items.values))
-
-    def _check_places(self, items: Padded) -> None:
-        if self.places is None:
-            return
-        assert items.lengths is not None
-        places, fewest = items.values.shape[1], int(items.lengths.min())
-        if places != self.places or (self.training and fewest < places):
-            raise DataError(
-                f"images have {fewest} to {places} regions, but this model normalises {self.places} regions an image: "
-                "SAF and SGR need the same number in every image; extract the features again or use similarity cosine"
-            )
 
 
 class LocalEncoder(nn.Module):

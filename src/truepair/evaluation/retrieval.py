@@ -4,17 +4,18 @@ from __future__ import annotations
 
 import sys
 import time
+import warnings
 from collections.abc import Sequence
 from pathlib import Path
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Float
 from torch import Tensor
 from tqdm import tqdm
 
 from truepair.data.pairs import Pairs
 from truepair.encoding import encode_captions, encode_images
-from truepair.errors import ConfigError, DataError
+from truepair.errors import CheckpointError, ConfigError, DataError
 from truepair.evaluation.recall import (
     RankCounts,
     RetrievalMetrics,
@@ -49,8 +50,8 @@ def evaluate(
 ) -> RetrievalMetrics:
     """Recall and ranks both ways on a split, every image against every caption of its fold.
 
-    Several models are taken as one: their similarity matrices are averaged (METHODS: SGRAF is SAF + SGR), not their
-    metrics. Memory grows with the encodings of the split, not with images × captions.
+    Several models are taken as one: their similarity matrices are averaged (SGRAF is SAF and SGR so combined; Diao et
+    al., AAAI 2021), not their metrics. Memory grows with the encodings of the split, not with images × captions.
 
     Args:
         models: One trained model, or several; each computes where its weights are.
@@ -60,7 +61,7 @@ def evaluate(
         batch_size: Items encoded at once.
         state: A folder for the counts of an evaluation that takes longer than 10 seconds, made if missing. The same
             call goes on from the last saved block and ends with the same values; after the end, it answers at once.
-            None keeps nothing.
+            One that cannot be written is left with a warning. None keeps nothing.
 
     Raises:
         ConfigError: If there is no model.
@@ -70,25 +71,31 @@ def evaluate(
     """
     if not models:
         raise ConfigError("there is no model to evaluate: name at least one")
-    parts = fold_slices(len(pairs.images), folds)
-    _refuse_empty(parts, pairs.image_of_caption)
+    parts = folds_of(pairs, folds)
     lengths = torch.tensor([len(caption) for caption in pairs.captions])
     blocks = similarity_blocks(pairs.image_of_caption, lengths, parts, _IMAGES_IN_BLOCK, _CAPTIONS_IN_BLOCK)
     saved = None
     if state is not None:
-        sizes = (folds, batch_size, _IMAGES_IN_BLOCK, _CAPTIONS_IN_BLOCK)
-        saved = SavedCounts(state, fingerprint(models, pairs, *sizes))
+        saved = SavedCounts(state, fingerprint(models, pairs, blocks, batch_size))
     counts = _count(models, pairs, blocks, batch_size, saved)
     return mean_metrics([retrieval_metrics(counts.ranks(part)) for part in parts])
 
 
-def _refuse_empty(parts: Sequence[slice], image_of_caption: Int[Tensor, " captions"]) -> None:
+def folds_of(pairs: Pairs, folds: int) -> list[slice]:
+    """The rows of `pairs.images`, in equal runs that are searched by themselves.
+
+    Raises:
+        DataError: If the images cannot be divided into `folds`, or a fold has no caption.
+    """
+    parts = fold_slices(len(pairs.images), folds)
+    image_of_caption = pairs.image_of_caption
     for number, part in enumerate(parts, 1):
         if not ((image_of_caption >= part.start) & (image_of_caption < part.stop)).any():
             raise DataError(
                 f"fold {number} of {len(parts)} (images {part.start:,} … {part.stop - 1:,}) has no caption, and so no "
                 "recall: choose fewer folds"
             )
+    return parts
 
 
 def _count(
@@ -120,7 +127,13 @@ def _count(
                 continue
             is_due = time.monotonic() - last_save >= _SECONDS_BETWEEN_SAVES
             if is_due or (number == len(blocks) and saved.path.exists()):
-                saved.save(counts, number)
+                try:
+                    saved.save(counts, number)
+                except (OSError, CheckpointError) as error:
+                    warnings.warn(
+                        f"the state of this evaluation cannot be saved, and it goes on: {error}", stacklevel=3
+                    )
+                    saved = None
                 last_save = time.monotonic()
     return counts
 

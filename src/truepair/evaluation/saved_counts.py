@@ -17,6 +17,7 @@ from truepair.data.pairs import Inputs, Pairs
 from truepair.errors import CheckpointError
 from truepair.evaluation.recall import RankCounts
 from truepair.model import MatchingModel
+from truepair.similarity.blocks import Block
 
 _ROWS_AT_A_TIME = 1024
 
@@ -58,28 +59,32 @@ class SavedCounts:
         save_checkpoint(self.path, {"fingerprint": self.fingerprint, "blocks": blocks, **tensors})
 
 
-def fingerprint(models: Sequence[MatchingModel], pairs: Pairs, *sizes: int) -> str:
+def fingerprint(models: Sequence[MatchingModel], pairs: Pairs, blocks: Sequence[Block], batch_size: int) -> str:
     """A hash of everything that scores and their order depend on; of the code, its version only.
 
     Args:
         models: Their weights.
         pairs: Inputs of both encoders, and which caption belongs to which image.
-        sizes: Numbers that decide how the work is cut.
+        blocks: The work and its order.
+        batch_size: Items encoded at once.
 
     Returns:
         64 hexadecimal digits; the same on any machine.
     """
-    digest = hashlib.sha256(repr((__version__, sizes, len(models))).encode())
-    for name, tensor in _everything(models, pairs):
+    rows = [(block.images.start, block.images.stop, block.group) for block in blocks]
+    digest = hashlib.sha256(repr((__version__, batch_size, len(models), rows)).encode())
+    for name, tensor in _everything(models, pairs, blocks):
         digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
         digest.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().data)
     return digest.hexdigest()
 
 
-def _everything(models: Sequence[MatchingModel], pairs: Pairs) -> Iterator[tuple[str, Tensor]]:
+def _everything(models: Sequence[MatchingModel], pairs: Pairs, blocks: Sequence[Block]) -> Iterator[tuple[str, Tensor]]:
     for model in models:
         yield from model.state_dict().items()
     yield "image_of_caption", pairs.image_of_caption
+    # Which captions a block has follows from their lengths, which their inputs need not tell.
+    yield from {block.group: ("columns", block.captions) for block in blocks}.values()
     yield from _inputs("images", pairs.images)
     yield from _inputs("captions", inputs_of_captions(pairs))
 

@@ -2,24 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from typing import Any
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
-from torch.autograd.function import once_differentiable
 
 from truepair.layers import unit_length
 
-_SCRATCH_BYTES = {"cpu": 2**21}
-"""Size of an intermediate tensor: on a CPU it should stay in the cache of a core, elsewhere `_SCRATCH_ELSEWHERE`."""
-_SCRATCH_ELSEWHERE = 2**28
+_BYTES_IN_CACHE, _BYTES_ELSEWHERE = 2**21, 2**28
+"""Size of an intermediate tensor: on a CPU, it should stay in the cache of a core."""
 
 
 def slices(rows: int, bytes_a_row: int, device: torch.device) -> Iterator[slice]:
     """Consecutive slices of so many rows that an intermediate tensor of theirs is of the size that suits the device."""
-    size = max(1, _SCRATCH_BYTES.get(device.type, _SCRATCH_ELSEWHERE) // bytes_a_row)
+    size = max(1, (_BYTES_IN_CACHE if device.type == "cpu" else _BYTES_ELSEWHERE) // bytes_a_row)
     for start in range(0, rows, size):
         yield slice(start, min(start + size, rows))
 
@@ -34,6 +33,24 @@ def applied(function: type[torch.autograd.Function], *inputs: Tensor) -> Tensor:
         return result
 
 
+def differentiable_gradients(
+    formula: Callable[..., Tensor], inputs: Sequence[Tensor], needed: Sequence[bool], gradient: Tensor
+) -> tuple[Tensor | None, ...]:
+    """Gradients of a function's inputs that can be differentiated again (a virtual optimiser step, as in MSCN).
+
+    Args:
+        formula: What the function computes, in operations that autograd knows.
+        inputs: The function's inputs.
+        needed: Of which a gradient is asked for.
+        gradient: That of the result.
+    """
+    # Views, so that a tensor that another one was made of does not lead to that one's share of the gradient as well.
+    views = [tensor.view_as(tensor) for tensor in inputs]
+    asked = [view for view, is_needed in zip(views, needed, strict=True) if is_needed]
+    given = iter(torch.autograd.grad(formula(*views), asked, gradient, create_graph=True))
+    return tuple(next(given) if is_needed else None for is_needed in needed)
+
+
 class WordVectors(torch.autograd.Function):
     r"""Unit similarity vectors of words and what they attend to, behind those of image and caption.
 
@@ -41,9 +58,9 @@ class WordVectors(torch.autograd.Function):
 
         c_l = l2norm(Σ_r p_lr v_r),   y_l = A (c_l - w_l)² + b,   x_l = l2norm(y_l)
 
-    Nothing as wide as the joint space is kept for the backward pass: the attended vectors are made again from the
-    attention, which costs ``2 · regions · dim`` of the ``2 · dim · size`` that the map A costs, and is far smaller.
-    Both passes walk over a few images at a time, so that what is made on the way stays in the cache.
+    Nothing as wide as the joint space is kept for each pair: the attended vectors are made again from the attention,
+    which costs ``2 · regions · dim`` beside the ``2 · dim · size`` of the map A, and is far smaller. Both passes walk
+    over a few images at a time, so that what is made on the way stays in the cache.
     """
 
     @staticmethod
@@ -78,14 +95,18 @@ class WordVectors(torch.autograd.Function):
             torch.linalg.vector_norm(vectors, dim=3, keepdim=True, dtype=exact, out=norm[rows])
             norm[rows] += 1e-8
             torch.div(vectors, norm[rows], out=nodes[rows, :, 1:])
-        ctx.save_for_backward(attention, attended_norm, regions, words, weight, nodes, norm)
+        ctx.save_for_backward(attention, regions, words, weight, bias, attended_norm, nodes, norm)
         return nodes
 
     @staticmethod
-    @once_differentiable
-    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, ...]:
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
         """Gradients of all inputs."""
-        attention, attended_norm, regions, words, weight, nodes, norm = ctx.saved_tensors
+        attention, regions, words, weight, bias, attended_norm, nodes, norm = ctx.saved_tensors
+        if torch.is_grad_enabled():
+            inputs, needed = (attention, regions, words, weight, bias), ctx.needs_input_grad[1:]
+            of_nodes = gradient[:, :, 1:]
+            formula = partial(WordVectors._formula, captions=nodes.shape[1])
+            return gradient[:, :, 0], *differentiable_gradients(formula, inputs, needed, of_nodes)
         of_attention, of_regions = torch.empty_like(attention), torch.empty_like(regions)
         of_words, of_weight, of_bias = (
             torch.zeros(shape, dtype=norm.dtype, device=norm.device)
@@ -110,6 +131,14 @@ class WordVectors(torch.autograd.Function):
             torch.bmm(unit.mT, g, out=of_regions[rows])
             of_regions[rows] -= torch.bmm(torch.bmm(unit.mT, unit * along), regions[rows])
         return gradient[:, :, 0], of_attention, of_regions, of_words, of_weight, of_bias
+
+    @staticmethod
+    def _formula(
+        attention: Tensor, regions: Tensor, words: Tensor, weight: Tensor, bias: Tensor, captions: int
+    ) -> Tensor:
+        difference = unit_length(attention @ regions) - words
+        vectors: Tensor = unit_length(difference.square() @ weight.T + bias).unflatten(1, (captions, -1))
+        return vectors
 
 
 def _of(words: Tensor, rows: slice) -> Tensor:

@@ -23,7 +23,7 @@ def word_attention(
         a_{rl} = \mathrm{LeakyReLU}_{0.1}(v_r \cdot w_l), \qquad
         p_{lr} = \mathrm{softmax}_r\!\left(9\, a_{rl} \big/ (\lVert a_{r\cdot} \rVert_2 + 10^{-8})\right)
 
-    The norm runs over the words of one caption (SCAN's "t2i" attention, Lee et al., ECCV 2018; METHODS of SGRAF).
+    The norm runs over the words of one caption (SCAN's "t2i" attention, Lee et al., ECCV 2018; SGRAF's released code).
 
     Args:
         regions: Unit vectors, one a region.
@@ -37,7 +37,7 @@ def word_attention(
     scores = scores.to(
         torch.promote_types(scores.dtype, torch.float32)
     )  # norm and softmax need more than half precision
-    scores = leaky_relu(scores, 0.1).unflatten(2, (captions, -1))
+    scores = leaky_relu(scores, 0.1, inplace=True).unflatten(2, (captions, -1))
     scores = scores / (scores.norm(dim=3, keepdim=True) + 1e-8)
     if mask is not None:
         scores = scores.masked_fill(~mask[:, :, None, None], -torch.inf)

@@ -17,6 +17,8 @@ from truepair.similarity.attention import word_attention
 
 _NODE_BYTES = 2**26
 """Where nothing is kept for a gradient, similarity vectors of one block of captions take at most this much."""
+_PAIRS_AT_A_TIME = 1024
+"""Pairs whose regions are gathered at once, 150 KB each at 36 × 1,024."""
 
 
 class LocalSimilarity(nn.Module):
@@ -41,6 +43,8 @@ class LocalSimilarity(nn.Module):
 
     def matrix(self, images: Padded, captions: Padded) -> Float[Tensor, "images captions"]:
         """Every image (rows) with every caption (columns), in (0, 1)."""
+        if not len(images) or not len(captions):
+            return images.values.new_zeros(len(images), len(captions))
         order, blocks = self._vectors(images, captions)
         return torch.cat([self._scored(block) for block in blocks], 1)[:, order.argsort()]
 
@@ -58,12 +62,17 @@ class LocalSimilarity(nn.Module):
         return order, (self.reasoning(self._nodes(everyone, block[None])) for block in blocks)
 
     def paired(self, images: Padded, captions: Padded) -> Float[Tensor, " pairs"]:
-        """Image k with caption k only: the diagonal of `matrix`."""
+        """Image k with caption k only: the diagonal of `matrix`, in evaluation mode.
+
+        In training mode, SAF normalises a caption's gate over what it is compared with: many images there, one here.
+        """
+        if not len(images):
+            return images.values.new_zeros(0)
         return self._scored(self.paired_vectors(images, captions))
 
     def paired_vectors(self, images: Padded, captions: Padded) -> Float[Tensor, "pairs size"]:
         """The diagonal of `vectors`."""
-        order, blocks = self._equally_long(captions, 1)
+        order, blocks = self._equally_long(captions, 1, most=_PAIRS_AT_A_TIME)
         parts, start = [], 0
         for block in blocks:
             own = _Images.of(images.rows(order[start : start + len(block)]))
@@ -90,7 +99,7 @@ class LocalSimilarity(nn.Module):
         return applied(WordVectors, whole, attention, images.regions, words, *maps)
 
     def _equally_long(
-        self, captions: Padded, images: int
+        self, captions: Padded, images: int, most: int | None = None
     ) -> tuple[Int[Tensor, " captions"], list[Float[Tensor, "block nodes dim"]]]:
         """The captions by length, as an order and in blocks of one length each, without padding."""
         assert captions.lengths is not None
@@ -99,7 +108,8 @@ class LocalSimilarity(nn.Module):
         blocks = []
         for length, equally_long in zip(lengths, captions.values[order].split(counts), strict=True):
             bytes_a_caption = 4 * images * length * self.local_map.out_features
-            blocks += equally_long[:, :length].split(max(1, _NODE_BYTES // bytes_a_caption))
+            affordable = max(1, _NODE_BYTES // bytes_a_caption)
+            blocks += equally_long[:, :length].split(min(affordable, most or affordable))
         return order, blocks
 
 
@@ -113,4 +123,5 @@ class _Images(NamedTuple):
     @classmethod
     def of(cls, images: Padded) -> _Images:
         mask = images.mask[:, 1:]
-        return cls(images.values[:, 0], images.values[:, 1:], None if mask.all() else mask)
+        regions = images.values[:, 1:].contiguous()  # or every product would copy them, and keep the copy
+        return cls(images.values[:, 0], regions, None if mask.all() else mask)

@@ -36,11 +36,13 @@ class CaptionwiseBatchNorm(nn.Module):
 
     That is what ``BatchNorm1d(1)`` becomes in the released code, where captions are processed one by one: in training,
     a caption's values over all images and nodes. Running statistics move by `momentum` a caption; there it is 0.1,
-    which leaves them to the last dozen captions of a batch, here 0.001: the last eight batches of 128.
+    which leaves them to the last dozen captions of a batch, here 0.001: the last eight batches of 128. They start as
+    the plain mean of the captions seen so far.
     """
 
     running_mean: Tensor
     running_var: Tensor
+    captions_seen: Tensor
 
     def __init__(self, momentum: float = 0.001) -> None:
         super().__init__()
@@ -49,6 +51,7 @@ class CaptionwiseBatchNorm(nn.Module):
         self.bias = nn.Parameter(torch.zeros(1))
         self.register_buffer("running_mean", torch.zeros(1))
         self.register_buffer("running_var", torch.ones(1))
+        self.register_buffer("captions_seen", torch.zeros(1))
 
     def forward(self, values: Float[Tensor, "images captions nodes"]) -> Float[Tensor, "images captions nodes"]:
         """Values of captions that have the same number of nodes."""
@@ -56,8 +59,9 @@ class CaptionwiseBatchNorm(nn.Module):
         if self.training:
             variance, mean = torch.var_mean(values, dim=(0, 2), correction=0)
             with torch.no_grad():
-                count = values.shape[0] * values.shape[2]
-                moved = 1 - (1 - self.momentum) ** values.shape[1]
+                count, captions = values.shape[0] * values.shape[2], values.shape[1]
+                self.captions_seen += captions
+                moved = (captions / self.captions_seen).clamp(min=1 - (1 - self.momentum) ** captions)
                 self.running_mean.lerp_(mean.mean(), moved)
                 self.running_var.lerp_(variance.mean() * (count / max(1, count - 1)), moved)
         unit = (values - mean[:, None]) / (variance[:, None] + 1e-5).sqrt()

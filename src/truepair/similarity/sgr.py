@@ -8,11 +8,10 @@ import torch
 import torch.nn as nn
 from jaxtyping import Float
 from torch import Tensor
-from torch.autograd.function import once_differentiable
-from torch.nn.functional import relu
+from torch.nn.functional import linear, relu
 
 from truepair.layers import xavier_linear
-from truepair.similarity.alignment import applied, slices
+from truepair.similarity.alignment import applied, differentiable_gradients, slices
 
 
 class GraphStep(nn.Module):
@@ -77,16 +76,18 @@ class _Round(torch.autograd.Function):
         result, edges = torch.empty_like(x), x.new_empty(pairs, nodes, nodes)
         for rows in slices(pairs, 4 * nodes * size, x.device):
             queries = torch.mm(x[rows].flatten(0, 1), a_weight.T).add_(a_bias).view_as(x[rows])
-            torch.softmax(torch.bmm(queries, x[rows].mT), 2, out=edges[rows])
+            _softmax(torch.bmm(queries, x[rows].mT), edges[rows])
             mixed = torch.bmm(edges[rows], x[rows]).flatten(0, 1)
             torch.mm(mixed, weight.T, out=result[rows].view(-1, size)).add_(bias).relu_()
-        ctx.save_for_backward(x, edges, result, a_weight, a_bias, weight)
+        ctx.save_for_backward(x, a_weight, a_bias, weight, bias, edges, result)
         return result
 
     @staticmethod
-    @once_differentiable
-    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, ...]:
-        x, edges, result, a_weight, a_bias, weight = ctx.saved_tensors
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
+        x, a_weight, a_bias, weight, bias, edges, result = ctx.saved_tensors
+        if torch.is_grad_enabled():
+            inputs = (x, a_weight, a_bias, weight, bias)
+            return differentiable_gradients(_Round._formula, inputs, ctx.needs_input_grad, gradient)
         pairs, nodes, size = x.shape
         of_x = torch.empty_like(x)
         exact = torch.promote_types(x.dtype, torch.float32)
@@ -107,6 +108,11 @@ class _Round(torch.autograd.Function):
             target.baddbmm_(edge.mT, g).baddbmm_(of_edge.mT, queries)
         return of_x, of_a_weight, of_a_bias, of_weight, of_bias
 
+    @staticmethod
+    def _formula(x: Tensor, a_weight: Tensor, a_bias: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
+        edges = (linear(x, a_weight, a_bias) @ x.mT).softmax(2)
+        return relu(linear(edges @ x, weight, bias))
+
 
 class _FirstMixed(torch.autograd.Function):
     """``softmax((A x₀ + a) xᵀ) x``: what node 0 of every pair gets from all nodes x."""
@@ -115,19 +121,36 @@ class _FirstMixed(torch.autograd.Function):
     def forward(ctx: Any, x: Tensor, a_weight: Tensor, a_bias: Tensor) -> Tensor:
         queries = torch.addmm(a_bias, x[:, 0], a_weight.T)
         edges = torch.bmm(queries[:, None], x.mT).softmax(2)
-        ctx.save_for_backward(x, queries, edges, a_weight)
+        ctx.save_for_backward(x, a_weight, a_bias, queries, edges)
         return torch.bmm(edges, x).squeeze(1)
 
     @staticmethod
-    @once_differentiable
-    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, ...]:
-        x, queries, edges, a_weight = ctx.saved_tensors
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
+        x, a_weight, a_bias, queries, edges = ctx.saved_tensors
+        if torch.is_grad_enabled():
+            inputs = (x, a_weight, a_bias)
+            return differentiable_gradients(_FirstMixed._formula, inputs, ctx.needs_input_grad, gradient)
         of_edges = _through_softmax(torch.bmm(gradient[:, None], x.mT), edges)
         of_queries = torch.bmm(of_edges, x).squeeze(1)
         # Node j gets edge_j · gradient from what was mixed, and of_edge_j · query from how it was weighed.
         of_x = torch.bmm(torch.cat([edges, of_edges], 1).mT, torch.stack([gradient, queries], 1))
         of_x[:, 0].addmm_(of_queries, a_weight)
         return of_x, of_queries.T @ x[:, 0], of_queries.sum(0)
+
+    @staticmethod
+    def _formula(x: Tensor, a_weight: Tensor, a_bias: Tensor) -> Tensor:
+        edges = (linear(x[:, :1], a_weight, a_bias) @ x.mT).softmax(2)
+        return (edges @ x).squeeze(1)
+
+
+def _softmax(scores: Tensor, result: Tensor) -> None:
+    """Softmax over the last dimension, into `result`; overwrites `scores`."""
+    if scores.shape[-1] >= 16 or scores.dtype in (torch.float16, torch.bfloat16):
+        torch.softmax(scores, -1, out=result)
+        return
+    # PyTorch's own takes six times as long on a CPU for rows of fewer than 16.
+    scores.sub_(scores.amax(-1, keepdim=True)).exp_()
+    torch.div(scores, scores.sum(-1, keepdim=True), out=result)
 
 
 def _through_softmax(gradient: Tensor, weights: Tensor) -> Tensor:

@@ -62,7 +62,7 @@ def fit(
         loaders: Training batches.
         dev: Development pairs: the only ones that the choice of a checkpoint sees.
         folder: The run's folder.
-        config: The run's whole configuration, to refuse a checkpoint of another.
+        config: All options that decide what is learned, to refuse a checkpoint of another run.
         log: Where scalars go.
         patience: Stop once development rSum has not improved for so many epochs; 0 never does.
 
@@ -128,8 +128,8 @@ def resume(path: Path, method: Method, config: Mapping[str, Any]) -> RunState:
             f"{path} does not fit this run ({error}): have the data changed since? Choose a new folder, or delete it"
         ) from error
     torch.set_rng_state(saved["random"]["cpu"])
-    if saved["random"]["cuda"]:
-        torch.cuda.set_rng_state_all(saved["random"]["cuda"])
+    for device, generator in enumerate(saved["random"]["cuda"][: torch.cuda.device_count()]):
+        torch.cuda.set_rng_state(generator, device)  # of the GPUs that are here: a run may go on where there is none
     return RunState(**saved["state"])
 
 

@@ -34,14 +34,46 @@ class Published:
     """Text → image, as printed."""
     rsum: float
     """Sum of the six as printed, even where the columns add up to something else."""
-    members: tuple[Member, ...] = ()
-    """`model.similarity` of each network, where the number belongs to several, trained one by one, whose similarities
-    are averaged (SGRAF: saf and sgr); empty for a single network, the recipe's own."""
     note: str = ""
     """What to know when comparing."""
 
+    def __post_init__(self) -> None:
+        """Refuse what cannot have been printed."""
+        for name in ("image_to_text", "text_to_image"):
+            r1, r5, r10 = getattr(self, name)
+            if not 0 <= r1 <= r5 <= r10 <= 100:
+                raise ConfigError(
+                    f"published.{name} is {r1:g}, {r5:g}, {r10:g}, but R@1, R@5 and R@10 are percentages that do not "
+                    "fall"
+                )
+        if not 0 <= self.rsum <= 600:
+            raise ConfigError(f"published.rsum is {self.rsum:g}, but the sum of six percentages is in [0, 600]")
 
-Config = TypeVar("Config", bound=MethodConfig | Recipe | Published)
+
+@dataclass(frozen=True)
+class RecipeFile:
+    """What a recipe's file says."""
+
+    recipe: Recipe
+    """What to do."""
+    members: tuple[Member, ...] = ()
+    """``members`` at the top of the file: `model.similarity` of each of several networks, trained one by one, whose
+    similarities are averaged (SGRAF: saf and sgr); empty for a single network, the recipe's own."""
+    published: Published | None = None
+    """What to compare with, if anything."""
+
+    def __post_init__(self) -> None:
+        """Refuse a network that would be trained twice."""
+        if len(set(self.members)) < len(self.members):
+            raise ConfigError(f"members are {', '.join(self.members)}: name each once")
+
+    @property
+    def similarities(self) -> tuple[Member, ...]:
+        """`model.similarity` of each network."""
+        return self.members or (self.recipe.model.similarity,)
+
+
+Config = TypeVar("Config", bound=MethodConfig | Recipe | Published | RecipeFile)
 
 
 def load_recipe(path: Path) -> Recipe:
@@ -50,14 +82,14 @@ def load_recipe(path: Path) -> Recipe:
     Raises:
         ConfigError: If the file cannot be read, or holds an unknown or impossible option.
     """
-    return load_recipe_and_published(path)[0]
+    return load_recipe_file(path).recipe
 
 
-def load_recipe_and_published(path: Path) -> tuple[Recipe, Published | None]:
-    """A recipe and its published number, if it has one.
+def load_recipe_file(path: Path) -> RecipeFile:
+    """A recipe with its members and its published number, if it has them.
 
     Raises:
-        ConfigError: See `load_recipe`; also if the section names members beside the recipe's own similarity.
+        ConfigError: See `load_recipe`; also if the file names members beside a similarity.
     """
     try:
         with path.open("rb") as file:
@@ -66,17 +98,17 @@ def load_recipe_and_published(path: Path) -> tuple[Recipe, Published | None]:
         raise ConfigError(f"there is no recipe {path}; see recipes/ for those that come with truepair") from error
     except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
         raise ConfigError(f"cannot read the recipe {path}: {error}") from error
-    section = values.pop("published", None)
-    recipe = recipe_from(values, str(path))
-    if section is None:
-        return recipe, None
-    published = _published_from(section, str(path))
-    if published.members and "similarity" in values.get("model", {}):
+    where, published, members = str(path), values.pop("published", None), values.pop("members", ())
+    recipe = recipe_from(values, where)
+    if published is not None:
+        published = _published_from(published, where)
+    built = _built(RecipeFile, {"recipe": recipe, "members": members, "published": published}, where)
+    if built.members and "similarity" in values.get("model", {}):
         raise ConfigError(
-            f"{path}: model.similarity is {recipe.model.similarity!r}, but published.members "
-            f"({', '.join(published.members)}) says what the networks are: leave one of them out"
+            f"{path}: model.similarity is {recipe.model.similarity!r}, but members ({', '.join(built.members)}) says "
+            "what the networks are: leave one of them out"
         )
-    return recipe, published
+    return built
 
 
 def _published_from(section: Any, where: str) -> Published:

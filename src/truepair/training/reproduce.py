@@ -10,30 +10,49 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from lightning_fabric import Fabric
 from tqdm import tqdm
 
 from truepair import __version__
 from truepair.config import CrclConfig, Recipe
 from truepair.data.corpora import Corpus, load_corpus
-from truepair.errors import ConfigError
+from truepair.data.flickr8k import is_flickr8k
+from truepair.data.precomputed import is_precomputed
+from truepair.errors import CheckpointError, ConfigError
 from truepair.evaluation.retrieval import evaluate
-from truepair.training.recipe import Member, Published
-from truepair.training.run import finished, load_run, read_json, run, write_json
+from truepair.training.recipe import Member, RecipeFile
+from truepair.training.run import (
+    finished,
+    load_runs,
+    make_fabric,
+    make_folder,
+    read_json,
+    refuse_another_run,
+    run,
+    write_json,
+)
 
 MEASURES = (*(f"{way}_r{k}" for way in ("image_to_text", "text_to_image") for k in (1, 5, 10)), "rsum")
 """What is compared: the six recalls, in percent, and their sum."""
 
+_FILES = {
+    "data": ("path", "vocabulary", "image_root", "image_features", "caption_features"),
+    "noise": ("index",),
+}
+"""Options that name a file or a folder, by section of the recipe."""
 
-def reproduce(recipe: Recipe, published: Published | None, folder: Path, seeds: Sequence[int]) -> dict[str, Any]:
-    """Train and test by `recipe` once for each seed, which is that of the noise and of the training.
+Plan = Mapping[int, Mapping[Member, tuple[Recipe, Path]]]
+"""Seed → network → recipe and folder of its run."""
+
+
+def reproduce(file: RecipeFile, folder: Path, seeds: Sequence[int]) -> dict[str, Any]:
+    """Train and test by a recipe once for each seed, which is that of the noise and of the training.
 
     A recipe of several members (SGRAF: a SAF and an SGR network) trains each by itself, in a folder of its own, and
-    tests the mean of their similarity matrices. What is done is not done again: the same call resumes, and adds seeds.
+    tests the mean of their similarity matrices. What is done is not done again: the same call resumes, and one with
+    other seeds adds them to those that ``reproduction.json`` already has.
 
     Args:
-        recipe: What to do; its own seeds are not used.
-        published: What to compare with, and the members.
+        file: What to do, and what to compare with; the recipe's own seeds are not used.
         folder: Where to: ``<member>_<seed>/`` for each run, and ``reproduction.json``.
         seeds: Different numbers, at least 0.
 
@@ -42,29 +61,58 @@ def reproduce(recipe: Recipe, published: Published | None, folder: Path, seeds: 
         published numbers, the differences, and all that they depend on.
 
     Raises:
-        ConfigError: If there is no seed, or one twice.
-        CheckpointError: If a run's folder holds a run of another recipe.
+        ConfigError: If there is no seed, one twice or one below 0.
+        CheckpointError: If `folder` holds a reproduction of another recipe, or a damaged file.
         TruepairError: If the data or an option is wrong.
+    """
+    planned = plan(file, folder, seeds)
+    make_folder(folder)
+    corpus = cache(lambda: load_corpus(file.recipe.data))
+    runs = []
+    with tqdm(total=len(planned) * len(file.similarities), unit="run", disable=None, file=sys.stderr) as bar:
+        for seed, members in planned.items():
+            results: dict[str, Any] = {}
+            for member, (recipe, here) in members.items():
+                bar.set_description(f"{folder.name}/{here.name}")
+                results[member] = finished(recipe, here) or run(recipe, here, corpus())
+                bar.update()
+            folders = [here for _, here in members.values()]
+            test = _test(file.recipe, results, folders, folder / f"ensemble_{seed}.json", corpus)
+            runs.append({"seed": seed, "members": results, "test": test})
+    summary = _summary(file, runs)
+    write_json(folder / "reproduction.json", summary)
+    return summary
+
+
+def plan(file: RecipeFile, folder: Path, seeds: Sequence[int]) -> Plan:
+    """All runs of a reproduction, those of earlier seeds included; nothing is trained or written.
+
+    Args:
+        file: See `reproduce`.
+        folder: See `reproduce`.
+        seeds: See `reproduce`.
+
+    Raises:
+        ConfigError: See `reproduce`.
+        CheckpointError: See `reproduce`.
     """
     if not seeds or len(set(seeds)) < len(seeds):
         raise ConfigError(f"seeds are {', '.join(map(str, seeds)) or 'missing'}: name one or more, each once")
-    members = (published and published.members) or (recipe.model.similarity,)
-    corpus = cache(lambda: load_corpus(recipe.data))
-    runs = []
-    with tqdm(total=len(seeds) * len(members), unit="run", disable=None, file=sys.stderr) as bar:
-        for seed in seeds:
-            results: dict[str, Any] = {}
-            for member in members:
-                bar.set_description(f"{folder.name}/{member}_{seed}")
-                of_member = member_recipe(recipe, member, seed)
-                here = folder / f"{member}_{seed}"
-                results[member] = finished(of_member, here) or run(of_member, here, corpus())
-                bar.update()
-            test = _test(recipe.data.test_folds, results, folder, seed, corpus)
-            runs.append({"seed": seed, "members": results, "test": test})
-    summary = _summary(recipe, published, members, runs)
-    write_json(folder / "reproduction.json", summary)
-    return summary
+    path = folder / "reproduction.json"
+    earlier = read_json(path, {"seeds": list, "members": list}) or {"seeds": [], "members": [*file.similarities]}
+    if earlier["members"] != [*file.similarities]:
+        raise CheckpointError(
+            f"{path} is of other networks ({', '.join(map(str, earlier['members']))} there, "
+            f"{', '.join(file.similarities)} here): choose a new folder, or delete this one"
+        )
+    planned: dict[int, dict[Member, tuple[Recipe, Path]]] = {}
+    for seed in dict.fromkeys([*earlier["seeds"], *seeds]):
+        planned[seed] = {}
+        for member in file.similarities:
+            recipe, here = member_recipe(file.recipe, member, seed), folder / f"{member}_{seed}"
+            refuse_another_run(here, recipe)
+            planned[seed][member] = recipe, here
+    return planned
 
 
 def member_recipe(recipe: Recipe, similarity: Member, seed: int) -> Recipe:
@@ -95,41 +143,53 @@ def rehearsal(recipe: Recipe) -> Recipe:
 def with_data_in(recipe: Recipe, folder: Path) -> Recipe:
     """The recipe with its files in `folder` instead of ``data/``; paths that do not start there stay."""
 
-    def moved(path: str) -> str:
-        parts = Path(path).parts
+    def moved(path: str | None) -> str | None:
+        parts = Path(path or "").parts
         return str(folder.joinpath(*parts[1:])) if parts[:1] == ("data",) else path
 
-    data, noise = recipe.data, recipe.noise
-    vocabulary = data.vocabulary and moved(data.vocabulary)
-    return replace(
-        recipe,
-        data=replace(data, path=moved(data.path), vocabulary=vocabulary),
-        noise=replace(noise, index=noise.index and moved(noise.index)),
-    )
+    sections = {
+        section: replace(
+            getattr(recipe, section), **{name: moved(getattr(getattr(recipe, section), name)) for name in names}
+        )
+        for section, names in _FILES.items()
+    }
+    return replace(recipe, **sections)
+
+
+def missing_file(recipe: Recipe) -> tuple[str, Path] | None:
+    """The first file that the recipe needs and that is not there, with the option that names it; None if all are.
+
+    Of a folder of region features, also the file of each split is looked for, not what is in it.
+    """
+    values = asdict(recipe)
+    named = [(f"{section}.{name}", values[section][name]) for section, names in _FILES.items() for name in names]
+    needed = [(option, Path(path)) for option, path in named if path not in (None, "demo")]
+    folder = Path(recipe.data.path)
+    if recipe.data.path != "demo" and folder.is_dir() and (is_precomputed(folder) or not is_flickr8k(folder)):
+        needed += [("data.path", folder / f"{split}_ims.npy") for split in ("train", "dev", recipe.data.test_split)]
+    return next(((option, path) for option, path in needed if not path.exists()), None)
 
 
 def _test(
-    folds: int, results: Mapping[str, Any], folder: Path, seed: int, corpus: Callable[[], Corpus]
+    recipe: Recipe, results: Mapping[str, Any], folders: Sequence[Path], path: Path, corpus: Callable[[], Corpus]
 ) -> dict[str, float]:
     """Test metrics of one seed: the single network's own, or those of the mean of the members' similarities."""
     if len(results) == 1:
         (only,) = results.values()
         return dict(only["test"])
-    path = folder / f"ensemble_{seed}.json"
-    known = read_json(path)
+    known = read_json(path, {"members": dict, "test": dict.fromkeys(MEASURES, int | float)})
     if known is None or known["members"] != results:  # other runs, if only by the seconds that they took
-        runs = [load_run(folder / f"{member}_{seed}", corpus()) for member in results]
-        device = Fabric(accelerator=runs[0].recipe.training.accelerator, devices=1).device
+        runs = load_runs(folders, corpus())
+        device = make_fabric(recipe.training.accelerator).device
         models = [run.model.to(device) for run in runs]
-        metrics = evaluate(models, corpus().splits.test, folds, state=folder / f"ensemble_{seed}")
+        metrics = evaluate(models, runs[0].corpus.splits.test, recipe.data.test_folds, state=path.with_suffix(""))
         known = {"members": results, "test": metrics.as_dict()}
         write_json(path, known)
     return dict(known["test"])
 
 
-def _summary(
-    recipe: Recipe, published: Published | None, members: Sequence[str], runs: Sequence[Mapping[str, Any]]
-) -> dict[str, Any]:
+def _summary(file: RecipeFile, runs: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    recipe, published = file.recipe, file.published
     tested = {name: [run["test"][name] for run in runs] for name in MEASURES}
     mean = {name: statistics.fmean(values) for name, values in tested.items()}
     sd = {name: statistics.stdev(values) if len(values) > 1 else None for name, values in tested.items()}
@@ -140,23 +200,23 @@ def _summary(
     first = next(iter(runs[0]["members"].values()))
     return {
         "method": recipe.method.name,
-        "members": list(members),
+        "members": list(file.similarities),
         "seeds": [run["seed"] for run in runs],
-        "protocol": _protocol(recipe, members, first),
+        "protocol": _protocol(file.similarities, first),
         "realised_noise_rate": first["noise"]["realised_rate"],
         "ours": {name: {"mean": mean[name], "sd": sd[name]} for name in MEASURES},
         "published": theirs,
         "difference": theirs and {name: mean[name] - theirs[name] for name in MEASURES},
         "source": published and published.source,
-        "note": published and published.note,
-        "known_differences": [*_known_differences(recipe), *first["notes"]],
+        "notes": [*([published.note] if published and published.note else []), *first["notes"]],
+        "known_differences": _known_differences(recipe),
         "recipe": asdict(recipe),
         "truepair": __version__,
         "runs": list(runs),
     }
 
 
-def _protocol(recipe: Recipe, members: Sequence[str], results: Mapping[str, Any]) -> str:
+def _protocol(members: Sequence[str], results: Mapping[str, Any]) -> str:
     test = results["protocol"]
     size = f"{test['images'] // test['folds']:,} images × {test['captions'] // test['folds']:,} captions"
     folds = f"mean over {test['folds']} folds of {size}" if test["folds"] > 1 else size

@@ -5,11 +5,13 @@ from __future__ import annotations
 import json
 import platform
 import resource
-from dataclasses import asdict, dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, fields, replace
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
+import dacite
 import pyarrow as pa
 import pyarrow.parquet as pq
 import torch
@@ -19,20 +21,38 @@ from torch import Tensor
 
 from truepair import __version__
 from truepair.checkpoint import load_checkpoint
-from truepair.config import MethodConfig, NoiseConfig, Recipe
+from truepair.config import DataConfig, MethodConfig, NoiseConfig, Recipe
 from truepair.data.corpora import Corpus, load_corpus
 from truepair.data.loader import Loaders
 from truepair.data.noise import inject_noise, read_noise_index
 from truepair.data.pairs import Pairs
+from truepair.data.text import Vocabulary, load_vocabulary
 from truepair.errors import CheckpointError, ConfigError
 from truepair.evaluation.detection import detection_metrics
-from truepair.evaluation.retrieval import evaluate
+from truepair.evaluation.recall import RetrievalMetrics
+from truepair.evaluation.retrieval import evaluate, folds_of
 from truepair.methods import METHODS
 from truepair.methods.protocol import MakeModel, Method
 from truepair.model import InputShape, MatchingModel, make_model
 from truepair.training.fit import differences, fit
 from truepair.training.log import RunLog
 from truepair.training.recipe import recipe_from
+
+_LEARNING_DOES_NOT_DEPEND_ON = {
+    "data": ("test_split", "test_folds"),
+    "training": ("accelerator", "workers", "tensorboard"),
+}
+"""Options that may change from one call to the next in the same folder, by section of the recipe."""
+
+_RESULTS = {
+    "corpus": str,
+    "pairs": {"dev": int},
+    "notes": list,
+    "noise": {"realised_rate": float | None},
+    "protocol": {"split": str, "images": int, "captions": int, "folds": int},
+    "test": {field.name: int | float for field in fields(RetrievalMetrics)},
+}
+"""What must be in ``results.json``, at the least."""
 
 
 def run(recipe: Recipe, folder: Path, corpus: Corpus | None = None) -> dict[str, Any]:
@@ -41,6 +61,9 @@ def run(recipe: Recipe, folder: Path, corpus: Corpus | None = None) -> dict[str,
     The folder then holds ``run.json`` (the recipe and what it ran on), ``vocabulary.json`` (where words are read),
     ``log.jsonl``, ``last.safetensors``, ``best.safetensors``, ``pairs.parquet`` (confidence of every training pair) and
     ``results.json``.
+
+    Where it computes and how it is tested (accelerator, workers, TensorBoard, test split and folds) may change from
+    one call to the next; everything else makes another run.
 
     Args:
         recipe: What to do.
@@ -51,18 +74,20 @@ def run(recipe: Recipe, folder: Path, corpus: Corpus | None = None) -> dict[str,
         What ``results.json`` holds.
 
     Raises:
-        CheckpointError: If `folder` holds a run of another recipe.
+        CheckpointError: If `folder` holds a run of another recipe, or of other words.
         TruepairError: If the data or an option is wrong.
     """
     corpus = corpus or load_corpus(recipe.data)
     train = noisy(corpus.splits.train, recipe.noise)
+    test = corpus.splits.test
+    folds_of(test, recipe.data.test_folds)  # refused before hours of training, not after
     training = recipe.training
     learned = train
     if training.oracle == "clean_pairs":
         learned = train.select(_truth(train).nonzero().flatten())
     correspondence = _truth(train).float() if training.oracle == "true_correspondence" else None
     shape = InputShape.of(train, corpus.vocabulary)
-    fabric = Fabric(accelerator=training.accelerator, devices=1, precision=training.precision)
+    fabric = make_fabric(training.accelerator, training.precision)
     loaders = partial(
         Loaders, batch_size=training.batch_size, seed=training.seed, device=fabric.device, workers=training.workers
     )
@@ -72,12 +97,12 @@ def run(recipe: Recipe, folder: Path, corpus: Corpus | None = None) -> dict[str,
     fabric.seed_everything(training.seed, verbose=False)
     method = build_method(recipe.method, partial(make_model, recipe.model, shape), len(learned), fabric, correspondence)
     log = RunLog(folder, tensorboard=training.tensorboard)
-    state = fit(method, learned_loaders, corpus.splits.dev, folder, asdict(recipe), log, training.patience)
+    state = fit(method, learned_loaders, corpus.splits.dev, folder, _learning(recipe), log, training.patience)
 
     method.model.load_state_dict(load_checkpoint(folder / "best.safetensors")["model"])
     confidence = method.confidence(loaders(train)).cpu()
     _write_pairs(folder / "pairs.parquet", train, confidence)
-    clean, test = train.is_clean, corpus.splits.test
+    clean = train.is_clean
     results = {
         "corpus": corpus.splits.name,
         "pairs": {"train": len(learned), "dev": len(corpus.splits.dev), "test": len(test)},
@@ -133,7 +158,7 @@ class TrainedRun:
     Attributes:
         folder: Where it is.
         recipe: What it did.
-        corpus: Its data, without injected noise.
+        corpus: Its data, without injected noise; words are tokens of the run's own vocabulary.
         train: Its training pairs, noise included, as they were learned from.
         model: The best checkpoint, in evaluation mode, on the CPU.
     """
@@ -146,13 +171,17 @@ class TrainedRun:
 
 
 def finished(recipe: Recipe, folder: Path) -> dict[str, Any] | None:
-    """What ``results.json`` of `folder` holds; None if no run has finished there yet.
+    """What ``results.json`` of `folder` holds; None if no run has finished there yet, or was tested in another way.
 
     Raises:
         CheckpointError: If `folder` holds a run of another recipe, or a damaged file.
     """
-    _holds(folder, recipe)
-    return read_json(folder / "results.json")
+    refuse_another_run(folder, recipe)
+    results = read_json(folder / "results.json", _RESULTS)
+    if results is None:
+        return None
+    tested = (results["protocol"]["split"], results["protocol"]["folds"])
+    return results if tested == (recipe.data.test_split, recipe.data.test_folds) else None
 
 
 def load_run(folder: Path, corpus: Corpus | None = None) -> TrainedRun:
@@ -160,55 +189,178 @@ def load_run(folder: Path, corpus: Corpus | None = None) -> TrainedRun:
 
     Args:
         folder: Where it is.
-        corpus: The corpus that its recipe names, where the caller has it already.
+        corpus: The corpus that its recipe names, where the caller has it already; if its vocabulary is not the run's,
+            it is read again.
 
     Raises:
         CheckpointError: If the folder holds no run, an unfinished one or a damaged one.
     """
-    described = read_json(folder / "run.json")
-    if described is None:
-        raise CheckpointError(f"{folder} holds no run (no run.json): train one with 'truepair train'")
+    recipe, shape = _description(folder)
     if not (folder / "best.safetensors").exists():
         raise CheckpointError(f"the run in {folder} has not finished its first epoch: resume it with 'truepair train'")
-    recipe = recipe_from(described["recipe"], str(folder / "run.json"))
-    corpus = corpus or load_corpus(recipe.data)
-    shape = InputShape(**described["inputs"])
+    vocabulary = load_vocabulary(folder / "vocabulary.json") if shape.caption == "words" else None
+    if corpus is None or corpus.vocabulary != vocabulary:
+        corpus = load_corpus(_with_words_of(folder, recipe.data, vocabulary))
     model = make_model(recipe.model, shape)
     try:
         model.load_state_dict(load_checkpoint(folder / "best.safetensors")["model"])
-    except RuntimeError as error:
+    except (KeyError, RuntimeError) as error:
         raise CheckpointError(f"{folder / 'best.safetensors'} does not fit the model of run.json: {error}") from error
     return TrainedRun(folder, recipe, corpus, noisy(corpus.splits.train, recipe.noise), model.eval())
 
 
-def _describe(folder: Path, recipe: Recipe, shape: InputShape, corpus: Corpus) -> None:
-    """Write run.json and the vocabulary, unless the folder already holds this run."""
-    described: dict[str, Any] = {"recipe": asdict(recipe), "inputs": asdict(shape)}
-    if _holds(folder, recipe):
+def load_runs(folders: Sequence[Path], corpus: Corpus | None = None) -> list[TrainedRun]:
+    """Several runs that are to be one model; they share one corpus, which is read once.
+
+    Args:
+        folders: Where they are; at least one.
+        corpus: See `load_run`.
+
+    Raises:
+        CheckpointError: See `load_run`.
+        ConfigError: If they are of different data or vocabularies.
+    """
+    first, *others = folders
+    data = asdict(_description(first)[0].data)
+    for folder in others:
+        different = differences(data, asdict(_description(folder)[0].data), "data")
+        if different:
+            raise ConfigError(
+                f"the runs are of different data ({first} and {folder}; {'; '.join(different)}): only runs of the same "
+                "data can be one model"
+            )
+    runs = [load_run(first, corpus)]
+    for folder in others:
+        run = load_run(folder, runs[0].corpus)
+        if run.corpus is not runs[0].corpus:
+            words = _different_words(runs[0].corpus.vocabulary, run.corpus.vocabulary)
+            raise ConfigError(
+                f"the runs in {first} and {folder} have different vocabularies ({words:,} words are not the same): "
+                "only runs that read the same words can be one model; train one of them again"
+            )
+        runs.append(run)
+    return runs
+
+
+def refuse_another_run(folder: Path, recipe: Recipe) -> None:
+    """Refuse a folder that holds a run of another recipe; an empty one will do.
+
+    Raises:
+        CheckpointError: If it does, or is damaged.
+    """
+    if not (folder / "run.json").exists():
         return
-    folder.mkdir(parents=True, exist_ok=True)
-    if corpus.vocabulary is not None:
-        (folder / "vocabulary.json").write_text(corpus.vocabulary.to_json(), encoding="utf-8")
-    described["skipped"] = [asdict(row) for row in corpus.skipped]
-    described["versions"] = {"truepair": __version__, "torch": torch.__version__}
-    write_json(folder / "run.json", described)
-
-
-def _holds(folder: Path, recipe: Recipe) -> bool:
-    """Whether `folder` holds a run of `recipe`; one of another recipe is an error."""
-    known = read_json(folder / "run.json")
-    if known is None:
-        return False
-    different = differences(known["recipe"], json.loads(json.dumps(asdict(recipe))))
+    different = differences(_learning(_description(folder)[0]), _learning(recipe))
     if different:
         raise CheckpointError(
             f"{folder} holds another run ({'; '.join(different)}): choose a new folder, or delete this one"
         )
-    return True
 
 
-def read_json(path: Path) -> dict[str, Any] | None:
+def _learning(recipe: Recipe) -> dict[str, Any]:
+    """The part of a recipe that decides what is learned."""
+    values = asdict(recipe)
+    for section, names in _LEARNING_DOES_NOT_DEPEND_ON.items():
+        for name in names:
+            del values[section][name]
+    return values
+
+
+def _describe(folder: Path, recipe: Recipe, shape: InputShape, corpus: Corpus) -> None:
+    """Write run.json and the vocabulary; if the folder already holds this run, the new way to test it at most."""
+    refuse_another_run(folder, recipe)
+    known = read_json(folder / "run.json")
+    if known is not None:
+        _refuse_other_words(folder, shape, corpus)
+        write_json(folder / "run.json", known | {"recipe": asdict(recipe)})
+        return
+    make_folder(folder)
+    if corpus.vocabulary is not None:
+        (folder / "vocabulary.json").write_text(corpus.vocabulary.to_json(), encoding="utf-8")
+    described = {
+        "recipe": asdict(recipe),
+        "inputs": asdict(shape),
+        "skipped": [asdict(row) for row in corpus.skipped],
+        "versions": {"truepair": __version__, "torch": torch.__version__},
+    }
+    write_json(folder / "run.json", described)
+
+
+def _description(folder: Path) -> tuple[Recipe, InputShape]:
+    """The recipe and the inputs of the run in `folder`."""
+    path = folder / "run.json"
+    described = read_json(path, {"recipe": dict, "inputs": dict})
+    if described is None:
+        raise CheckpointError(f"{folder} holds no run (no run.json): train one with 'truepair train'")
+    try:
+        recipe = recipe_from(described["recipe"], str(path))
+        return recipe, dacite.from_dict(InputShape, described["inputs"], dacite.Config(strict=True))
+    except (ConfigError, dacite.DaciteError) as error:
+        raise _damaged(path, error) from error
+
+
+def _with_words_of(folder: Path, data: DataConfig, vocabulary: Vocabulary | None) -> DataConfig:
+    """The same data, with words as the run in `folder` numbers them, whatever the captions or `data` say by now."""
+    if vocabulary is None:
+        return data
+    return replace(data, vocabulary=str(folder / "vocabulary.json"), maximum_unknown_share=1.0)
+
+
+def _refuse_other_words(folder: Path, shape: InputShape, corpus: Corpus) -> None:
+    """Ids of words must mean what they meant when the run began."""
+    if shape.caption != "words":
+        return
+    different = _different_words(load_vocabulary(folder / "vocabulary.json"), corpus.vocabulary)
+    if different:
+        raise CheckpointError(
+            f"{folder / 'vocabulary.json'} and the vocabulary of {corpus.splits.name} as it is now differ in "
+            f"{different:,} words: were the captions, or the file in data.vocabulary, changed? Restore them, or train "
+            "in a new folder"
+        )
+
+
+def _different_words(one: Vocabulary | None, other: Vocabulary | None) -> int:
+    """How many words have another id in the other vocabulary, or none."""
+    ids = [set() if vocabulary is None else set(vocabulary.id_of.items()) for vocabulary in (one, other)]
+    return len({word for word, _ in ids[0] ^ ids[1]})
+
+
+def make_folder(folder: Path) -> None:
+    """Make a folder to write to, and those above it, where missing.
+
+    Raises:
+        ConfigError: If that is not possible, for instance because a file has its name.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise ConfigError(f"cannot make the folder {folder} ({error.strerror}): choose another one") from error
+
+
+def make_fabric(accelerator: str, precision: Literal["32-true", "bf16-mixed"] = "32-true") -> Fabric:
+    """One device and its arithmetic.
+
+    Args:
+        accelerator: "auto", "cpu", "cuda" or "mps".
+        precision: That of the forward pass in training.
+
+    Raises:
+        ConfigError: If this machine has no such device.
+    """
+    try:
+        return Fabric(accelerator=accelerator, devices=1, precision=precision)
+    except RuntimeError as error:
+        raise ConfigError(
+            f"accelerator {accelerator!r} is not available here ({error}): use 'auto' or 'cpu'"
+        ) from error
+
+
+def read_json(path: Path, holds: Mapping[str, Any] | None = None) -> dict[str, Any] | None:
     """What `write_json` wrote; None if there is no such file.
+
+    Args:
+        path: The file.
+        holds: Keys that must be there, each with the type of its value, or with the keys of an inner object.
 
     Raises:
         CheckpointError: If the file is damaged.
@@ -217,11 +369,26 @@ def read_json(path: Path) -> dict[str, Any] | None:
         return None
     try:
         content: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-        return content
-    except (OSError, json.JSONDecodeError) as error:
-        raise CheckpointError(
-            f"{path} is damaged ({error}): restore it, or delete the folder and train again"
-        ) from error
+    except (OSError, ValueError) as error:
+        raise _damaged(path, error) from error
+    wrong = _misfit(content, holds or {}, "")
+    if wrong is not None:
+        raise _damaged(path, wrong)
+    return content
+
+
+def _misfit(value: Any, expected: Any, name: str) -> str | None:
+    """The first place where `value` is not as `expected`; None if there is none."""
+    if not isinstance(expected, Mapping):
+        return None if isinstance(value, expected) else f"{name} is {value!r}"
+    if not isinstance(value, dict):
+        return f"{name or 'it'} is {value!r}"
+    inner = (_misfit(value.get(key), type_, f"{name}.{key}".lstrip(".")) for key, type_ in expected.items())
+    return next((wrong for wrong in inner if wrong is not None), None)
+
+
+def _damaged(path: Path, why: Exception | str) -> CheckpointError:
+    return CheckpointError(f"{path} is damaged ({why}): restore it, or delete the folder and train again")
 
 
 def _truth(train: Pairs) -> Tensor:

@@ -1,0 +1,225 @@
+"""What a run's folder holds, what may change about it, and what is refused."""
+
+import csv
+import json
+import shutil
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+
+from truepair.config import BaselineConfig, DataConfig, NoiseConfig, Recipe, TableColumns, TrainingConfig
+from truepair.data.corpora import Corpus, load_corpus
+from truepair.data.pairs import Splits
+from truepair.data.text import Vocabulary
+from truepair.errors import CheckpointError, ConfigError, DataError
+from truepair.evaluation import retrieval
+from truepair.evaluation.retrieval import evaluate
+from truepair.training.run import finished, load_run, load_runs, read_json, refuse_another_run, run
+
+
+@pytest.fixture
+def recipe(small):
+    return Recipe(
+        model=small, method=BaselineConfig(epochs=1), training=TrainingConfig(batch_size=8, accelerator="cpu")
+    )
+
+
+@pytest.fixture
+def corpus(world, dev_world, vocabulary):
+    return Corpus(Splits(world, dev_world, dev_world, "the world"), vocabulary, [])
+
+
+def weights(folder):
+    return [(folder / f"{name}.safetensors").read_bytes() for name in ("last", "best")]
+
+
+def with_data(recipe, **options):
+    return replace(recipe, data=replace(recipe.data, **options))
+
+
+def with_training(recipe, **options):
+    return replace(recipe, training=replace(recipe.training, **options))
+
+
+def test_folds_that_do_not_divide_are_refused_before_any_training(recipe, corpus, tmp_path):
+    with pytest.raises(DataError, match="20 images cannot be divided into 3 equal folds"):
+        run(with_data(recipe, test_folds=3), tmp_path / "run", corpus)
+    assert not (tmp_path / "run").exists()
+
+
+def test_other_folds_test_the_same_run_again(recipe, corpus, tmp_path):
+    first = run(recipe, tmp_path, corpus)
+    trained = weights(tmp_path)
+    in_folds = with_data(recipe, test_folds=4)
+    assert finished(recipe, tmp_path) == json.loads(json.dumps(first))
+    assert finished(in_folds, tmp_path) is None
+    second = run(in_folds, tmp_path, corpus)
+    assert weights(tmp_path) == trained
+    assert finished(in_folds, tmp_path) == json.loads(json.dumps(second))
+    assert second["protocol"]["folds"] == 4
+    assert load_run(tmp_path, corpus).recipe == in_folds
+    assert second["test"] == evaluate([load_run(tmp_path, corpus).model], corpus.splits.test, 4).as_dict()
+
+
+def test_where_it_computes_does_not_make_another_run(recipe, corpus, tmp_path):
+    run(recipe, tmp_path, corpus)
+    trained = weights(tmp_path)
+    run(with_training(recipe, accelerator="auto"), tmp_path, corpus)
+    assert weights(tmp_path) == trained
+    refuse_another_run(tmp_path, with_data(with_training(recipe, workers=3, tensorboard=True), test_split="testall"))
+
+
+@pytest.mark.parametrize(
+    ("change", "told"),
+    [
+        ({"training": TrainingConfig(batch_size=8, seed=1)}, "training.seed: 0 there, 1 here"),
+        ({"training": TrainingConfig(batch_size=8, precision="bf16-mixed")}, "training.precision: '32-true' there"),
+        ({"noise": NoiseConfig(rate=0.2)}, "noise.rate: 0.0 there, 0.2 here"),
+        ({"data": DataConfig(split_seed=1)}, "data.split_seed: 0 there, 1 here"),
+        ({"method": BaselineConfig(epochs=2)}, "method.epochs: 1 there, 2 here"),
+    ],
+)
+def test_everything_else_does(recipe, corpus, tmp_path, change, told):
+    run(recipe, tmp_path, corpus)
+    with pytest.raises(CheckpointError, match=f"holds another run \\({told}"):
+        run(replace(recipe, **change), tmp_path, corpus)
+
+
+def test_the_state_of_its_evaluation_is_in_the_runs_folder(recipe, corpus, tmp_path, monkeypatch):
+    expected = run(recipe, tmp_path / "quick", corpus)["test"]
+    assert not list((tmp_path / "quick").glob("ranks_*"))
+    monkeypatch.setattr(retrieval, "_SECONDS_BETWEEN_SAVES", 0.0)
+    monkeypatch.setattr(retrieval, "_IMAGES_IN_BLOCK", 4)
+    scored = []
+    similarity = retrieval._Gallery.similarity
+
+    def interrupted(self, block, where):
+        if (tmp_path / "slow" / "pairs.parquet").exists():  # training is over: this is the test
+            scored.append(where)
+            if len(scored) == 3:
+                raise KeyboardInterrupt
+        return similarity(self, block, where)
+
+    monkeypatch.setattr(retrieval._Gallery, "similarity", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        run(recipe, tmp_path / "slow", corpus)
+    assert len(list((tmp_path / "slow").glob("ranks_*.safetensors"))) == 1
+    assert run(recipe, tmp_path / "slow", corpus)["test"] == expected
+    assert scored == [f"block {number} of 5" for number in (1, 2, 3, 3, 4, 5)]
+
+
+@pytest.mark.parametrize(
+    "content", ["[]", "{}", "3", '{"recipe": {}, "inputs": {"image": "regions"}}', '{"recipe": {"x": 1}, "inputs": {}}']
+)
+def test_a_folder_whose_description_is_damaged_is_refused(content, recipe, corpus, tmp_path):
+    run(recipe, tmp_path, corpus)
+    (tmp_path / "run.json").write_text(content, encoding="utf-8")
+    for read in (lambda: load_run(tmp_path, corpus), lambda: run(recipe, tmp_path, corpus)):
+        with pytest.raises(CheckpointError, match=r"run\.json is damaged \("):
+            read()
+
+
+def test_weights_of_another_kind_of_checkpoint_are_refused(recipe, corpus, tmp_path):
+    run(recipe, tmp_path, corpus)
+    shutil.copy(tmp_path / "last.safetensors", tmp_path / "best.safetensors")
+    with pytest.raises(CheckpointError, match=r"best\.safetensors does not fit the model of run\.json"):
+        load_run(tmp_path, corpus)
+
+
+def test_json_is_checked_as_deep_as_asked(tmp_path):
+    (tmp_path / "a.json").write_text('{"a": {"b": 1.5, "c": null}}', encoding="utf-8")
+    assert read_json(tmp_path / "a.json", {"a": {"b": float, "c": float | None}}) == {"a": {"b": 1.5, "c": None}}
+    with pytest.raises(CheckpointError, match=r"is damaged \(a\.b is 1\.5\)"):
+        read_json(tmp_path / "a.json", {"a": {"b": str}})
+    with pytest.raises(CheckpointError, match=r"is damaged \(a\.d is None\)"):
+        read_json(tmp_path / "a.json", {"a": {"d": int}})
+
+
+class Table:
+    """A table of features and words on disk, whose words can be changed."""
+
+    def __init__(self, folder, vocabulary=None):
+        self.path = folder / "pairs.csv"
+        features = np.random.default_rng(0).standard_normal((24, 6)).astype(np.float32)
+        np.save(folder / "images.npy", features)
+        self.write("red", "blue", "dog", "cat")
+        self.data = DataConfig(
+            path=str(self.path),
+            columns=TableColumns(image=None, image_id="name", split="split"),
+            image_features=str(folder / "images.npy"),
+            minimum_word_count=1,
+            vocabulary=vocabulary,
+        )
+
+    def write(self, *words):
+        """Each word occurs another number of times, so that the order of ids is that of `words`."""
+        texts = [" ".join(words[: 1 + image % 4]) for image in range(24)]
+        with self.path.open("w", newline="", encoding="utf-8") as file:
+            writer = csv.writer(file)
+            writer.writerow(["name", "caption", "split"])
+            for image, text in enumerate(texts):
+                split = "train" if image < 12 else "dev" if image < 18 else "test"
+                writer.writerow([f"{image}.jpg", text, split])
+
+
+@pytest.fixture
+def table(tmp_path):
+    return Table(tmp_path)
+
+
+def ids_of_words(corpus):
+    tokens = corpus.splits.test.caption_inputs
+    return tokens.take(torch.arange(len(tokens))).values.tolist()
+
+
+def test_a_run_is_read_back_with_its_own_words_whatever_the_captions_say_by_now(recipe, table, tmp_path):
+    recipe = replace(recipe, data=table.data)
+    run(recipe, tmp_path / "run")
+    before = load_run(tmp_path / "run").corpus
+    changed = table.path.read_text(encoding="utf-8").splitlines()
+    changed += [f"{image}.jpg,dog dog cat,train" for image in range(12)]  # dog is now as frequent as red was
+    table.path.write_text("\n".join(changed), encoding="utf-8")
+    now = load_corpus(recipe.data)
+    assert now.vocabulary != before.vocabulary
+    for corpus in (None, now):
+        read_back = load_run(tmp_path / "run", corpus).corpus
+        assert read_back.vocabulary == before.vocabulary
+        assert ids_of_words(read_back) == ids_of_words(before)
+    assert ids_of_words(now) != ids_of_words(before)
+    assert load_run(tmp_path / "run", before).corpus is before, "what fits is not read again"
+
+
+def test_a_run_does_not_go_on_with_other_words(recipe, table, tmp_path):
+    recipe = replace(recipe, data=table.data)
+    run(recipe, tmp_path / "run")
+    table.write("blue", "red", "dog", "bird")
+    with pytest.raises(CheckpointError, match=r"vocabulary\.json and the vocabulary of .* differ in 4 words: were the"):
+        run(recipe, tmp_path / "run")
+
+
+def test_a_run_does_not_need_the_vocabulary_file_again_to_be_read(recipe, tmp_path):
+    words = tmp_path / "words.json"
+    words.write_text(Vocabulary.build(["red blue"], minimum_count=1).to_json(), encoding="utf-8")
+    table = Table(tmp_path, str(words))
+    recipe = replace(recipe, data=replace(table.data, maximum_unknown_share=0.9))
+    run(recipe, tmp_path / "run")
+    before = ids_of_words(load_run(tmp_path / "run").corpus)
+    words.unlink()
+    assert ids_of_words(load_run(tmp_path / "run").corpus) == before
+    (tmp_path / "run" / "vocabulary.json").unlink()
+    with pytest.raises(DataError, match=r"cannot read the vocabulary .*vocabulary\.json"):
+        load_run(tmp_path / "run")
+
+
+def test_runs_of_different_words_are_not_one_model(recipe, table, tmp_path):
+    recipe = replace(recipe, data=table.data)
+    run(recipe, tmp_path / "one")
+    run(recipe, tmp_path / "two")
+    one, two = load_runs([tmp_path / "one", tmp_path / "two"])
+    assert one.corpus is two.corpus
+    table.write("cat", "red", "blue", "dog")
+    run(recipe, tmp_path / "three")
+    with pytest.raises(ConfigError, match=r"one and .*three have different vocabularies \(4 words are not the same\)"):
+        load_runs([tmp_path / "one", tmp_path / "three"])
