@@ -94,8 +94,12 @@ class Encodings:
 
 def affordable_candidates(models: Sequence[MatchingModel], wanted: int) -> int:
     """How many competitors a pair may have in reasonable time: `wanted`, or 128 where SAF or SGR score."""
-    is_local = any(isinstance(model.similarity, LocalSimilarity) for model in models)
-    return min(wanted, _LOCAL_CANDIDATES) if is_local else wanted
+    return min(wanted, _LOCAL_CANDIDATES) if are_local(models) else wanted
+
+
+def are_local(models: Sequence[MatchingModel]) -> bool:
+    """Whether a model compares regions with words (SAF, SGR): too dear to compare everything with everything."""
+    return any(isinstance(model.similarity, LocalSimilarity) for model in models)
 
 
 def scores_of(

@@ -14,7 +14,6 @@ from functools import partial
 import numpy as np
 import torch
 from jaxtyping import Int
-from lightning_fabric import Fabric
 from torch import Tensor
 from tqdm import tqdm
 
@@ -24,7 +23,7 @@ from truepair.data.pairs import Pairs
 from truepair.data.text import Vocabulary
 from truepair.errors import ConfigError
 from truepair.model import InputShape, MatchingModel, make_model
-from truepair.training.run import build_method
+from truepair.training.run import build_method, make_fabric
 
 _FEWEST_IMAGES = 3
 """Images in a fold below which a pair of a random image and caption has no competitor left."""
@@ -98,7 +97,7 @@ def trained_models(
         seed: Every model has a seed of its own, which follows from this one.
         description: What the progress bar says.
     """
-    fabric = Fabric(accelerator=config.accelerator, devices=1)
+    fabric = make_fabric(config.accelerator)
     make = partial(make_model, config.model, InputShape.of(pairs, vocabulary))
     cuda = [fabric.device] if fabric.device.type == "cuda" else []
     total = len(chosen) * config.repetitions * config.method.epochs

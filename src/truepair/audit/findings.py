@@ -15,7 +15,7 @@ from torch import Tensor
 from truepair.audit.partners import NONE, Partners, best_partners
 from truepair.data.pairs import Pairs
 from truepair.model import MatchingModel
-from truepair.plausibility import Scores
+from truepair.plausibility import Scores, are_local
 
 
 @dataclass(frozen=True, eq=False)
@@ -61,7 +61,7 @@ def find(
     threshold: float,
     at_least: int,
 ) -> Findings:
-    """Rank the pairs, and look for better partners of the suspects.
+    """Rank the pairs, and look for better partners of the suspects, unless SAF or SGR would have to.
 
     Args:
         pairs: The pairs.
@@ -75,7 +75,8 @@ def find(
     order = by_score[mismatch_probability[by_score].argsort(stable=True, descending=True)]
     suspects = int((mismatch_probability >= threshold).sum())
     asked = order[: max(suspects, at_least)]
-    partners = best_partners(judges(asked), pairs, asked)
+    models = judges(asked)
+    partners = best_partners(models, pairs, asked[:0] if are_local(models) else asked)
     return Findings(pairs, mismatch_probability, threshold, scores, order, partners)
 
 
@@ -83,9 +84,10 @@ def write_findings(findings: Findings, path: Path) -> None:
     """One row a pair, most suspicious first, replaced atomically.
 
     Columns: ``rank`` (from 1), ``caption_id``, ``image_id``, ``caption``, ``mismatch_probability``, ``is_suspect``,
-    ``similarity`` (cosine, in [-1, 1]), ``log_odds``, ``suggested_image_id`` and ``suggested_caption_id`` with their
-    similarities (empty where nothing is better, or the pair is no suspect), ``suggestion_is_mutual`` (caption and image
-    choose each other among the suspects), and ``is_clean`` if the truth is known.
+    ``similarity`` (a cosine, in [-1, 1]; in (0, 1) with SAF or SGR), ``log_odds``, ``suggested_image_id`` and
+    ``suggested_caption_id`` with their similarities (empty where nothing is better, or the pair is no suspect),
+    ``suggestion_is_mutual`` (caption and image choose each other among the suspects), and ``is_clean`` if the truth is
+    known.
     """
     pairs, partners, order = findings.pairs, findings.partners, findings.order
     ids = order.tolist()

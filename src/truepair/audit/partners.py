@@ -52,7 +52,7 @@ class Partners:
 def best_partners(models: Sequence[MatchingModel], pairs: Pairs, asked: Int[Tensor, " asked"]) -> Partners:
     """The best alternatives of the pairs `asked` for, among all images and captions; of the others, none.
 
-    Every image and caption is encoded once by every model; similarities are computed in blocks.
+    Every image and caption is encoded once by every model and stays in memory; similarities are computed in blocks.
 
     Args:
         models: Their similarities are averaged. They should not have learned from the pairs asked for: the image that a
@@ -65,6 +65,8 @@ def best_partners(models: Sequence[MatchingModel], pairs: Pairs, asked: Int[Tens
     image, caption = torch.full((count,), NONE), torch.full((count,), NONE)
     image_similarity, caption_similarity = torch.full((count,), torch.nan), torch.full((count,), torch.nan)
     is_mutual = torch.zeros(count, dtype=torch.bool)
+    if not len(asked):
+        return Partners(image, image_similarity, is_mutual, caption, caption_similarity)
     number_of_text: dict[str, int] = {}
     texts = torch.tensor([number_of_text.setdefault(text, len(number_of_text)) for text in pairs.captions])
     every_image, every_caption = torch.arange(len(pairs.images)), torch.arange(count)

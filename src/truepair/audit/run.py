@@ -21,17 +21,18 @@ from truepair.audit.findings import Findings, find, precision_at, right_suggesti
 from truepair.audit.partners import NONE
 from truepair.audit.repair import refuse_overwriting, write_pairs, write_table
 from truepair.audit.report import write_report
-from truepair.audit.score import score, separation
+from truepair.audit.score import candidates_of, score, separation
 from truepair.audit.whole import every_pair
 from truepair.config import DataConfig, NoiseConfig
 from truepair.data.corpora import Corpus
 from truepair.data.pairs import Pairs
 from truepair.data.table_files import is_table
 from truepair.data.text import Vocabulary
-from truepair.errors import CheckpointError
+from truepair.errors import CheckpointError, ConfigError
 from truepair.evaluation.detection import detection_metrics
 from truepair.mixtures import Gaussian, Mixture, fit_with_known_mismatches
 from truepair.model import MatchingModel
+from truepair.plausibility import are_local
 from truepair.training.log import read_log
 from truepair.training.run import TrainedRun, hardware, make_fabric, noisy, peak_memory_mb, write_json
 
@@ -79,7 +80,8 @@ def audit_run(run: TrainedRun, out: Path, config: AuditConfig) -> dict[str, Any]
     """Audit the training pairs of a run, by the confidence that its method came to.
 
     The model has been trained on the pairs that it judges here: quick, and it finds fewer mistakes than
-    `audit_corpus`. `out` is as there.
+    `audit_corpus`. `out` is as there. A run with SAF or SGR suggests no partners: to compare every suspect with the
+    whole corpus would take days.
 
     Args:
         run: The run.
@@ -91,13 +93,19 @@ def audit_run(run: TrainedRun, out: Path, config: AuditConfig) -> dict[str, Any]
 
     Raises:
         CheckpointError: If the run has not finished, or its ``pairs.parquet`` is of other pairs.
+        ConfigError: If pairs shall be re-paired by a run that suggests no partners.
         DataError: If an output would overwrite the input.
     """
     started = time.perf_counter()
     _refuse_inputs(run.recipe.data, out)
+    if config.re_pair and are_local([run.model]):
+        raise ConfigError(
+            f"audit.re_pair needs suggested partners, and the run in {run.folder}, with similarity "
+            f"{run.recipe.model.similarity!r}, makes none: audit the corpus, or a run with similarity 'cosine'"
+        )
     device = make_fabric(config.accelerator).device
     confidence = _confidence(run)
-    folds = [Fold(torch.arange(len(run.train)), [run.model])]
+    folds = [Fold(torch.arange(len(run.train)), [run.model.to(device)])]
     scores = score(folds, run.train, candidates=config.candidates, temperature=config.temperature, seed=config.seed)
     findings = find(
         run.train, scores, 1 - confidence, lambda _: [run.model], threshold=config.threshold, at_least=config.cards
@@ -109,6 +117,7 @@ def audit_run(run: TrainedRun, out: Path, config: AuditConfig) -> dict[str, Any]
         "run": str(run.folder),
         "method": run.recipe.method.name,
         "saw_the_pairs": True,
+        "candidates": candidates_of(folds[0].models, config.candidates),
     }
     return _write(findings, None, source, out, config, started=started, device=device, log=log, described=described)
 
@@ -152,6 +161,7 @@ def _cross_fit(
         "method": config.method.name,
         "epochs": config.method.epochs,
         "saw_the_pairs": False,
+        "candidates": candidates_of(folds[0].models, config.candidates),
     }
     return _write(findings, mixture, source, out, config, started=started, device=device, log=[], described=described)
 

@@ -13,10 +13,16 @@ from tqdm import tqdm
 
 from truepair.audit.crossfit import Fold
 from truepair.data.pairs import Pairs
+from truepair.model import MatchingModel
 from truepair.plausibility import Scores, affordable_candidates, scores_of
 
 USUAL_CANDIDATES = 4096
 """Competitors of a pair, if none are asked for and they are cheap."""
+
+
+def candidates_of(models: Sequence[MatchingModel], asked: int | None) -> int:
+    """How many competitors a pair has: as many as asked for, or else 4,096, or 128 where SAF or SGR score."""
+    return asked or affordable_candidates(models, USUAL_CANDIDATES)
 
 
 def score(folds: Sequence[Fold], pairs: Pairs, *, candidates: int | None, temperature: float, seed: int) -> Scores:
@@ -34,7 +40,7 @@ def score(folds: Sequence[Fold], pairs: Pairs, *, candidates: int | None, temper
     generator = np.random.default_rng(np.random.SeedSequence(seed, spawn_key=(3,)))  # 1 is the noise's, 2 a run's
     with tqdm(total=len(pairs), unit="pair", desc="scoring", disable=None, file=sys.stderr) as bar:
         for fold in folds:
-            rivals = candidates or affordable_candidates(fold.models, USUAL_CANDIDATES)
+            rivals = candidates_of(fold.models, candidates)
             blocks = scores_of(
                 fold.models, pairs, fold.pairs, candidates=rivals, temperature=temperature, generator=generator
             )

@@ -100,6 +100,7 @@ def run(recipe: Recipe, folder: Path, corpus: Corpus | None = None) -> dict[str,
     state = fit(method, learned_loaders, corpus.splits.dev, folder, _learning(recipe), log, training.patience)
 
     method.model.load_state_dict(load_checkpoint(folder / "best.safetensors")["model"])
+    tested = evaluate([method.model], test, recipe.data.test_folds, state=folder)
     confidence = method.confidence(loaders(train)).cpu()
     _write_pairs(folder / "pairs.parquet", train, confidence)
     clean = train.is_clean
@@ -119,7 +120,7 @@ def run(recipe: Recipe, folder: Path, corpus: Corpus | None = None) -> dict[str,
             "captions": len(test),
             "folds": recipe.data.test_folds,
         },
-        "test": evaluate([method.model], test, recipe.data.test_folds, state=folder).as_dict(),
+        "test": tested.as_dict(),
         "detection": None if clean is None else detection_metrics(confidence, clean).as_dict(),
         "seconds": round(state.seconds, 2),
         "cpu_seconds": round(state.cpu_seconds, 2),
