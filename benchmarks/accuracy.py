@@ -89,14 +89,14 @@ def train(data: str, out: Path, run: Run, common: Mapping[str, str], schedule: M
 def average(out: Path, run: Run) -> None:
     """SGRAF: the mean of a SAF and an SGR run, tested as one."""
     from truepair.evaluation.retrieval import evaluate
-    from truepair.training.run import load_run, read_json, write_json
+    from truepair.training.run import load_runs, read_json, write_json
 
     members = [folder_of(out.parent / similarity, run) for similarity in ("saf", "sgr")]
     results = [read_json(member / "results.json") for member in members]
     folder = folder_of(out, run)
     if None in results or (folder / "results.json").exists():
         return
-    loaded = [load_run(member) for member in members]
+    loaded = load_runs(members)
     test = evaluate([member.model for member in loaded], loaded[0].corpus.splits.test)
     folder.mkdir(parents=True, exist_ok=True)
     together = {"test": test.as_dict(), "detection": None, "best": {"epoch": -1}}
