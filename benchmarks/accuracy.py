@@ -89,7 +89,8 @@ def train(data: str, out: Path, run: Run, common: Mapping[str, str], schedule: M
 def average(out: Path, run: Run) -> None:
     """SGRAF: the mean of a SAF and an SGR run, tested as one."""
     from truepair.evaluation.retrieval import evaluate
-    from truepair.training.run import load_runs, read_json, write_json
+    from truepair.json_files import read_json, write_json
+    from truepair.training.run import load_runs
 
     members = [folder_of(out.parent / similarity, run) for similarity in ("saf", "sgr")]
     results = [read_json(member / "results.json") for member in members]
@@ -97,7 +98,7 @@ def average(out: Path, run: Run) -> None:
     if None in results or (folder / "results.json").exists():
         return
     loaded = load_runs(members)
-    test = evaluate([member.model for member in loaded], loaded[0].corpus.splits.test)
+    test = evaluate([model for member in loaded for model in member.models], loaded[0].splits.test)
     folder.mkdir(parents=True, exist_ok=True)
     together = {"test": test.as_dict(), "detection": None, "best": {"epoch": -1}}
     write_json(folder / "results.json", together | {"cpu_seconds": sum(r["cpu_seconds"] for r in results)})

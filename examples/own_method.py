@@ -3,7 +3,7 @@
 Every epoch, pairs whose similarity is below the median are left out of the loss. Run it: python examples/own_method.py
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -29,6 +29,7 @@ class SmallLoss:
     """Learns from the half of the pairs that the network finds most similar."""
 
     stage = 0
+    notes: Sequence[str] = ()
 
     def __init__(self, epochs: int, make_model: MakeModel, pairs: int, fabric: Fabric) -> None:
         self.epochs = epochs
@@ -36,12 +37,12 @@ class SmallLoss:
         self.optimiser = Optimiser(make_model(), OptimisationConfig(learning_rate=2e-3), epochs, fabric)
 
     @property
-    def model(self) -> MatchingModel:
-        return self.optimiser.evaluated
+    def models(self) -> Sequence[MatchingModel]:
+        return [self.optimiser.evaluated]
 
     def train_epoch(self, epoch: int, loaders: Loaders) -> Iterator[StepLog]:
         if epoch >= 2:  # two epochs on everything, so that similarities mean something
-            similarity = pair_scores(self.model, loaders, temperature=0.05).similarity
+            similarity = pair_scores(self.models, loaders, temperature=0.05).similarity
             self.is_kept = (similarity >= similarity.median()).float()
         self.optimiser.model.train()
         for batch in loaders.train(epoch):
@@ -49,7 +50,7 @@ class SmallLoss:
             yield self.optimiser.step(info_nce(self.optimiser.model(batch), 0.05, weights=weights), float(epoch))
 
     def confidence(self, loaders: Loaders) -> Tensor:
-        return posterior_against_random_pairs(self.model, loaders, temperature=0.05)
+        return posterior_against_random_pairs(self.models, loaders, temperature=0.05)
 
     def state_dict(self) -> dict[str, Any]:
         return {"is_kept": self.is_kept, **self.optimiser.state_dict()}
@@ -70,7 +71,7 @@ def main(epochs: int = 8) -> None:
     with TemporaryDirectory() as folder:
         loaders = Loaders(train, batch_size=128, seed=0, device=fabric.device)
         fit(method, loaders, corpus.splits.dev, Path(folder), {"epochs": epochs}, RunLog(Path(folder)))
-    print(f"test rSum after {epochs} epochs: {evaluate([method.model], corpus.splits.test).rsum:.1f} of 600")
+    print(f"test rSum after {epochs} epochs: {evaluate(method.models, corpus.splits.test).rsum:.1f} of 600")
 
 
 if __name__ == "__main__":

@@ -13,6 +13,9 @@ from truepair.data.loader import Loaders
 from truepair.data.pairs import Pairs
 from truepair.data.synthetic import latent_factor_pairs
 from truepair.data.text import Vocabulary, tokenised
+from truepair.methods import METHODS
+from truepair.methods.baseline import Baseline
+from truepair.methods.confidence import posterior_of_two_humps
 from truepair.model import InputShape, make_model
 
 COLOURS = ("red", "green", "blue", "white", "black")
@@ -81,6 +84,41 @@ def small():
 def make(world, vocabulary, small):
     """Fresh models of regions and words."""
     return partial(make_model, small, InputShape.of(world, vocabulary))
+
+
+class Twins:
+    """Two networks, each trained as by the baseline: the smallest method with several."""
+
+    stage = 0
+
+    def __init__(self, config, make_model, pairs, fabric):
+        self.epochs = config.epochs
+        self.notes = [f"{pairs} pairs, twice"]
+        self.twins = [Baseline(config, make_model, pairs, fabric) for _ in range(2)]
+
+    @property
+    def models(self):
+        return [model for twin in self.twins for model in twin.models]
+
+    def train_epoch(self, epoch, loaders):
+        for twin in self.twins:
+            yield from twin.train_epoch(epoch, loaders)
+
+    def confidence(self, loaders):
+        return posterior_of_two_humps(self.models, loaders, 0.05)
+
+    def state_dict(self):
+        return {"twins": [twin.state_dict() for twin in self.twins]}
+
+    def load_state_dict(self, state):
+        for twin, saved in zip(self.twins, state["twins"], strict=True):
+            twin.load_state_dict(saved)
+
+
+@pytest.fixture
+def twins(monkeypatch):
+    """While it lasts, the method called baseline trains two networks."""
+    monkeypatch.setitem(METHODS, "baseline", Twins)
 
 
 @pytest.fixture

@@ -6,7 +6,7 @@ and says where its default comes from; docs/papers.md has the table of paper, re
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Literal
 
 from truepair.errors import ConfigError
@@ -112,6 +112,37 @@ class NoiseConfig:
 
 
 @dataclass(frozen=True)
+class TrustedConfig:
+    """A few pairs that are known to match: MSCN learns from them; other methods leave them alone."""
+
+    source: Literal["none", "development", "training", "split", "file"] = "none"
+    """Where they are from. "development": random images of the development split with their captions, which then do not
+    choose the checkpoint. "training": random training images with one caption each; these images leave the training
+    split with all their captions, before any noise is injected. "split": another split of a folder of region features.
+    "file": a table whose column caption_id names training pairs that somebody has checked."""
+    share: float = 0.02
+    """"development" and "training": how many, as a share of the training pairs (MSCN: 0.02)."""
+    split: str = "meta"
+    """"split": what file names call it ({split}_ims.npy, {split}_caps.txt)."""
+    path: str | None = None
+    """"file": the table (.csv, .tsv, .jsonl, .parquet)."""
+    seed: int = 0
+    """Seed of the draw."""
+
+    def __post_init__(self) -> None:
+        """Refuse an impossible share, and options that the source does not read."""
+        if not 0 < self.share < 1:
+            raise ConfigError(f"trusted.share is {self.share}, but it is a share in (0, 1)")
+        if self.seed < 0:
+            raise ConfigError(f"trusted.seed is {self.seed}, but it must be at least 0")
+        if (self.source == "file") != (self.path is not None):
+            raise ConfigError(
+                f"trusted.source is {self.source!r} and trusted.path {self.path!r}: a table is named if, and only if, "
+                "the source is 'file'"
+            )
+
+
+@dataclass(frozen=True)
 class ModelConfig:
     """The backbone: its similarity, its widths, its regularisation. Defaults are those of CRCL's released code."""
 
@@ -126,6 +157,11 @@ class ModelConfig:
     """SAF and SGR: width of the vectors that say how a region and a word (or image and caption) relate."""
     graph_steps: int = 3
     """SGR: rounds of graph reasoning."""
+    head: Literal["plain", "network"] = "plain"
+    """What makes one number of a similarity vector: a linear map (SAF, SGR; VSE∞ has no vector, but a cosine), or a
+    network of one hidden layer. MSCN always has the network, and VSE∞ then compares by the products of coordinates."""
+    head_size: int = 64
+    """Width of the hidden layer of ``head = "network"`` (MSCN's released code: 64)."""
     alignment_dropout: float = 0.4
     """SAF and SGR: dropout on word vectors and in the attention that makes the global vectors (SGRAF's code: 0.4)."""
     region_dropping: float = 0.2
@@ -140,7 +176,7 @@ class ModelConfig:
 
     def __post_init__(self) -> None:
         """Refuse impossible sizes and probabilities."""
-        for name in ("embedding", "word_size", "similarity_size", "graph_steps"):
+        for name in ("embedding", "word_size", "similarity_size", "graph_steps", "head_size"):
             if getattr(self, name) < 1:
                 raise ConfigError(f"model.{name} is {getattr(self, name)}, but it is at least 1")
         for name in ("alignment_dropout", "region_dropping", "word_dropping", "input_dropout"):
@@ -261,7 +297,74 @@ class CrclConfig:
         raise IndexError("the run has no such epoch")
 
 
-MethodConfig = BaselineConfig | CrclConfig
+@dataclass(frozen=True)
+class MscnConfig:
+    """MSCN (Han et al., CVPR 2023). Defaults are those of the released code."""
+
+    name: Literal["mscn"] = "mscn"
+    """Which method this is."""
+    warmup_epochs: int = 5
+    """Data passes of each network over all pairs, before anything is purified."""
+    purified_epochs: int = 50
+    """Data passes of each network over what the other one believes."""
+    networks: Literal[2, 1] = 2
+    """Two networks that choose each other's pairs and are averaged, or one that chooses its own (an ablation)."""
+    margin: float = 0.2
+    """γ, the margin of the hinge; after the warm-up, at similarity 1."""
+    margin_of: Literal["anchor", "caption"] = "anchor"
+    """Whose similarity sets the margin: the anchor's (the formula), or, by a slip of broadcasting in the released code,
+    the caption's in both directions."""
+    negatives: Literal["hardest", "mean"] = "hardest"
+    """After the warm-up: the hardest negative of each anchor (released), or the mean over all, as in the warm-up. The
+    hardest ones make a network collapse that has learned too little before."""
+    warmup_batch_size: int = 128
+    """Pairs in a batch of the warm-up; afterwards `training.batch_size` counts (released: 64)."""
+    meta_batch_size: int = 64
+    """Labelled pairs, trusted and mismatched ones, in a meta batch."""
+    meta_step: bool = True
+    """Learn the head from trusted pairs; without, it learns from the training pairs, like the rest (an ablation)."""
+    meta_interval: int = 1
+    """Iterations of the main network to one of the head."""
+    meta_learning_rate: float = 1.7e-5
+    """Step size of the head; in the warm-up it is `optimisation.learning_rate`."""
+    virtual_step: Literal["sgd", "adam"] = "sgd"
+    """The step that the head is judged by: plain SGD (released), or the Adam step that the network will take."""
+    mixed_derivative: Literal["finite_difference", "backward"] = "finite_difference"
+    """How the virtual step is differentiated: a central difference of the similarity vectors, which needs no second
+    derivative of the backbone, or twice back through everything (released)."""
+    purify: bool = True
+    """Train on the pairs that a Beta mixture calls clean; without, on all (an ablation)."""
+    fallback_share: float = 0.02
+    """Where no trusted pairs are given: the share of training pairs, the most similar after the warm-up, that are taken
+    for trusted ones. Nobody verified them."""
+    optimisation: OptimisationConfig = field(
+        default_factory=lambda: OptimisationConfig(learning_rate=2e-4, weight_decay=0.0, decay_epochs=30)
+    )
+    """Optimiser and schedule of the main networks, started afresh after the warm-up."""
+
+    def __post_init__(self) -> None:
+        """Refuse values that cannot train."""
+        for name in ("margin", "meta_interval", "meta_learning_rate", "fallback_share"):
+            if not getattr(self, name) > 0:
+                raise ConfigError(f"method.{name} is {getattr(self, name)}, but it must be above 0")
+        for name in ("warmup_batch_size", "meta_batch_size"):
+            if getattr(self, name) < 2:
+                raise ConfigError(f"method.{name} is {getattr(self, name)}, but it is at least 2")
+        if min(self.warmup_epochs, self.purified_epochs) < 0 or not self.epochs:
+            raise ConfigError(
+                f"method.warmup_epochs is {self.warmup_epochs} and method.purified_epochs {self.purified_epochs}, but "
+                "neither may be negative, nor both 0"
+            )
+        if self.fallback_share >= 1:
+            raise ConfigError(f"method.fallback_share is {self.fallback_share}, but it is a share in (0, 1)")
+
+    @property
+    def epochs(self) -> int:
+        """Data passes of each network in a whole run."""
+        return self.warmup_epochs + self.purified_epochs
+
+
+MethodConfig = BaselineConfig | CrclConfig | MscnConfig
 """One class a method; `name` tells them apart in recipes."""
 
 
@@ -300,18 +403,25 @@ class TrainingConfig:
 
 @dataclass(frozen=True)
 class Recipe:
-    """One run: data, noise, model, method and training."""
+    """One run: data, noise, trusted pairs, model, method and training."""
 
     data: DataConfig = field(default_factory=DataConfig)
     """Where the pairs are."""
     noise: NoiseConfig = field(default_factory=NoiseConfig)
     """Mismatches put in on purpose."""
+    trusted: TrustedConfig = field(default_factory=TrustedConfig)
+    """Pairs known to match."""
     model: ModelConfig = field(default_factory=ModelConfig)
     """The backbone."""
     method: MethodConfig = field(default_factory=CrclConfig)
     """How to train."""
     training: TrainingConfig = field(default_factory=TrainingConfig)
     """Batches, seed, device."""
+
+    @property
+    def network(self) -> ModelConfig:
+        """The backbone as the method needs it."""
+        return replace(self.model, head="network") if isinstance(self.method, MscnConfig) else self.model
 
     def __post_init__(self) -> None:
         """Refuse an oracle or an early stop that the method cannot use."""

@@ -1,5 +1,6 @@
 """What encoders and similarities are both made of."""
 
+import torch
 import torch.nn as nn
 from jaxtyping import Float
 from torch import Tensor
@@ -18,6 +19,15 @@ def unit_length(vectors: Float[Tensor, "*items dim"]) -> Float[Tensor, "*items d
     """
     unit: Tensor = vectors / (vectors.norm(dim=-1, keepdim=True) + 1e-8)
     return unit
+
+
+def full_precision(values: Tensor) -> Tensor:
+    """The values in float32, or float64 where they are that: what autocast made of them is too coarse for some steps.
+
+    >>> full_precision(torch.zeros(2, dtype=torch.bfloat16)).dtype
+    torch.float32
+    """
+    return values.to(torch.promote_types(values.dtype, torch.float32))
 
 
 def xavier_linear(features: int, outputs: int, bias: bool = True) -> nn.Linear:

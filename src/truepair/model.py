@@ -21,7 +21,9 @@ from truepair.encoders.projection import VectorEncoder
 from truepair.encoders.regions import RegionEncoder
 from truepair.encoders.words import WordEncoder
 from truepair.similarity.cosine import CosineSimilarity
+from truepair.similarity.head import HeadNetwork
 from truepair.similarity.local import LocalSimilarity
+from truepair.similarity.product import ProductSimilarity
 from truepair.similarity.protocol import Similarity
 from truepair.similarity.saf import AttentionFiltration
 from truepair.similarity.sgr import GraphReasoning
@@ -80,11 +82,6 @@ class MatchingModel(nn.Module):
         """Similarity of every image (rows) with every caption (columns) of the batch; pairs on the diagonal."""
         return self.scores.matrix(self.image_encoder(batch.images), self.text_encoder(batch.captions))
 
-    @torch.no_grad()
-    def paired(self, batch: Batch) -> Float[Tensor, " pairs"]:
-        """Similarity of each pair of the batch, without a gradient."""
-        return self.scores.paired(self.image_encoder(batch.images), self.text_encoder(batch.captions))
-
 
 def make_model(config: ModelConfig, inputs: InputShape) -> MatchingModel:
     """A fresh model with random weights, drawn from torch's global generator."""
@@ -109,7 +106,10 @@ def _pooled_model(config: ModelConfig, inputs: InputShape) -> MatchingModel:
         text_encoder = PooledEncoder(words, GeneralisedPooling())
     else:
         text_encoder = VectorEncoder(inputs.caption_width, config.embedding, config.input_dropout)
-    return MatchingModel(image_encoder, text_encoder, CosineSimilarity())
+    if config.head == "plain":
+        return MatchingModel(image_encoder, text_encoder, CosineSimilarity())
+    head = HeadNetwork(config.embedding, config.head_size)
+    return MatchingModel(image_encoder, text_encoder, ProductSimilarity(head))
 
 
 def _local_model(config: ModelConfig, inputs: InputShape) -> MatchingModel:
@@ -123,8 +123,9 @@ def _local_model(config: ModelConfig, inputs: InputShape) -> MatchingModel:
         words = LinearEncoder(inputs.caption_width, width, config.input_dropout)
     size = config.similarity_size
     reasoning = AttentionFiltration(size) if config.similarity == "saf" else GraphReasoning(size, config.graph_steps)
+    head = HeadNetwork(size, config.head_size) if config.head == "network" else None
     return MatchingModel(
         LocalEncoder(regions, WholeVector(width, dropout, places=inputs.regions)),
         LocalEncoder(words, WholeVector(width, dropout)),
-        LocalSimilarity(width, size, reasoning),
+        LocalSimilarity(width, size, reasoning, head),
     )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import torch
@@ -30,25 +30,32 @@ def learning_rate(config: OptimisationConfig, epoch: float, epochs: int) -> floa
 
 
 class Optimiser:
-    """AdamW over one network.
+    """AdamW over one network, or some of its parameters.
 
     Attributes:
         model: The network as Fabric wraps it: call this one in training.
         evaluated: The network to evaluate and save: the averaged one where weights are averaged.
     """
 
-    def __init__(self, network: nn.Module, config: OptimisationConfig, epochs: int, fabric: Fabric) -> None:
+    def __init__(
+        self,
+        network: nn.Module,
+        config: OptimisationConfig,
+        epochs: int,
+        fabric: Fabric,
+        parameters: Iterable[nn.Parameter] | None = None,
+    ) -> None:
         """Set up `network` for training.
 
         Args:
-            network: Parameters to train.
+            network: What to train, average and save.
             config: Step size, decay, clip, schedule, averaging.
             epochs: Length of the schedule.
             fabric: Device and precision.
+            parameters: Which of the network's parameters to train; all if None.
         """
-        adam = torch.optim.AdamW(
-            network.parameters(), lr=config.learning_rate, weight_decay=config.weight_decay, fused=True
-        )
+        parameters = network.parameters() if parameters is None else parameters
+        adam = torch.optim.AdamW(parameters, lr=config.learning_rate, weight_decay=config.weight_decay, fused=True)
         self.model, self._adam = fabric.setup(network, adam)
         self._network = network
         self._config = config
@@ -64,6 +71,10 @@ class Optimiser:
         """See the class."""
         return self._network if self._average is None else self._average.module
 
+    def learning_rate(self, epoch: float) -> float:
+        """The step size after `epoch` epochs; fractions count."""
+        return learning_rate(self._config, epoch, self._epochs)
+
     def step(self, loss: Float[Tensor, ""], epoch: float) -> dict[str, float]:
         """Follow the gradient of `loss` once.
 
@@ -77,11 +88,15 @@ class Optimiser:
         Raises:
             TrainingError: If the loss or a gradient is not finite; the weights are left as they were.
         """
-        rate = learning_rate(self._config, epoch, self._epochs)
-        for group in self._adam.param_groups:
-            group["lr"] = rate
         self._adam.zero_grad()
         self._fabric.backward(loss)
+        return self.follow(loss, epoch)
+
+    def follow(self, loss: Float[Tensor, ""], epoch: float) -> dict[str, float]:
+        """`step` for gradients that the parameters hold already."""
+        rate = self.learning_rate(epoch)
+        for group in self._adam.param_groups:
+            group["lr"] = rate
         norm: Any = self._fabric.clip_gradients(
             self.model, self._adam, max_norm=self._config.gradient_clip, error_if_nonfinite=False
         )
@@ -96,6 +111,15 @@ class Optimiser:
         if self._average is not None:
             self._average.update_parameters(self._network)
         return log
+
+    def moments(self) -> dict[str, tuple[Tensor, Tensor, float]]:
+        """Running means of each parameter's gradient and of its square, and steps taken; nothing before the first."""
+        state = self._adam.state
+        return {
+            name: (state[parameter]["exp_avg"], state[parameter]["exp_avg_sq"], float(state[parameter]["step"]))
+            for name, parameter in self._network.named_parameters()
+            if parameter in state
+        }
 
     def state_dict(self) -> dict[str, Any]:
         """Network, optimiser state and averaged weights."""

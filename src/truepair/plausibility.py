@@ -92,6 +92,22 @@ class Encodings:
         )
 
 
+def similarity_of_pairs(models: Sequence[MatchingModel], pairs: Pairs) -> Float[Tensor, " pairs"]:
+    """Similarity of each image with its own caption, in evaluation mode, without competitors.
+
+    Memory grows with the encodings of 1,024 pairs, never with their number. The models' modes are left as they were.
+    """
+    was_training = [model.training for model in models]
+    similarity = torch.empty(len(pairs))
+    # Captions of one image stand together, so that hardly an image is encoded twice.
+    for block in pairs.image_of_caption.argsort(stable=True).split(_PAIRS_AT_A_TIME):
+        images, image = pairs.image_of_caption[block].unique(return_inverse=True)
+        similarity[block] = Encodings.of(models, pairs, images, block).paired(image, torch.arange(len(block)))
+    for model, training in zip(models, was_training, strict=True):
+        model.train(training)
+    return similarity
+
+
 def affordable_candidates(models: Sequence[MatchingModel], wanted: int) -> int:
     """How many competitors a pair may have in reasonable time: `wanted`, or 128 where SAF or SGR score."""
     return min(wanted, _LOCAL_CANDIDATES) if are_local(models) else wanted

@@ -1,3 +1,4 @@
+import copy
 import json
 from dataclasses import replace
 from itertools import pairwise
@@ -140,3 +141,15 @@ def test_a_run_is_audited_by_its_own_confidence(trained, quick, tmp_path):
 def test_an_unfinished_run_is_refused(trained, quick, tmp_path):
     with pytest.raises(CheckpointError, match="has not finished"):
         audit_run(replace(trained, folder=tmp_path), tmp_path / "out", quick)
+
+
+def test_a_run_of_two_networks_is_audited_by_their_mean(trained, quick, tmp_path):
+    untrained = copy.deepcopy(trained.models[0])
+    with torch.no_grad():
+        for parameter in untrained.parameters():
+            parameter.zero_()
+    audit_run(trained, tmp_path / "one", quick)
+    audit_run(replace(trained, models=[*trained.models, untrained]), tmp_path / "two", quick)
+    one, two = (pq.read_table(tmp_path / name / "findings.parquet").to_pylist() for name in ("one", "two"))
+    of_one = {row["caption_id"]: row["similarity"] for row in one}
+    assert all(row["similarity"] == pytest.approx(of_one[row["caption_id"]] / 2, abs=1e-6) for row in two)

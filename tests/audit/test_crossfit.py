@@ -47,3 +47,9 @@ def test_global_random_state_is_left_as_it_was(noisy_world, quick):
     before = torch.get_rng_state()
     cross_fitted(noisy_world, None, replace(quick, folds=2, method=BaselineConfig(epochs=1)))
     assert torch.equal(torch.get_rng_state(), before)
+
+
+def test_all_networks_of_a_method_judge(twins, noisy_world, quick):
+    folds = cross_fitted(noisy_world, None, replace(quick, folds=2, repetitions=2, method=BaselineConfig(epochs=1)))
+    assert [len(fold.models) for fold in folds] == [4, 4]
+    assert not any(model.training for fold in folds for model in fold.models)

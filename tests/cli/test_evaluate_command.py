@@ -63,8 +63,8 @@ def test_a_run_is_tested_in_the_folds_of_its_recipe_and_says_so(runs):
     results = json.loads((runs["cosine"] / "results.json").read_text())
     assert results["protocol"] == {"split": "test", "images": 12, "captions": 24, "folds": 3}
     trained = load_run(runs["cosine"])
-    assert results["test"] == evaluate([trained.model], trained.corpus.splits.test, folds=3).as_dict()
-    assert results["test"] != evaluate([trained.model], trained.corpus.splits.test).as_dict()
+    assert results["test"] == evaluate(trained.models, trained.corpus.splits.test, folds=3).as_dict()
+    assert results["test"] != evaluate(trained.models, trained.corpus.splits.test).as_dict()
 
 
 def test_the_test_split_is_searched_in_the_folds_of_the_recipe_unless_told_otherwise(runs, capsys):
@@ -76,7 +76,7 @@ def test_the_test_split_is_searched_in_the_folds_of_the_recipe_unless_told_other
     ):
         shown = shown_by(capsys, runs["sgr"], *options)
         assert f", test split: {protocol}" in shown
-        rsum = evaluate([trained.model], trained.corpus.splits.test, folds).rsum
+        rsum = evaluate(trained.models, trained.corpus.splits.test, folds).rsum
         assert f"rSum {rsum:.1f} of 600" in shown
 
 
@@ -84,14 +84,14 @@ def test_the_development_split_is_searched_as_a_whole(runs, capsys):
     trained = load_run(runs["saf"])
     shown = shown_by(capsys, runs["saf"], "--split", "dev")
     assert ", dev split: 8 images × 16 captions\n" in shown
-    assert f"rSum {evaluate([trained.model], trained.corpus.splits.dev).rsum:.1f} of 600" in shown
+    assert f"rSum {evaluate(trained.models, trained.corpus.splits.dev).rsum:.1f} of 600" in shown
 
 
 def test_c5_a_saf_and_an_sgr_run_are_one_model(runs, capsys):
     saf, sgr = load_run(runs["saf"]), load_run(runs["sgr"])
     shown = shown_by(capsys, runs["saf"], runs["sgr"])
     assert "3 folds of 4 images, averaged; mean similarity of 2 models\n" in shown
-    assert f"rSum {evaluate([saf.model, sgr.model], sgr.corpus.splits.test, 3).rsum:.1f} of 600" in shown
+    assert f"rSum {evaluate([*saf.models, *sgr.models], sgr.corpus.splits.test, 3).rsum:.1f} of 600" in shown
 
 
 def test_folds_that_do_not_divide_are_an_error(runs, capsys):

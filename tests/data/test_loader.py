@@ -98,19 +98,9 @@ def test_batches_are_counted_right(world, pairs):
     assert len(list(loaders.train(0))) == loaders.batches_per_epoch()
 
 
-def test_in_order_has_every_pair_once_and_captions_of_an_image_together(world):
-    shuffled = replace(world, image_of_caption=torch.randperm(20, generator=torch.Generator().manual_seed(0)).repeat(2))
-    batches = list(Loaders(shuffled, 13, 0, CPU).in_order())
-    assert [len(batch) for batch in batches] == [13, 13, 13, 1]
-    images = shuffled.image_of_caption[flat(batches)]
-    assert sorted(flat(batches)) == list(range(40))
-    assert (images.diff() >= 0).all()
-
-
 def test_reading_draws_nothing_from_the_global_generator(loaders):
     before = torch.random.get_rng_state()
     list(loaders.train(0))
-    list(loaders.in_order())
     assert torch.equal(torch.random.get_rng_state(), before)
 
 

@@ -41,7 +41,7 @@ def test_methods_are_listed_under_the_names_of_their_configs(make, fabric):
 )
 def test_the_first_loss_is_that_of_the_first_batch(make, fabric, loaders, loss, expected):
     method = baseline(make, fabric, loss=loss, temperature=0.1, margin=0.3)
-    network = copy.deepcopy(method.model).train()
+    network = copy.deepcopy(method.models[0]).train()
     random = torch.random.get_rng_state()
     value = expected(network(next(iter(loaders.train(0))))).item()
     torch.random.set_rng_state(random)
@@ -57,10 +57,10 @@ def test_three_losses_are_three_losses(make, fabric, loaders):
 @pytest.mark.parametrize("loss", ["info_nce", "triplet_sum"])
 def test_it_learns_the_world(make, fabric, loaders, world, dev_world, loss):
     method = baseline(make, fabric, loss=loss, epochs=25, optimisation=OptimisationConfig(learning_rate=2e-2))
-    before = evaluate([method.model], dev_world).rsum
+    before = evaluate(method.models, dev_world).rsum
     train(method, loaders, range(method.epochs))
-    assert evaluate([method.model], world).rsum > before + 150
-    assert evaluate([method.model], dev_world).rsum > before + 150
+    assert evaluate(method.models, world).rsum > before + 150
+    assert evaluate(method.models, dev_world).rsum > before + 150
 
 
 def test_an_epoch_has_a_step_a_batch_and_the_schedule_counts_epochs(make, fabric, loaders):

@@ -51,7 +51,7 @@ def test_the_released_schedule_has_53_epochs_in_4_stages():
 
 def test_r4_no_gradient_reaches_correspondences_or_probabilities(make, fabric, loaders):
     method = crcl(make, fabric)
-    similarity = method.model(next(iter(loaders.train(0))))
+    similarity = method.models[0](next(iter(loaders.train(0))))
     probability = mean_matching_probability(similarity, 0.05)
     assert similarity.requires_grad
     assert not probability.requires_grad
@@ -233,11 +233,11 @@ def test_r6_a_new_stage_has_fresh_weights_a_fresh_optimiser_the_first_rate_and_t
 
 def test_r6_the_network_is_the_same_one_within_a_stage(make, fabric, loaders):
     method = crcl(make, fabric)
-    network = method.model
+    network = method.models[0]
     train(method, loaders, range(2))
-    assert method.model is network
+    assert method.models[0] is network
     train(method, loaders, [2])
-    assert method.model is not network
+    assert method.models[0] is not network
 
 
 def test_r6_frozen_epochs_of_a_later_stage_keep_correspondences(make, fabric, loaders):
@@ -303,8 +303,8 @@ def test_r7_correspondences_tell_true_from_false_pairs_where_plain_training_memo
 @torch.no_grad()
 def matching_probability(method, loaders):
     """p̄ of every pair within its batch, in evaluation mode."""
-    method.model.eval()
+    method.models[0].eval()
     probability = torch.empty(len(loaders.pairs))
     for batch in loaders.train(0):
-        probability[batch.pair] = mean_matching_probability(method.model(batch), 0.05)
+        probability[batch.pair] = mean_matching_probability(method.models[0](batch), 0.05)
     return probability

@@ -116,7 +116,7 @@ def test_the_best_checkpoint_has_the_weights_and_the_score_of_its_epoch(trained,
     best = load_checkpoint(tmp_path / "run" / "best.safetensors")
     assert best["epoch"] == state.best_epoch
     model = make()
-    model.load_state_dict(best["model"])
+    model.load_state_dict(best["models"][0])
     assert evaluate([model], dev_world).rsum == state.best_rsum
     scores = {line["epoch"]: rsum(line) for line in epoch_lines(tmp_path / "run") if line["stage"] == state.stage}
     assert scores[state.best_epoch] == pytest.approx(state.best_rsum)

@@ -59,11 +59,13 @@ def test_c5_an_ensembles_numbers_are_those_of_the_mean_of_its_matrices(sgraf_on_
     test = summary["runs"][0]["test"]
     runs = [load_run(folder / name) for name in ("saf_0", "sgr_0")]
     pairs = runs[0].corpus.splits.test
-    assert evaluate([run.model for run in runs], pairs, 5).as_dict() == test
+    assert evaluate([run.models[0] for run in runs], pairs, 5).as_dict() == test
 
     with torch.inference_mode():
         matrices = [
-            run.model.scores.matrix(encode_images(run.model, pairs.images), encode_captions(run.model, pairs))
+            run.models[0].scores.matrix(
+                encode_images(run.models[0], pairs.images), encode_captions(run.models[0], pairs)
+            )
             for run in runs
         ]
     mean = (matrices[0] + matrices[1]) / 2
@@ -185,7 +187,7 @@ def test_other_folds_test_what_was_trained_again(corpora, sgraf_on_coco, tmp_pat
     assert "testall split, 30 images × 150 captions" in summary["protocol"]
     assert {path: path.read_bytes() for path in folder.rglob("*.safetensors")} == trained
     runs = load_runs([folder / "saf_0", folder / "sgr_0"])
-    assert summary["runs"][0]["test"] == evaluate([run.model for run in runs], runs[0].corpus.splits.test).as_dict()
+    assert summary["runs"][0]["test"] == evaluate([run.models[0] for run in runs], runs[0].corpus.splits.test).as_dict()
 
 
 @pytest.mark.parametrize(
@@ -272,6 +274,12 @@ def test_a_recipe_without_a_published_number_stands_alone(corpora, tmp_path):
     summary = rehearsed("baseline_vse_f30k_40", corpora / "images", tmp_path)
     assert (summary["published"], summary["difference"], summary["source"]) == (None, None, None)
     assert summary["ours"]["rsum"]["sd"] is None
+
+
+def test_all_networks_of_a_method_are_counted_and_the_notes_of_every_run_told_once(twins, corpora, tmp_path):
+    summary = rehearsed("baseline_vse_f30k_40", corpora / "images", tmp_path, (0, 1))
+    assert "; mean similarity of 2 networks (cosine); checkpoint" in summary["protocol"]
+    assert [note for note in summary["notes"] if note.endswith(", twice")] == ["400 pairs, twice"]
 
 
 def test_rehearsing_reads_the_same_files_as_the_recipe():

@@ -18,12 +18,14 @@ from torch import Tensor
 from tqdm import tqdm
 
 from truepair.audit.config import AuditConfig
+from truepair.config import Recipe
 from truepair.data.loader import Loaders
 from truepair.data.pairs import Pairs
 from truepair.data.text import Vocabulary
 from truepair.errors import ConfigError
 from truepair.model import InputShape, MatchingModel, make_model
-from truepair.training.run import build_method, make_fabric
+from truepair.training.device import make_fabric
+from truepair.training.run import build_method
 
 _FEWEST_IMAGES = 3
 """Images in a fold below which a pair of a random image and caption has no competitor left."""
@@ -98,7 +100,8 @@ def trained_models(
         description: What the progress bar says.
     """
     fabric = make_fabric(config.accelerator)
-    make = partial(make_model, config.model, InputShape.of(pairs, vocabulary))
+    network = Recipe(model=config.model, method=config.method).network
+    make = partial(make_model, network, InputShape.of(pairs, vocabulary))
     cuda = [fabric.device] if fabric.device.type == "cuda" else []
     total = len(chosen) * config.repetitions * config.method.epochs
     result: list[list[MatchingModel]] = []
@@ -118,5 +121,5 @@ def trained_models(
                     for _ in method.train_epoch(epoch, loaders):
                         pass
                     bar.update()
-                result[-1].append(method.model.eval())
+                result[-1] += [model.eval() for model in method.models]
     return result

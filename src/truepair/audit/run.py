@@ -30,11 +30,13 @@ from truepair.data.table_files import is_table
 from truepair.data.text import Vocabulary
 from truepair.errors import CheckpointError, ConfigError
 from truepair.evaluation.detection import detection_metrics
+from truepair.json_files import write_json
 from truepair.mixtures import Gaussian, Mixture, fit_with_known_mismatches
 from truepair.model import MatchingModel
 from truepair.plausibility import are_local
+from truepair.training.device import hardware, make_fabric, peak_memory_mb
 from truepair.training.log import read_log
-from truepair.training.run import TrainedRun, hardware, make_fabric, noisy, peak_memory_mb, write_json
+from truepair.training.run import TrainedRun, noisy
 
 
 @dataclass(frozen=True)
@@ -98,17 +100,18 @@ def audit_run(run: TrainedRun, out: Path, config: AuditConfig) -> dict[str, Any]
     """
     started = time.perf_counter()
     _refuse_inputs(run.recipe.data, out)
-    if config.re_pair and are_local([run.model]):
+    if config.re_pair and are_local(run.models):
         raise ConfigError(
             f"audit.re_pair needs suggested partners, and the run in {run.folder}, with similarity "
             f"{run.recipe.model.similarity!r}, makes none: audit the corpus, or a run with similarity 'cosine'"
         )
     device = make_fabric(config.accelerator).device
     confidence = _confidence(run)
-    folds = [Fold(torch.arange(len(run.train)), [run.model.to(device)])]
+    models = [model.to(device) for model in run.models]
+    folds = [Fold(torch.arange(len(run.train)), models)]
     scores = score(folds, run.train, candidates=config.candidates, temperature=config.temperature, seed=config.seed)
     findings = find(
-        run.train, scores, 1 - confidence, lambda _: [run.model], threshold=config.threshold, at_least=config.cards
+        run.train, scores, 1 - confidence, lambda _: models, threshold=config.threshold, at_least=config.cards
     )
     source = _Source(run.corpus.splits.name, run.recipe.data, run.recipe.noise, run.corpus)
     log = read_log(run.folder / "log.jsonl")

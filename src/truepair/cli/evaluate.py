@@ -14,9 +14,9 @@ import tyro
 class Evaluate:
     """Recall, median and mean rank of a trained run on its test pairs.
 
-    Several runs are taken as one model: their similarities are averaged. They may differ in everything but their data:
-    a run with SAF and one with SGR together are SGRAF. An evaluation that takes longer than 10 seconds saves its state;
-    the same command goes on from there.
+    Several runs are taken as one model: their similarities are averaged. They may differ in everything but their data
+    and how many networks they have: a run with SAF and one with SGR together are SGRAF. An evaluation that takes longer
+    than 10 seconds saves its state; the same command goes on from there.
 
     For example:
       truepair evaluate runs/crcl
@@ -42,18 +42,19 @@ def command(arguments: Sequence[str]) -> None:
     parsed = tyro.cli(Evaluate, prog="truepair evaluate", args=arguments)
     from truepair.errors import ConfigError
     from truepair.evaluation.retrieval import evaluate
-    from truepair.training.run import load_runs, make_fabric
+    from truepair.training.device import make_fabric
+    from truepair.training.run import load_runs
 
     if not parsed.runs:
         raise ConfigError("name at least one run: truepair evaluate runs/…")
     device = make_fabric(parsed.accelerator).device
     runs = load_runs(parsed.runs)
     first = runs[0]
-    pairs = getattr(first.corpus.splits, parsed.split)
+    pairs = getattr(first.splits, parsed.split)
     of_recipe = {"test": (first.recipe.data.test_split, first.recipe.data.test_folds), "dev": ("dev", 1)}
     split, folds = of_recipe[parsed.split]
     folds = folds if parsed.folds is None else parsed.folds
-    models = [run.model.to(device) for run in runs]
+    models = [model.to(device) for run in runs for model in run.models]
     metrics = evaluate(models, pairs, folds, state=parsed.state or first.folder)
 
     protocol = f"{len(pairs.images):,} images × {len(pairs):,} captions"

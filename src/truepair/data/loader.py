@@ -22,7 +22,15 @@ class Loaders:
     Holds no state that a checkpoint would need: the order of an epoch is a function of `seed` and the epoch's number.
     """
 
-    def __init__(self, pairs: Pairs, batch_size: int, seed: int, device: torch.device, workers: int = 0) -> None:
+    def __init__(
+        self,
+        pairs: Pairs,
+        batch_size: int,
+        seed: int,
+        device: torch.device,
+        workers: int = 0,
+        trusted: Pairs | None = None,
+    ) -> None:
         """Check that training on `pairs` is possible.
 
         Args:
@@ -31,6 +39,7 @@ class Loaders:
             seed: Seed of the order.
             device: Where batches are put.
             workers: Processes that read ahead; 0 reads in the training process.
+            trusted: Pairs known to match, for methods that learn from such (see `data.labelled`).
 
         Raises:
             ConfigError: If `batch_size` is below 2.
@@ -45,32 +54,28 @@ class Loaders:
         self.seed = seed
         self.device = device
         self.workers = workers
+        self.trusted = trusted
         self._dataset = _BatchDataset(pairs)
 
     def batches_per_epoch(self, pairs: int | None = None) -> int:
         """How many batches an epoch over `pairs` pairs (all, if None) has; a single pair left over makes none."""
-        n = len(self.pairs) if pairs is None else pairs
-        full, rest = divmod(n, self.batch_size)
+        full, rest = divmod(len(self.pairs) if pairs is None else pairs, self.batch_size)
         return full + (rest > 1)
 
-    def train(self, epoch: int, chosen: Int[Tensor, " chosen"] | None = None) -> Iterator[Batch]:
-        """Shuffled batches of all pairs, or of the `chosen` pair ids.
+    def train(
+        self, epoch: int, chosen: Int[Tensor, " chosen"] | None = None, batch_size: int | None = None
+    ) -> Iterator[Batch]:
+        """Shuffled batches of all pairs, or of the `chosen` pair ids, of another size where that is given.
 
         The last batch may be smaller. If it would hold a single pair, that pair sits this epoch out (as in CRCL's
         released code): alone in a batch it has nothing to be compared with.
         """
+        size = batch_size or self.batch_size
         ids = np.arange(len(self.pairs)) if chosen is None else chosen.cpu().numpy()
         order = np.random.default_rng((self.seed, epoch)).permutation(ids)
-        return self._batches(order[:-1] if len(order) % self.batch_size == 1 else order)
-
-    def in_order(self) -> Iterator[Batch]:
-        """Batches of all pairs, captions of one image next to each other, for passes in evaluation mode."""
-        return self._batches(torch.argsort(self.pairs.image_of_caption, stable=True).numpy())
-
-    def _batches(self, order: np.ndarray) -> Iterator[Batch]:
         loader: DataLoader[Batch] = DataLoader(
             self._dataset,
-            batch_sampler=_Slices(order, self.batch_size),
+            batch_sampler=_Slices(order[:-1] if len(order) % size == 1 else order, size),
             collate_fn=_as_is,
             num_workers=self.workers,
             pin_memory=False,

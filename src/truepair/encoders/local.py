@@ -10,7 +10,7 @@ from torch import Tensor
 from truepair.data.batch import Padded
 from truepair.encoders.dropping import RegionDropping
 from truepair.errors import DataError
-from truepair.layers import unit_length, xavier_linear
+from truepair.layers import full_precision, unit_length, xavier_linear
 
 
 class LinearEncoder(nn.Module):
@@ -78,7 +78,7 @@ class WholeVector(nn.Module):
         mean = (items.values * items.mask[..., None]).sum(1) / items.lengths[:, None]
         local = self.dropout(self.local_norm(self.local(items.values)).tanh())
         of_all = self.dropout(self.global_norm(self.global_(mean)).tanh())
-        scores = self.score(local * of_all[:, None]).squeeze(2).float().masked_fill(~items.mask, -torch.inf)
+        scores = full_precision(self.score(local * of_all[:, None]).squeeze(2)).masked_fill(~items.mask, -torch.inf)
         weights = scores.softmax(1).to(items.values.dtype)
         return unit_length(torch.einsum("ip,ipd->id", weights, items.values))
 

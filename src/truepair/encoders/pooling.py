@@ -12,7 +12,7 @@ from torch import Tensor
 
 from truepair.data.batch import Padded
 from truepair.encoders.recurrent import BidirectionalGru
-from truepair.layers import unit_length
+from truepair.layers import full_precision, unit_length
 
 
 def pool_sorted(items: Padded, weights: Float[Tensor, "items positions"]) -> Float[Tensor, "items dim"]:
@@ -28,7 +28,7 @@ def pool_sorted(items: Padded, weights: Float[Tensor, "items positions"]) -> Flo
         One vector an item, in float32 (float64 for float64 input).
     """
     # Half precision would round the sums, and take the unit vectors that are made of them with it.
-    values = items.values.to(torch.promote_types(items.values.dtype, torch.float32))
+    values = full_precision(items.values)
     values = values.transpose(1, 2).contiguous()  # [items, dim, positions]: sorting along the middle takes longer
     order = _descending(values.detach(), items.mask[:, None, :])
     with torch.autocast(values.device.type, enabled=False):
@@ -74,7 +74,7 @@ class GeneralisedPooling(nn.Module):
         # The weights are a function of the length alone: computed once for each length that occurs.
         distinct, which = lengths.unique(return_inverse=True)
         codes = position_codes(positions, self.code_size, lengths.device).expand(len(distinct), -1, -1)
-        scores = self.score(self.gru(Padded(codes, distinct)).values).squeeze(-1).float()
+        scores = full_precision(self.score(self.gru(Padded(codes.to(self.score.weight), distinct)).values).squeeze(-1))
         beyond = torch.arange(positions, device=lengths.device) >= distinct[:, None]
         weights: Tensor = (scores / self.temperature).masked_fill(beyond, -torch.inf).softmax(-1)
         return weights[which]

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import itertools
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -48,6 +50,21 @@ class BidirectionalGru(nn.Module):
         packed = PackedSequence(mean, packed.batch_sizes, packed.sorted_indices, packed.unsorted_indices)
         states, _ = pad_packed_sequence(packed, batch_first=True, total_length=items.values.shape[1])
         return Padded(states, items.lengths)
+
+
+@contextmanager
+def twice_differentiable(network: nn.Module) -> Iterator[None]:
+    """Inside, gradients of `network` can be differentiated again: `nn.GRU` does the work, on a GPU without cuDNN."""
+    grus = [module for module in network.modules() if isinstance(module, BidirectionalGru)]
+    before = [gru.twice_differentiable for gru in grus]
+    for gru in grus:
+        gru.twice_differentiable = True
+    try:
+        with torch.backends.cudnn.flags(enabled=False):
+            yield
+    finally:
+        for gru, value in zip(grus, before, strict=True):
+            gru.twice_differentiable = value
 
 
 class _BothDirections(torch.autograd.Function):

@@ -6,9 +6,10 @@ probability of each caption given an image, p⇐ that of each image given a capt
 
 from __future__ import annotations
 
-import torch
 from jaxtyping import Float
 from torch import Tensor
+
+from truepair.layers import full_precision
 
 
 def matching_log_probabilities(
@@ -31,7 +32,7 @@ def matching_log_probabilities(
         ``(log p⇒ [images, captions], log p⇐ [captions, images])``, in float32 (float64 for float64 input); every row is
         the logarithm of probabilities that sum to 1.
     """
-    logits = similarity.to(torch.promote_types(similarity.dtype, torch.float32)) / temperature
+    logits = full_precision(similarity) / temperature
     return logits.log_softmax(1), logits.T.log_softmax(1)
 
 

@@ -12,6 +12,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from truepair.layers import full_precision
+
 _OVER_NEGATIVES: dict[str, Callable[[Tensor, int], Tensor]] = {
     "sum": torch.sum,
     "mean": torch.mean,
@@ -24,6 +26,7 @@ def triplet_loss(
     margin: float | Float[Tensor, " pairs"] = 0.2,
     *,
     negatives: Literal["sum", "mean", "hardest"] = "hardest",
+    margin_of: Literal["anchor", "caption"] = "anchor",
 ) -> Float[Tensor, ""]:
     r"""How far negatives come within a margin of their anchor's own pair, over both directions.
 
@@ -44,6 +47,8 @@ def triplet_loss(
         margin: γ, one for all or one per pair: pair i's margin serves image i and caption i as anchors.
         negatives: R, how an anchor's negatives are put together. "mean" divides by B, not B - 1: it counts the
             anchor's own pair as a negative that costs nothing.
+        margin_of: Whose margin counts. "caption" takes γ_j instead of γ_i where image i is the anchor, a slip of
+            broadcasting in MSCN's released code; caption anchors have their own either way.
 
     Returns:
         The mean over pairs of the sum of both directions, at least 0, in float32 (float64 for float64 input). A batch
@@ -56,11 +61,13 @@ def triplet_loss(
         >>> triplet_loss(torch.tensor([[0.9, 0.8], [0.1, 0.5]]), margin=0.2)
         tensor(0.3000)
     """
-    similarity = similarity.to(torch.promote_types(similarity.dtype, torch.float32))
-    to_reach = similarity.diagonal() - margin  # [anchors]: negatives above it cost
+    similarity = full_precision(similarity)
+    own = similarity.diagonal()[:, None]
+    of_anchor = torch.as_tensor(margin, dtype=own.dtype, device=own.device).expand(len(own))[:, None]
+    of_image = of_anchor if margin_of == "anchor" else of_anchor.T
+    hinges = torch.stack([similarity + (of_image - own), similarity.T + (of_anchor - own)]).relu()
     is_pair = torch.eye(len(similarity), dtype=torch.bool, device=similarity.device)
-    both_directions = torch.stack([similarity, similarity.T])  # [directions, anchors, candidates]
-    hinges = (both_directions - to_reach[:, None]).relu().masked_fill(is_pair, 0)
+    hinges = hinges.masked_fill(is_pair, 0)  # [directions, anchors, candidates]
     return _OVER_NEGATIVES[negatives](hinges, 2).sum(0).mean()
 
 

@@ -2,6 +2,7 @@
 
 from truepair.methods.baseline import Baseline
 from truepair.methods.crcl import Crcl
+from truepair.methods.mscn import Mscn
 
-METHODS = {"baseline": Baseline, "crcl": Crcl}
+METHODS = {"baseline": Baseline, "crcl": Crcl, "mscn": Mscn}
 """Method of each name: built from its config, `MakeModel`, the number of pairs and a Fabric."""

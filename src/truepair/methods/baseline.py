@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Literal, cast
 
 from jaxtyping import Float
@@ -23,6 +23,7 @@ class Baseline:
     """InfoNCE or a triplet loss, no defence."""
 
     stage = 0
+    notes: Sequence[str] = ()
 
     def __init__(self, config: BaselineConfig, make_model: MakeModel, pairs: int, fabric: Fabric) -> None:
         self.config = config
@@ -30,9 +31,9 @@ class Baseline:
         self._optimiser = Optimiser(make_model(), config.optimisation, config.epochs, fabric)
 
     @property
-    def model(self) -> MatchingModel:
-        """See `Method.model`."""
-        return cast(MatchingModel, self._optimiser.evaluated)
+    def models(self) -> Sequence[MatchingModel]:
+        """See `Method.models`: one."""
+        return [cast(MatchingModel, self._optimiser.evaluated)]
 
     def train_epoch(self, epoch: int, loaders: Loaders) -> Iterator[StepLog]:
         """See `Method.train_epoch`."""
@@ -49,7 +50,7 @@ class Baseline:
 
     def confidence(self, loaders: Loaders) -> Float[Tensor, " pairs"]:
         """See `Method.confidence`: plain training learns mismatched pairs too, so what they look like is not known."""
-        return posterior_of_two_humps(self.model, loaders, self.config.temperature)
+        return posterior_of_two_humps(self.models, loaders, self.config.temperature)
 
     def state_dict(self) -> dict[str, Any]:
         """See `Method.state_dict`."""

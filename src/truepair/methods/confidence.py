@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 import torch
 from jaxtyping import Float
@@ -17,27 +19,28 @@ CANDIDATES = 1024
 SAF and SGR make do with fewer."""
 
 
-def pair_scores(model: MatchingModel, loaders: Loaders, temperature: float) -> Scores:
+def pair_scores(models: Sequence[MatchingModel], loaders: Loaders, temperature: float) -> Scores:
     """Similarity and log-odds of every training pair, and of random pairs, in evaluation mode.
 
-    The model's mode is left as it was, and torch's global generators are not touched.
+    The models' modes are left as they were, and torch's global generators are not touched.
     """
-    was_training = model.training
+    was_training = [model.training for model in models]
     n = len(loaders.pairs)
     scores = Scores.unfilled(n)
     generator = np.random.default_rng(np.random.SeedSequence(loaders.seed, spawn_key=(2,)))  # 1 is the noise's
-    candidates = affordable_candidates([model], CANDIDATES)
+    candidates = affordable_candidates(models, CANDIDATES)
     blocks = scores_of(
-        [model], loaders.pairs, torch.arange(n), candidates=candidates, temperature=temperature, generator=generator
+        models, loaders.pairs, torch.arange(n), candidates=candidates, temperature=temperature, generator=generator
     )
     for ids, block in blocks:
         scores.put(ids, block)
-    model.train(was_training)
+    for model, training in zip(models, was_training, strict=True):
+        model.train(training)
     return scores
 
 
 def posterior_against_random_pairs(
-    model: MatchingModel, loaders: Loaders, temperature: float
+    models: Sequence[MatchingModel], loaders: Loaders, temperature: float
 ) -> Float[Tensor, " pairs"]:
     """Belief that each pair matches, for models that did not learn mismatched pairs by heart.
 
@@ -45,18 +48,20 @@ def posterior_against_random_pairs(
     two Gaussians over the pairs' log-odds leaves only the clean component and the noise rate to be fitted.
 
     Args:
-        model: The trained model.
+        models: Who judges; their similarities are averaged.
         loaders: Of the training pairs.
-        temperature: τ that the model was trained with.
+        temperature: τ that they were trained with.
     """
-    scores = pair_scores(model, loaders, temperature)
+    scores = pair_scores(models, loaders, temperature)
     return fit_with_known_mismatches(scores.log_odds, scores.random_log_odds).posterior(scores.log_odds)
 
 
-def posterior_of_two_humps(model: MatchingModel, loaders: Loaders, temperature: float) -> Float[Tensor, " pairs"]:
+def posterior_of_two_humps(
+    models: Sequence[MatchingModel], loaders: Loaders, temperature: float
+) -> Float[Tensor, " pairs"]:
     """Belief that each pair matches, for models that may have learned mismatched pairs by heart.
 
     Such pairs score higher than random ones, so both components of the mixture over log-odds are fitted freely.
     """
-    scores = pair_scores(model, loaders, temperature)
+    scores = pair_scores(models, loaders, temperature)
     return fit_gaussian_mixture(scores.log_odds).posterior(scores.log_odds)

@@ -9,7 +9,7 @@ What the paper says, what the released code does and what is done here stands, c
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, cast
 
 import torch
@@ -34,6 +34,8 @@ class Crcl:
         correspondence: ``[pairs]``, m in the paper's released code: the soft correspondence of each training pair.
         stage: Which stage the run is in, from 0.
     """
+
+    notes: Sequence[str] = ()
 
     def __init__(
         self,
@@ -68,9 +70,9 @@ class Crcl:
         self._optimiser = Optimiser(self._make_model(), self.config.optimisation, epochs, self._fabric)
 
     @property
-    def model(self) -> MatchingModel:
-        """See `Method.model`."""
-        return cast(MatchingModel, self._optimiser.evaluated)
+    def models(self) -> Sequence[MatchingModel]:
+        """See `Method.models`: one, that of the present stage."""
+        return [cast(MatchingModel, self._optimiser.evaluated)]
 
     def train_epoch(self, epoch: int, loaders: Loaders) -> Iterator[StepLog]:
         """See `Method.train_epoch`."""
@@ -118,7 +120,7 @@ class Crcl:
         The soft correspondences themselves are made in training mode, against the few competitors of one batch and
         with a threshold: right inside the loss, and a poor detector (docs/papers.md).
         """
-        return posterior_against_random_pairs(self.model, loaders, self.config.temperature)
+        return posterior_against_random_pairs(self.models, loaders, self.config.temperature)
 
     def state_dict(self) -> dict[str, Any]:
         """See `Method.state_dict`."""

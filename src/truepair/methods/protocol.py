@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, Protocol, runtime_checkable
 
 from jaxtyping import Float
@@ -26,8 +26,13 @@ class Method(Protocol):
     """
 
     @property
-    def model(self) -> MatchingModel:
-        """What evaluation, audit and search use."""
+    def models(self) -> Sequence[MatchingModel]:
+        """What evaluation, audit and search use: one network, or several whose similarities are averaged."""
+        ...
+
+    @property
+    def notes(self) -> Sequence[str]:
+        """What a reader of the results must know of how the run went, in sentences."""
         ...
 
     @property

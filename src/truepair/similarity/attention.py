@@ -7,6 +7,8 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 from torch.nn.functional import leaky_relu
 
+from truepair.layers import full_precision
+
 SHARPNESS = 9.0
 """What attention is multiplied by before the softmax (released code of SGRAF, NCR, DECL, CRCL, MSCN)."""
 
@@ -34,9 +36,7 @@ def word_attention(
     """
     # One large product where every image meets the same words, instead of a small one an image.
     scores = regions @ words[0].mT if len(words) == 1 else regions @ words.mT  # [images, regions, words]
-    scores = scores.to(
-        torch.promote_types(scores.dtype, torch.float32)
-    )  # norm and softmax need more than half precision
+    scores = full_precision(scores)  # for norm and softmax
     scores = leaky_relu(scores, 0.1, inplace=True).unflatten(2, (captions, -1))
     scores = scores / (scores.norm(dim=3, keepdim=True) + 1e-8)
     if mask is not None:

@@ -14,6 +14,7 @@ from truepair.data.batch import Padded
 from truepair.layers import xavier_linear
 from truepair.similarity.alignment import WordVectors, applied, whole_vectors
 from truepair.similarity.attention import word_attention
+from truepair.similarity.head import scored
 
 _NODE_BYTES = 2**26
 """Where nothing is kept for a gradient, similarity vectors of one block of captions take at most this much."""
@@ -32,21 +33,22 @@ class LocalSimilarity(nn.Module):
         embedding: Width of the joint space.
         size: Width of similarity vectors.
         reasoning: Nodes ``[images, captions, nodes, size]`` → ``[images, captions, size]``.
+        head: ``[..., size]`` → log-odds ``[..., 1]``; a linear map if None.
     """
 
-    def __init__(self, embedding: int, size: int, reasoning: nn.Module) -> None:
+    def __init__(self, embedding: int, size: int, reasoning: nn.Module, head: nn.Module | None = None) -> None:
         super().__init__()
         self.local_map = xavier_linear(embedding, size)
         self.global_map = xavier_linear(embedding, size)
         self.reasoning = reasoning
-        self.head = xavier_linear(size, 1)
+        self.head = head or xavier_linear(size, 1)
 
     def matrix(self, images: Padded, captions: Padded) -> Float[Tensor, "images captions"]:
         """Every image (rows) with every caption (columns), in (0, 1)."""
         if not len(images) or not len(captions):
             return images.values.new_zeros(len(images), len(captions))
         order, blocks = self._vectors(images, captions)
-        return torch.cat([self._scored(block) for block in blocks], 1)[:, order.argsort()]
+        return torch.cat([scored(self.head, block) for block in blocks], 1)[:, order.argsort()]
 
     def vectors(self, images: Padded, captions: Padded) -> Float[Tensor, "images captions size"]:
         """The similarity vectors that `matrix` scores, before the last map."""
@@ -68,7 +70,7 @@ class LocalSimilarity(nn.Module):
         """
         if not len(images):
             return images.values.new_zeros(0)
-        return self._scored(self.paired_vectors(images, captions))
+        return scored(self.head, self.paired_vectors(images, captions))
 
     def paired_vectors(self, images: Padded, captions: Padded) -> Float[Tensor, "pairs size"]:
         """The diagonal of `vectors`."""
@@ -80,13 +82,6 @@ class LocalSimilarity(nn.Module):
             parts.append(self.reasoning(nodes.transpose(0, 1))[0])  # each caption with one image, as in `matrix`
             start += len(block)
         return torch.cat(parts)[order.argsort()]
-
-    def _scored(self, vectors: Float[Tensor, "*pairs size"]) -> Float[Tensor, "*pairs"]:
-        # In half precision, scores a temperature of 0.05 apart would be a dozen steps apart.
-        with torch.autocast(vectors.device.type, enabled=False):
-            vectors = vectors.to(torch.promote_types(vectors.dtype, torch.float32))
-            scores: Tensor = self.head(vectors).squeeze(-1).sigmoid()
-        return scores
 
     def _nodes(
         self, images: _Images, captions: Float[Tensor, "one_or_images captions nodes dim"]

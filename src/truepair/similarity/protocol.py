@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Protocol, runtime_checkable
 
+import torch.nn as nn
 from jaxtyping import Float
 from torch import Tensor
 
@@ -20,4 +21,20 @@ class Similarity(Protocol):
 
     def paired(self, images: Padded, captions: Padded) -> Float[Tensor, " pairs"]:
         """Image k with caption k only."""
+        ...
+
+
+@runtime_checkable
+class VectorSimilarity(Similarity, Protocol):
+    """A similarity that has a vector for each image and caption before it has a number: the head makes it one."""
+
+    head: nn.Module
+    """``[..., size]`` → ``[..., 1]``, log-odds; may be replaced."""
+
+    def vectors(self, images: Padded, captions: Padded) -> Float[Tensor, "images captions size"]:
+        """What `matrix` scores."""
+        ...
+
+    def paired_vectors(self, images: Padded, captions: Padded) -> Float[Tensor, "pairs size"]:
+        """What `paired` scores."""
         ...

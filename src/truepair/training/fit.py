@@ -79,16 +79,18 @@ def fit(
             if patience and epoch > state.best_epoch + patience:
                 break
             wall, cpu = time.perf_counter(), time.process_time()
+            begun = bar.n
             bar.set_description(f"epoch {epoch + 1}/{method.epochs}")
             for scalars in method.train_epoch(epoch, loaders):
                 log.step(epoch, scalars)
                 bar.update()
-            metrics = evaluate([method.model], dev)
+            bar.total = bar.n + (method.epochs - epoch - 1) * (bar.n - begun)  # a method may choose its pairs
+            metrics = evaluate(method.models, dev)
             if method.stage != state.stage:
                 state.stage, state.best_rsum = method.stage, -1.0  # a fresh network: the old one's best is void
             if metrics.rsum > state.best_rsum:
                 state.best_rsum, state.best_epoch = metrics.rsum, epoch
-                save_checkpoint(best, {"epoch": epoch, "model": method.model.state_dict()})
+                save_checkpoint(best, {"epoch": epoch, "models": [model.state_dict() for model in method.models]})
             state.epoch = epoch + 1
             state.seconds += time.perf_counter() - wall
             state.cpu_seconds += time.process_time() - cpu

@@ -13,22 +13,21 @@ from typing import Any
 from tqdm import tqdm
 
 from truepair import __version__
-from truepair.config import CrclConfig, Recipe
+from truepair.config import CrclConfig, MethodConfig, MscnConfig, Recipe
 from truepair.data.corpora import Corpus, load_corpus
 from truepair.data.flickr8k import is_flickr8k
 from truepair.data.precomputed import is_precomputed
 from truepair.errors import CheckpointError, ConfigError
 from truepair.evaluation.retrieval import evaluate
+from truepair.json_files import read_json, write_json
+from truepair.training.device import make_fabric
 from truepair.training.recipe import Member, RecipeFile
 from truepair.training.run import (
     finished,
     load_runs,
-    make_fabric,
     make_folder,
-    read_json,
     refuse_another_run,
     run,
-    write_json,
 )
 
 MEASURES = (*(f"{way}_r{k}" for way in ("image_to_text", "text_to_image") for k in (1, 5, 10)), "rsum")
@@ -124,20 +123,26 @@ def member_recipe(recipe: Recipe, similarity: Member, seed: int) -> Recipe:
         recipe,
         model=replace(recipe.model, similarity=similarity),
         noise=replace(recipe.noise, seed=seed),
+        trusted=replace(recipe.trusted, seed=seed),
         training=replace(recipe.training, seed=seed),
     )
 
 
 def rehearsal(recipe: Recipe) -> Recipe:
-    """The same path through the same files with a tiny network and a single data pass: its numbers mean nothing."""
-    method = recipe.method
+    """The same path through the same files, a tiny network, one data pass of each kind: its numbers mean nothing."""
     return replace(
         recipe,
         model=replace(recipe.model, embedding=16, word_size=16, similarity_size=8),
-        method=replace(method, stages=(1,), frozen_epochs=0)
-        if isinstance(method, CrclConfig)
-        else replace(method, epochs=1),
+        method=_rehearsed(recipe.method),
     )
+
+
+def _rehearsed(method: MethodConfig) -> MethodConfig:
+    if isinstance(method, CrclConfig):
+        return replace(method, stages=(1,), frozen_epochs=0)
+    if isinstance(method, MscnConfig):
+        return replace(method, warmup_epochs=1, purified_epochs=1)
+    return replace(method, epochs=1)
 
 
 def with_data_in(recipe: Recipe, folder: Path) -> Recipe:
@@ -181,8 +186,8 @@ def _test(
     if known is None or known["members"] != results:  # other runs, if only by the seconds that they took
         runs = load_runs(folders, corpus())
         device = make_fabric(recipe.training.accelerator).device
-        models = [run.model.to(device) for run in runs]
-        metrics = evaluate(models, runs[0].corpus.splits.test, recipe.data.test_folds, state=path.with_suffix(""))
+        models = [model.to(device) for run in runs for model in run.models]
+        metrics = evaluate(models, runs[0].splits.test, recipe.data.test_folds, state=path.with_suffix(""))
         known = {"members": results, "test": metrics.as_dict()}
         write_json(path, known)
     return dict(known["test"])
@@ -198,6 +203,7 @@ def _summary(file: RecipeFile, runs: Sequence[Mapping[str, Any]]) -> dict[str, A
         numbers = (*published.image_to_text, *published.text_to_image, published.rsum)
         theirs = dict(zip(MEASURES, numbers, strict=True))
     first = next(iter(runs[0]["members"].values()))
+    notes = [note for run in runs for results in run["members"].values() for note in results["notes"]]
     return {
         "method": recipe.method.name,
         "members": list(file.similarities),
@@ -208,7 +214,7 @@ def _summary(file: RecipeFile, runs: Sequence[Mapping[str, Any]]) -> dict[str, A
         "published": theirs,
         "difference": theirs and {name: mean[name] - theirs[name] for name in MEASURES},
         "source": published and published.source,
-        "notes": [*([published.note] if published and published.note else []), *first["notes"]],
+        "notes": [*([published.note] if published and published.note else []), *dict.fromkeys(notes)],
         "known_differences": _known_differences(recipe),
         "recipe": asdict(recipe),
         "truepair": __version__,
@@ -220,7 +226,8 @@ def _protocol(members: Sequence[str], results: Mapping[str, Any]) -> str:
     test = results["protocol"]
     size = f"{test['images'] // test['folds']:,} images × {test['captions'] // test['folds']:,} captions"
     folds = f"mean over {test['folds']} folds of {size}" if test["folds"] > 1 else size
-    networks = "one network" if len(members) == 1 else f"mean similarity of {len(members)} networks"
+    count = len(members) * results["networks"]
+    networks = "one network" if count == 1 else f"mean similarity of {count} networks"
     return (
         f"{results['corpus']}, {test['split']} split, {folds}; {networks} ({', '.join(members)}); "
         f"checkpoint by rSum on {results['pairs']['dev']:,} development captions"

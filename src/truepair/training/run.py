@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-import json
-import platform
-import resource
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, fields, replace
 from functools import partial
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import dacite
 import pyarrow as pa
@@ -25,15 +22,18 @@ from truepair.config import DataConfig, MethodConfig, NoiseConfig, Recipe
 from truepair.data.corpora import Corpus, load_corpus
 from truepair.data.loader import Loaders
 from truepair.data.noise import inject_noise, read_noise_index
-from truepair.data.pairs import Pairs
+from truepair.data.pairs import Pairs, Splits
 from truepair.data.text import Vocabulary, load_vocabulary
+from truepair.data.trusted import TrustedSplits, with_trusted
 from truepair.errors import CheckpointError, ConfigError
 from truepair.evaluation.detection import detection_metrics
 from truepair.evaluation.recall import RetrievalMetrics
 from truepair.evaluation.retrieval import evaluate, folds_of
+from truepair.json_files import damaged, read_json, write_json
 from truepair.methods import METHODS
 from truepair.methods.protocol import MakeModel, Method
 from truepair.model import InputShape, MatchingModel, make_model
+from truepair.training.device import hardware, make_fabric, peak_memory_mb
 from truepair.training.fit import differences, fit
 from truepair.training.log import RunLog
 from truepair.training.recipe import recipe_from
@@ -48,6 +48,7 @@ _RESULTS = {
     "corpus": str,
     "pairs": {"dev": int},
     "notes": list,
+    "networks": int,
     "noise": {"realised_rate": float | None},
     "protocol": {"split": str, "images": int, "captions": int, "folds": int},
     "test": {field.name: int | float for field in fields(RetrievalMetrics)},
@@ -78,8 +79,8 @@ def run(recipe: Recipe, folder: Path, corpus: Corpus | None = None) -> dict[str,
         TruepairError: If the data or an option is wrong.
     """
     corpus = corpus or load_corpus(recipe.data)
-    train = noisy(corpus.splits.train, recipe.noise)
-    test = corpus.splits.test
+    prepared = prepared_splits(recipe, corpus)
+    train, dev, test = prepared.splits.train, prepared.splits.dev, prepared.splits.test
     folds_of(test, recipe.data.test_folds)  # refused before hours of training, not after
     training = recipe.training
     learned = train
@@ -89,27 +90,35 @@ def run(recipe: Recipe, folder: Path, corpus: Corpus | None = None) -> dict[str,
     shape = InputShape.of(train, corpus.vocabulary)
     fabric = make_fabric(training.accelerator, training.precision)
     loaders = partial(
-        Loaders, batch_size=training.batch_size, seed=training.seed, device=fabric.device, workers=training.workers
+        Loaders,
+        batch_size=training.batch_size,
+        seed=training.seed,
+        device=fabric.device,
+        workers=training.workers,
+        trusted=prepared.trusted,
     )
     learned_loaders = loaders(learned)
     _describe(folder, recipe, shape, corpus)
 
     fabric.seed_everything(training.seed, verbose=False)
-    method = build_method(recipe.method, partial(make_model, recipe.model, shape), len(learned), fabric, correspondence)
+    make = partial(make_model, recipe.network, shape)
+    method = build_method(recipe.method, make, len(learned), fabric, correspondence)
     log = RunLog(folder, tensorboard=training.tensorboard)
-    state = fit(method, learned_loaders, corpus.splits.dev, folder, _learning(recipe), log, training.patience)
+    state = fit(method, learned_loaders, dev, folder, _learning(recipe), log, training.patience)
 
-    method.model.load_state_dict(load_checkpoint(folder / "best.safetensors")["model"])
-    tested = evaluate([method.model], test, recipe.data.test_folds, state=folder)
+    _load_weights(method.models, _best_weights(folder), folder)
+    tested = evaluate(method.models, test, recipe.data.test_folds, state=folder)
     confidence = method.confidence(loaders(train)).cpu()
     _write_pairs(folder / "pairs.parquet", train, confidence)
     clean = train.is_clean
     results = {
         "corpus": corpus.splits.name,
-        "pairs": {"train": len(learned), "dev": len(corpus.splits.dev), "test": len(test)},
+        "pairs": {"train": len(learned), "dev": len(dev), "test": len(test)},
         "skipped": len(corpus.skipped),
-        "notes": list(corpus.notes),
+        "trusted": None if prepared.trusted is None else asdict(recipe.trusted) | {"pairs": len(prepared.trusted)},
+        "notes": [*corpus.notes, *prepared.notes, *method.notes],
         "method": recipe.method.name,
+        "networks": len(method.models),
         "noise": asdict(recipe.noise) | {"realised_rate": train.realised_noise_rate},
         "seed": training.seed,
         "epochs": method.epochs,
@@ -130,6 +139,12 @@ def run(recipe: Recipe, folder: Path, corpus: Corpus | None = None) -> dict[str,
     }
     write_json(folder / "results.json", results)
     return results
+
+
+def prepared_splits(recipe: Recipe, corpus: Corpus) -> TrustedSplits:
+    """The corpus as `recipe` uses it: without the images of trusted pairs, and with mismatches among training pairs."""
+    taken = with_trusted(corpus.splits, recipe.trusted, recipe.data, corpus.vocabulary)
+    return replace(taken, splits=replace(taken.splits, train=noisy(taken.splits.train, recipe.noise)))
 
 
 def noisy(train: Pairs, noise: NoiseConfig) -> Pairs:
@@ -159,16 +174,21 @@ class TrainedRun:
     Attributes:
         folder: Where it is.
         recipe: What it did.
-        corpus: Its data, without injected noise; words are tokens of the run's own vocabulary.
-        train: Its training pairs, noise included, as they were learned from.
-        model: The best checkpoint, in evaluation mode, on the CPU.
+        corpus: Its data as stored; words are tokens of the run's own vocabulary.
+        splits: Its data as used: injected noise included, without the images of trusted pairs.
+        models: The best checkpoint, in evaluation mode, on the CPU; several if the method trains several networks.
     """
 
     folder: Path
     recipe: Recipe
     corpus: Corpus
-    train: Pairs
-    model: MatchingModel
+    splits: Splits
+    models: list[MatchingModel]
+
+    @property
+    def train(self) -> Pairs:
+        """Its training pairs, as they were learned from."""
+        return self.splits.train
 
 
 def finished(recipe: Recipe, folder: Path) -> dict[str, Any] | None:
@@ -202,12 +222,10 @@ def load_run(folder: Path, corpus: Corpus | None = None) -> TrainedRun:
     vocabulary = load_vocabulary(folder / "vocabulary.json") if shape.caption == "words" else None
     if corpus is None or corpus.vocabulary != vocabulary:
         corpus = load_corpus(_with_words_of(folder, recipe.data, vocabulary))
-    model = make_model(recipe.model, shape)
-    try:
-        model.load_state_dict(load_checkpoint(folder / "best.safetensors")["model"])
-    except (KeyError, RuntimeError) as error:
-        raise CheckpointError(f"{folder / 'best.safetensors'} does not fit the model of run.json: {error}") from error
-    return TrainedRun(folder, recipe, corpus, noisy(corpus.splits.train, recipe.noise), model.eval())
+    best = _best_weights(folder)
+    models = [make_model(recipe.network, shape).eval() for _ in best]
+    _load_weights(models, best, folder)
+    return TrainedRun(folder, recipe, corpus, prepared_splits(recipe, corpus).splits, models)
 
 
 def load_runs(folders: Sequence[Path], corpus: Corpus | None = None) -> list[TrainedRun]:
@@ -219,7 +237,7 @@ def load_runs(folders: Sequence[Path], corpus: Corpus | None = None) -> list[Tra
 
     Raises:
         CheckpointError: See `load_run`.
-        ConfigError: If they are of different data or vocabularies.
+        ConfigError: If they are of different data or vocabularies, or have different numbers of networks.
     """
     first, *others = folders
     data = asdict(_description(first)[0].data)
@@ -240,6 +258,12 @@ def load_runs(folders: Sequence[Path], corpus: Corpus | None = None) -> list[Tra
                 "only runs that read the same words can be one model; train one of them again"
             )
         runs.append(run)
+    if len({len(run.models) for run in runs}) > 1:
+        counts = ", ".join(f"{run.folder}: {len(run.models)}" for run in runs)
+        raise ConfigError(
+            f"the runs have different numbers of networks ({counts}), and would not count equally in the mean over "
+            "all: only runs with as many networks each can be one model"
+        )
     return runs
 
 
@@ -265,6 +289,28 @@ def _learning(recipe: Recipe) -> dict[str, Any]:
         for name in names:
             del values[section][name]
     return values
+
+
+def _best_weights(folder: Path) -> list[dict[str, Tensor]]:
+    """What `fit` saved of each network in the best epoch."""
+    weights: list[dict[str, Tensor]] | None = load_checkpoint(folder / "best.safetensors").get("models")
+    if not weights:
+        raise _unfit(folder, "it holds no networks")
+    return weights
+
+
+def _load_weights(models: Sequence[MatchingModel], weights: Sequence[dict[str, Tensor]], folder: Path) -> None:
+    if len(weights) != len(models):
+        raise _unfit(folder, f"networks: {len(weights)} there, {len(models)} here")
+    for model, state in zip(models, weights, strict=True):
+        try:
+            model.load_state_dict(state)
+        except RuntimeError as error:
+            raise _unfit(folder, error) from error
+
+
+def _unfit(folder: Path, why: Exception | str) -> CheckpointError:
+    return CheckpointError(f"{folder / 'best.safetensors'} does not fit the model of run.json: {why}")
 
 
 def _describe(folder: Path, recipe: Recipe, shape: InputShape, corpus: Corpus) -> None:
@@ -297,7 +343,7 @@ def _description(folder: Path) -> tuple[Recipe, InputShape]:
         recipe = recipe_from(described["recipe"], str(path))
         return recipe, dacite.from_dict(InputShape, described["inputs"], dacite.Config(strict=True))
     except (ConfigError, dacite.DaciteError) as error:
-        raise _damaged(path, error) from error
+        raise damaged(path, error) from error
 
 
 def _with_words_of(folder: Path, data: DataConfig, vocabulary: Vocabulary | None) -> DataConfig:
@@ -338,60 +384,6 @@ def make_folder(folder: Path) -> None:
         raise ConfigError(f"cannot make the folder {folder} ({error.strerror}): choose another one") from error
 
 
-def make_fabric(accelerator: str, precision: Literal["32-true", "bf16-mixed"] = "32-true") -> Fabric:
-    """One device and its arithmetic.
-
-    Args:
-        accelerator: "auto", "cpu", "cuda" or "mps".
-        precision: That of the forward pass in training.
-
-    Raises:
-        ConfigError: If this machine has no such device.
-    """
-    try:
-        return Fabric(accelerator=accelerator, devices=1, precision=precision)
-    except RuntimeError as error:
-        raise ConfigError(
-            f"accelerator {accelerator!r} is not available here ({error}): use 'auto' or 'cpu'"
-        ) from error
-
-
-def read_json(path: Path, holds: Mapping[str, Any] | None = None) -> dict[str, Any] | None:
-    """What `write_json` wrote; None if there is no such file.
-
-    Args:
-        path: The file.
-        holds: Keys that must be there, each with the type of its value, or with the keys of an inner object.
-
-    Raises:
-        CheckpointError: If the file is damaged.
-    """
-    if not path.exists():
-        return None
-    try:
-        content: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise _damaged(path, error) from error
-    wrong = _misfit(content, holds or {}, "")
-    if wrong is not None:
-        raise _damaged(path, wrong)
-    return content
-
-
-def _misfit(value: Any, expected: Any, name: str) -> str | None:
-    """The first place where `value` is not as `expected`; None if there is none."""
-    if not isinstance(expected, Mapping):
-        return None if isinstance(value, expected) else f"{name} is {value!r}"
-    if not isinstance(value, dict):
-        return f"{name or 'it'} is {value!r}"
-    inner = (_misfit(value.get(key), type_, f"{name}.{key}".lstrip(".")) for key, type_ in expected.items())
-    return next((wrong for wrong in inner if wrong is not None), None)
-
-
-def _damaged(path: Path, why: Exception | str) -> CheckpointError:
-    return CheckpointError(f"{path} is damaged ({why}): restore it, or delete the folder and train again")
-
-
 def _truth(train: Pairs) -> Tensor:
     clean = train.is_clean
     if clean is None:
@@ -412,23 +404,3 @@ def _write_pairs(path: Path, train: Pairs, confidence: Float[Tensor, " pairs"]) 
     temporary = path.with_name(path.name + ".part")
     pq.write_table(pa.table(columns), temporary)
     temporary.replace(path)
-
-
-def write_json(path: Path, value: Any) -> None:
-    """A JSON file, replaced atomically."""
-    temporary = path.with_name(path.name + ".part")
-    temporary.write_text(json.dumps(value, indent=2) + "\n", encoding="utf-8")
-    temporary.replace(path)
-
-
-def peak_memory_mb() -> float:
-    """Largest resident memory of this process so far, in MB."""
-    scale = 1e6 if platform.system() == "Darwin" else 1e3  # bytes there, KiB elsewhere
-    return round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / scale, 1)
-
-
-def hardware(device: torch.device) -> str:
-    """What computed, in words."""
-    if device.type == "cuda":
-        return torch.cuda.get_device_name(device)
-    return f"{platform.machine()} CPU, {torch.get_num_threads()} threads"

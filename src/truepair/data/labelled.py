@@ -1,0 +1,109 @@
+"""Labelled pairs: trusted ones, and as many that are known not to match."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+
+import numpy as np
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from truepair.data.batch import Batch, joined
+from truepair.data.loader import inputs_of_captions
+from truepair.data.pairs import Pairs
+from truepair.errors import DataError
+
+
+@dataclass(frozen=True, eq=False)
+class LabelledDraw:
+    """Matched and mismatched pairs, as many of each.
+
+    Attributes:
+        matched: The trusted pairs, label 1.
+        mismatched: Captions with images that are not theirs, label 0.
+        key: Of the order.
+        seed: Of the order.
+        device: Where batches are put.
+    """
+
+    matched: Pairs
+    mismatched: Pairs
+    seed: int
+    key: int
+    device: torch.device
+
+    def endless(self, batch_size: int) -> Iterator[tuple[Batch, Float[Tensor, " pairs"]]]:
+        """Batches of both kinds with their labels, shuffled; again and again, in another order.
+
+        The last batch of a round may be smaller; a pair left alone sits the round out. `Batch.pair` is -1.
+        """
+        count, generator = len(self.matched), _generator(self.seed, self.key, 1)
+        while True:
+            for rows in torch.from_numpy(generator.permutation(2 * count)).split(batch_size):
+                if len(rows) > 1:
+                    yield self._batch(rows[rows < count], rows[rows >= count] - count)
+
+    def _batch(self, matched: Tensor, mismatched: Tensor) -> tuple[Batch, Float[Tensor, " pairs"]]:
+        both = [(self.matched, matched), (self.mismatched, mismatched)]
+        parts = [(pairs, rows) for pairs, rows in both if len(rows)]
+        batch = Batch(
+            torch.full((len(matched) + len(mismatched),), -1),
+            joined([pairs.images.take(pairs.image_of_caption[rows]) for pairs, rows in parts]),
+            joined([inputs_of_captions(pairs).take(rows) for pairs, rows in parts]),
+        )
+        labels = torch.cat([torch.ones(len(matched)), torch.zeros(len(mismatched))])
+        return batch.to(self.device), labels.to(self.device)
+
+
+class LabelledPairs:
+    """Trusted pairs and, drawn anew for every key, mismatched ones (the meta set of MSCN: Han et al., CVPR 2023).
+
+    A mismatched pair is a caption of the training split, each at most once, with a random image of it. As in the
+    released code, which makes them of clean data, none is a true pair; where the truth is not known, only what the
+    corpus pairs is ruled out, and one in as many as there are images matches by accident.
+    """
+
+    def __init__(self, trusted: Pairs, train: Pairs, seed: int, device: torch.device) -> None:
+        """Check that so many mismatched pairs can be drawn.
+
+        Args:
+            trusted: Pairs known to match.
+            train: What mismatched pairs are made of.
+            seed: Of all draws.
+            device: Where batches are put.
+
+        Raises:
+            DataError: If there are fewer than 2 trusted pairs, more than captions to draw from, or too few images.
+        """
+        if len(trusted) < 2 or len(trusted) > len(train) or len(train.images) < 3:
+            raise DataError(
+                f"{len(trusted):,} trusted pairs need as many captions of the training split with images that are not "
+                f"theirs, but it has {len(train):,} captions and {len(train.images):,} images; at least 2 pairs and 3 "
+                "images are needed"
+            )
+        self.trusted = trusted
+        self.train = train
+        self.seed = seed
+        self.device = device
+
+    def draw(self, key: int) -> LabelledDraw:
+        """The trusted pairs with mismatched ones; the same for the same `key`."""
+        generator = _generator(self.seed, key, 0)
+        captions = torch.from_numpy(generator.choice(len(self.train), len(self.trusted), replace=False))
+        chosen = self.train.select(captions)
+        images = torch.full_like(captions, -1)
+        is_open = torch.ones(len(captions), dtype=torch.bool)
+        while is_open.any():
+            images[is_open] = torch.from_numpy(generator.integers(len(self.train.images), size=int(is_open.sum())))
+            is_open = images == chosen.image_of_caption
+            if chosen.true_image_of_caption is not None:
+                is_open |= images == chosen.true_image_of_caption
+        mismatched = replace(chosen, image_of_caption=images)
+        return LabelledDraw(self.trusted, mismatched, self.seed, key, self.device)
+
+
+def _generator(seed: int, key: int, use: int) -> np.random.Generator:
+    # 1 is the noise's, 2 a run's confidence, 3 the audit's, 5 the trusted pairs'.
+    return np.random.default_rng(np.random.SeedSequence(seed, spawn_key=(4, key, use)))

@@ -1,0 +1,375 @@
+"""MSCN: meta similarity correction network (Han et al., CVPR 2023, https://arxiv.org/abs/2304.06275).
+
+The network below makes similarity vectors; a small head makes similarities of them. The head learns what a right
+similarity looks like from a few pairs that are known to match, and others known not to: it is judged by what the
+network would be after one step of learning from it. The network learns from the pairs that a Beta mixture calls clean.
+There are two such networks, and each is trained on what the other one believes.
+
+What the paper says, what the released code does and what is done here stands, constant by constant, in docs/papers.md.
+"""
+
+from __future__ import annotations
+
+import math
+import warnings
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack
+from dataclasses import replace
+from functools import partial
+from typing import Any, cast
+
+import numpy as np
+import torch
+import torch.nn as nn
+from jaxtyping import Float, Int
+from lightning_fabric import Fabric
+from torch import Tensor
+from torch.func import functional_call
+from torch.nn.functional import binary_cross_entropy
+
+from truepair.config import MscnConfig
+from truepair.data.batch import Batch
+from truepair.data.labelled import LabelledDraw, LabelledPairs
+from truepair.data.loader import Loaders
+from truepair.data.pairs import Pairs
+from truepair.encoders.recurrent import twice_differentiable
+from truepair.errors import ConfigError
+from truepair.losses.triplet import self_adaptive_margin, triplet_loss
+from truepair.methods.bilevel import AdamState, Weights, adam_step, meta_gradient, sgd_step
+from truepair.methods.protocol import MakeModel, StepLog
+from truepair.mixtures import fit_beta, fit_beta_mixture
+from truepair.model import MatchingModel
+from truepair.optimisation import Optimiser
+from truepair.plausibility import similarity_of_pairs
+from truepair.similarity.head import scored
+from truepair.similarity.protocol import VectorSimilarity
+
+_MIXTURE_STEPS, _MIXTURE_TOLERANCE = 10, 1e-2
+"""Of the expectation-maximisation (released code)."""
+_SMALLEST_SHARE = 0.1
+"""Of the pairs that are kept where hardly any is believed."""
+
+
+class Mscn:
+    """Two networks, each with a head, that choose the pairs to learn from for one another.
+
+    Attributes:
+        fallback: The pairs that are taken for trusted ones because none were given; None if there were, or in the
+            warm-up.
+        degenerate_fits: Mixtures so far that did not show two kinds of pairs.
+        small_sets: Purified sets so far that were smaller than a batch, and were filled up.
+    """
+
+    stage = 0
+
+    def __init__(self, config: MscnConfig, make_model: MakeModel, pairs: int, fabric: Fabric) -> None:
+        """Start with fresh networks.
+
+        Args:
+            config: The method's options.
+            make_model: Returns a fresh network whose similarity has a head, ``ModelConfig(head="network")``.
+            pairs: Number of training pairs; nothing is remembered of them.
+            fabric: Device and precision.
+
+        Raises:
+            ConfigError: If the networks' similarity has no head.
+        """
+        self.config = config
+        self.epochs = config.epochs
+        self.fallback: Int[Tensor, " trusted"] | None = None
+        self.degenerate_fits = self.small_sets = 0
+        self._networks = [_Network(make_model(), config, fabric) for _ in range(config.networks)]
+
+    @property
+    def models(self) -> Sequence[MatchingModel]:
+        """See `Method.models`: the networks with their heads."""
+        return [network.evaluated for network in self._networks]
+
+    @property
+    def notes(self) -> Sequence[str]:
+        """See `Method.notes`: whom it trusted, and what went wrong on the way."""
+        notes = []
+        if self.fallback is not None:
+            notes.append(
+                f"no trusted pairs were given: the {len(self.fallback):,} most similar training pairs after the "
+                "warm-up, which nobody verified, took their place"
+            )
+        if self.degenerate_fits:
+            notes.append(f"mixtures that did not show two kinds of pairs: {self.degenerate_fits}")
+        if self.small_sets:
+            filled = f"filled up to {_SMALLEST_SHARE:.0%} of the pairs"
+            notes.append(f"purified sets that were smaller than a batch, and were {filled}: {self.small_sets}")
+        return notes
+
+    def train_epoch(self, epoch: int, loaders: Loaders) -> Iterator[StepLog]:
+        """See `Method.train_epoch`: each network once, over all pairs at first and then over those it shall believe."""
+        if epoch < self.config.warmup_epochs:
+            if epoch == 0 and loaders.trusted is None and self.config.purified_epochs:
+                warnings.warn(_NO_TRUSTED_PAIRS, stacklevel=2)
+            for number, network in enumerate(self._networks):
+                order = self._key(epoch, number)
+                for batch in loaders.train(order, batch_size=self.config.warmup_batch_size):
+                    yield network.warm_up(batch)
+            return
+        for network in self._networks:
+            network.end_warm_up()
+        if loaders.trusted is None and self.fallback is None:
+            self.fallback = self._most_similar(loaders.pairs)
+        labelled_pairs = self._labelled(loaders)
+        for number in reversed(range(len(self._networks))):  # A chooses for B, then B, just trained, for A
+            draw = labelled_pairs.draw(self._key(epoch, number))
+            chosen = self._purified(self._networks[number - 1], loaders, draw)
+            yield from self._train(self._networks[number], epoch, number, loaders, chosen, draw)
+
+    def _train(
+        self,
+        network: _Network,
+        epoch: int,
+        number: int,
+        loaders: Loaders,
+        chosen: Int[Tensor, " chosen"],
+        draw: LabelledDraw,
+    ) -> Iterator[StepLog]:
+        """One pass over the chosen pairs."""
+        steps = loaders.batches_per_epoch(len(chosen))
+        labelled = draw.endless(self.config.meta_batch_size)
+        log: dict[str, float] = {"kept": len(chosen) / len(loaders.pairs)}
+        for step, batch in enumerate(loaders.train(self._key(epoch, number), chosen)):
+            schedule = epoch - self.config.warmup_epochs + step / steps
+            if self.config.meta_step and step % self.config.meta_interval == 0:
+                log |= network.meta_step(batch, *next(labelled), schedule)
+            log |= network.step(batch, schedule)
+            yield log
+
+    def _purified(self, judge: _Network, loaders: Loaders, draw: LabelledDraw) -> Int[Tensor, " chosen"]:
+        """The pairs that `judge` believes."""
+        everything = torch.arange(len(loaders.pairs))
+        if not self.config.purify:
+            return everything
+        posterior, is_degenerate = clean_posterior(judge.evaluated, loaders.pairs, draw)
+        self.degenerate_fits += is_degenerate
+        chosen = (posterior > 0.5).nonzero().flatten()
+        if len(chosen) >= min(loaders.batch_size, len(everything)):
+            return chosen
+        self.small_sets += 1
+        count = max(round(_SMALLEST_SHARE * len(everything)), loaders.batch_size)
+        return posterior.argsort(descending=True, stable=True)[:count].sort().values
+
+    def confidence(self, loaders: Loaders) -> Float[Tensor, " pairs"]:
+        """See `Method.confidence`: the purification once more, by the present networks, and the mean."""
+        draw = self._labelled(loaders).draw(self._key(self.epochs, 0))
+        return torch.stack([clean_posterior(model, loaders.pairs, draw)[0] for model in self.models]).mean(0)
+
+    def _labelled(self, loaders: Loaders) -> LabelledPairs:
+        trusted = loaders.trusted
+        if trusted is None:
+            fallback = self.fallback
+            # Other pairs than those that were learned, as when an oracle's confidence is asked for all of them.
+            if fallback is None or len(loaders.pairs) <= int(fallback.max()):
+                fallback = self._most_similar(loaders.pairs)
+            trusted = loaders.pairs.select(fallback)
+        return LabelledPairs(trusted, loaders.pairs, loaders.seed, loaders.device)
+
+    def _most_similar(self, pairs: Pairs) -> Int[Tensor, " trusted"]:
+        """Of the images with the most similar caption, that caption: so many as trusted pairs would be."""
+        count = max(2, round(self.config.fallback_share * len(pairs)))
+        by_similarity = similarity_of_pairs(self.models, pairs).argsort(descending=True, stable=True)
+        _, first = np.unique(pairs.image_of_caption[by_similarity].numpy(), return_index=True)
+        return by_similarity[torch.from_numpy(np.sort(first)[:count])].sort().values
+
+    def _key(self, epoch: int, number: int) -> int:
+        """Of the random draws of one network's epoch."""
+        return epoch * len(self._networks) + number
+
+    def state_dict(self) -> dict[str, Any]:
+        """See `Method.state_dict`."""
+        return {
+            "networks": [network.state_dict() for network in self._networks],
+            "fallback": self.fallback,
+            "degenerate_fits": self.degenerate_fits,
+            "small_sets": self.small_sets,
+        }
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """See `Method.load_state_dict`."""
+        for network, saved in zip(self._networks, state["networks"], strict=True):
+            network.load_state_dict(saved)
+        self.fallback = state["fallback"]
+        self.degenerate_fits, self.small_sets = state["degenerate_fits"], state["small_sets"]
+
+
+_NO_TRUSTED_PAIRS = (
+    "MSCN learns from pairs that are known to match, and none were given: after the warm-up, the most similar training "
+    "pairs will take their place, which nobody verified. Name some with trusted.source, or expect less"
+)
+
+
+def clean_posterior(model: MatchingModel, pairs: Pairs, draw: LabelledDraw) -> tuple[Float[Tensor, " pairs"], bool]:
+    """The probability that each pair matches, by a mixture of two Betas over similarities in evaluation mode.
+
+    Expectation-maximisation starts from the Betas of the labelled pairs, matched and mismatched.
+
+    Returns:
+        ``[pairs]``, and whether the similarities did not show two kinds of pairs (`fit_beta_mixture` says what then
+        holds), or those of the trusted pairs were all the same.
+    """
+    of_pairs, matched, mismatched = (
+        similarity_of_pairs([model], some) for some in (pairs, draw.matched, draw.mismatched)
+    )
+    initial = fit_beta(mismatched), fit_beta(matched)
+    mixture = fit_beta_mixture(of_pairs, initial=initial, max_iterations=_MIXTURE_STEPS, tolerance=_MIXTURE_TOLERANCE)
+    return mixture.posterior(of_pairs), mixture.degenerate or bool((matched == matched[0]).all())
+
+
+class _Network:
+    """A main network with its head, and the optimisers of both."""
+
+    def __init__(self, model: MatchingModel, config: MscnConfig, fabric: Fabric) -> None:
+        if not isinstance(model.similarity, VectorSimilarity):
+            raise ConfigError("MSCN needs similarities with a head: set model.head to 'network'")
+        self.config = config
+        self._fabric = fabric
+        self._model = model
+        self._head = model.similarity.head
+        self._vectors = _Vectors(model)
+        of_head = {id(parameter) for parameter in self._head.parameters()}
+        self._names = [name for name, weight in self._vectors.named_parameters() if id(weight) not in of_head]
+        self._is_warm = False
+        self._start()
+
+    @property
+    def evaluated(self) -> MatchingModel:
+        return cast(MatchingModel, self._main_optimiser.evaluated)
+
+    def _start(self) -> None:
+        """Optimisers that know nothing: in the warm-up, and without meta steps, the head learns like the rest."""
+        options, epochs = self.config.optimisation, self.config.purified_epochs
+        of_head = replace(options, weight_average=0.0)
+        if self._is_warm and self.config.meta_step:
+            of_head = replace(of_head, learning_rate=self.config.meta_learning_rate, gradient_clip=math.inf)
+        weights = list(self._weights().values())
+        self._main_optimiser = Optimiser(self._model, options, epochs, self._fabric, weights)
+        self._head_optimiser = Optimiser(self._head, of_head, epochs, self._fabric)
+
+    def _weights(self) -> dict[str, nn.Parameter]:
+        parameters = dict(self._vectors.named_parameters())
+        return {name: parameters[name] for name in self._names}
+
+    def warm_up(self, batch: Batch) -> dict[str, float]:
+        """Network and head together, by the hinge over all negatives."""
+        similarity = self._similarity(batch, dict(self._head.named_parameters()))
+        loss = len(batch) * triplet_loss(similarity, self.config.margin, negatives="mean")
+        return self._joint_step(loss, 0.0)
+
+    def end_warm_up(self) -> None:
+        """New optimisers, once."""
+        if not self._is_warm:
+            self._is_warm = True
+            self._start()
+
+    def meta_step(
+        self, batch: Batch, labelled: Batch, labels: Float[Tensor, " pairs"], epoch: float
+    ) -> dict[str, float]:
+        """The head, by what a virtual step of the network would make of the labelled pairs; in full precision.
+
+        The network, its running statistics and its optimiser stay as they are.
+        """
+        self._model.train()
+        rate = self._main_optimiser.learning_rate(epoch)
+        step = partial(sgd_step, learning_rate=rate)
+        if self.config.virtual_step == "adam":
+            state = {name: AdamState(*moments) for name, moments in self._main_optimiser.moments().items()}
+            step = partial(
+                adam_step, learning_rate=rate, state=state, weight_decay=self.config.optimisation.weight_decay
+            )
+        with ExitStack() as stack:
+            if self.config.mixed_derivative == "backward":
+                stack.enter_context(twice_differentiable(self._model))
+            found = meta_gradient(
+                self._weights(),
+                dict(self._head.named_parameters()),
+                vectors=self._replayed(batch, paired=False),
+                loss=lambda head, vectors: self._loss(scored(self._with(head), vectors)),
+                meta_vectors=self._replayed(labelled, paired=True),
+                meta_loss=lambda head, vectors: binary_cross_entropy(scored(self._with(head), vectors), labels),
+                step=step,
+                mixed_derivative=self.config.mixed_derivative,
+            )
+        for name, parameter in self._head.named_parameters():
+            parameter.grad = found.of_head[name]
+        log = self._head_optimiser.follow(found.meta_loss, epoch)
+        return {"meta_loss": log["loss"], "meta_gradient_norm": log["gradient_norm"]}
+
+    def step(self, batch: Batch, epoch: float) -> dict[str, float]:
+        """The network, by the hinge with the hardest negatives and margins that follow the similarity."""
+        head = dict(self._head.named_parameters())
+        if not self.config.meta_step:
+            return self._joint_step(self._loss(self._similarity(batch, head)), epoch)
+        frozen = {name: parameter.detach() for name, parameter in head.items()}
+        return self._main_optimiser.step(self._loss(self._similarity(batch, frozen)), epoch)
+
+    def _joint_step(self, loss: Float[Tensor, ""], epoch: float) -> dict[str, float]:
+        self._model.zero_grad()
+        self._fabric.backward(loss)
+        self._head_optimiser.follow(loss, epoch)
+        return self._main_optimiser.follow(loss, epoch)
+
+    def _similarity(self, batch: Batch, head: Weights) -> Float[Tensor, "pairs pairs"]:
+        """Every image of the batch with every caption, in training mode."""
+        self._model.train()
+        with self._fabric.autocast():
+            vectors = self._vectors(batch, paired=False)
+        return scored(self._with(head), vectors)
+
+    def _loss(self, similarity: Float[Tensor, "pairs pairs"]) -> Float[Tensor, ""]:
+        margin = self_adaptive_margin(similarity.diagonal(), self.config.margin)
+        config = self.config
+        loss = triplet_loss(similarity, margin, negatives=config.negatives, margin_of=config.margin_of)
+        return len(similarity) * loss
+
+    def _with(self, head: Weights) -> Any:
+        """The head with other parameters, as a function of vectors."""
+        return lambda vectors: functional_call(self._head, dict(head), (vectors,))
+
+    def _replayed(self, batch: Batch, *, paired: bool) -> Any:
+        """Vectors of `batch` as a function of the network's weights, with the same random numbers at every call."""
+        seed = int(torch.randint(2**62, ()))
+
+        def vectors(weights: Weights) -> Tensor:
+            devices = [batch.pair.device] if batch.pair.device.type == "cuda" else []
+            buffers = {name: buffer.clone() for name, buffer in self._vectors.named_buffers()}
+            with torch.random.fork_rng(devices):
+                torch.manual_seed(seed)
+                made: Tensor = functional_call(self._vectors, {**weights, **buffers}, (batch,), {"paired": paired})
+            return made
+
+        return vectors
+
+    def state_dict(self) -> dict[str, Any]:
+        return {
+            "is_warm": self._is_warm,
+            "main": self._main_optimiser.state_dict(),
+            "head": self._head_optimiser.state_dict(),
+        }
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        if state["is_warm"]:
+            self.end_warm_up()
+        self._main_optimiser.load_state_dict(state["main"])
+        self._head_optimiser.load_state_dict(state["head"])
+
+
+class _Vectors(nn.Module):
+    """What a matching model does before its head."""
+
+    def __init__(self, model: MatchingModel) -> None:
+        super().__init__()
+        self.image_encoder = model.image_encoder
+        self.text_encoder = model.text_encoder
+        self.similarity = model.similarity
+
+    def forward(self, batch: Batch, *, paired: bool) -> Float[Tensor, "*pairs size"]:
+        """Of image k and caption k, or of every image with every caption."""
+        similarity = cast(VectorSimilarity, self.similarity)
+        vectors = similarity.paired_vectors if paired else similarity.vectors
+        return vectors(self.image_encoder(batch.images), self.text_encoder(batch.captions))

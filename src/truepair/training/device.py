@@ -1,0 +1,43 @@
+"""Where a run computes."""
+
+from __future__ import annotations
+
+import platform
+import resource
+from typing import Literal
+
+import torch
+from lightning_fabric import Fabric
+
+from truepair.errors import ConfigError
+
+
+def make_fabric(accelerator: str, precision: Literal["32-true", "bf16-mixed"] = "32-true") -> Fabric:
+    """One device and its arithmetic.
+
+    Args:
+        accelerator: "auto", "cpu", "cuda" or "mps".
+        precision: That of the forward pass in training.
+
+    Raises:
+        ConfigError: If this machine has no such device.
+    """
+    try:
+        return Fabric(accelerator=accelerator, devices=1, precision=precision)
+    except RuntimeError as error:
+        raise ConfigError(
+            f"accelerator {accelerator!r} is not available here ({error}): use 'auto' or 'cpu'"
+        ) from error
+
+
+def peak_memory_mb() -> float:
+    """Largest resident memory of this process so far, in MB."""
+    scale = 1e6 if platform.system() == "Darwin" else 1e3  # bytes there, KiB elsewhere
+    return round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / scale, 1)
+
+
+def hardware(device: torch.device) -> str:
+    """What computed, in words."""
+    if device.type == "cuda":
+        return torch.cuda.get_device_name(device)
+    return f"{platform.machine()} CPU, {torch.get_num_threads()} threads"
