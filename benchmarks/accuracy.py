@@ -28,8 +28,13 @@ TUNED = {"model.input-dropout": "0.2", "method.optimisation.learning-rate": "0.0
 # Plain training only falls after its best epoch: it stops when a third of the passes have not improved it.
 INFO_NCE = {"method.name": "baseline", "method.loss": "info_nce"}
 LOSS_ALONE = {"method.name": "crcl", "method.no-refine": ""}
+# Hardest negatives made VSE∞ collapse after a warm-up of few passes; a meta step every fourth iteration saves time.
+MSCN = {"method.name": "mscn", "trusted.source": "development", "method.negatives": "mean"}
+MSCN |= {"method.meta-interval": "4", "method.meta-learning-rate": "0.001"}
 SYSTEMS = {
     "CRCL": {"method.name": "crcl"},
+    "MSCN": MSCN,
+    "MSCN, 0.5 % trusted": MSCN | {"trusted.share": "0.005"},
     "plain oracle": INFO_NCE | {"training.oracle": "clean_pairs"},
     "plain InfoNCE": INFO_NCE,
     "ACL without SCC": LOSS_ALONE,
@@ -43,25 +48,29 @@ Run = tuple[str, float, int]
 
 def wanted() -> Iterable[Run]:
     """Every run of the ladder, three seeds at 40 % and one elsewhere; what the rest is measured against comes first."""
-    main = ("CRCL", "plain InfoNCE", "plain oracle")
+    main = ("CRCL", "plain InfoNCE", "plain oracle", "MSCN")
     runs = [(system, rate, 0) for rate in (0.4, 0.0, 0.8) for system in main]
     runs += [(system, 0.4, 0) for system in SYSTEMS]
     runs += [(system, 0.4, seed) for seed in (1, 2) for system in main]
     runs += [(system, rate, 0) for rate in RATES for system in main]
     runs += [(system, rate, 0) for system in SYSTEMS for rate in RATES]
     runs += [(system, 0.4, seed) for seed in (1, 2) for system in SYSTEMS]
+    runs += [(system, rate, seed) for rate in RATES for seed in (1, 2) for system in main]
     return dict.fromkeys(run for run in runs if run[1] or run[0] not in SAME_WITHOUT_NOISE)
 
 
 def folder_of(out: Path, run: Run) -> Path:
     system, rate, seed = run
-    return out / f"{system.lower().replace(' ', '_')}_{100 * rate:.0f}_{seed}"
+    name = system.lower().replace(", ", " ").replace(" % ", " ").replace(" ", "_")
+    return out / f"{name}_{100 * rate:.0f}_{seed}"
 
 
 def schedule(system: str, passes: int, stages: Sequence[int], frozen: int, options_of_papers: bool) -> dict[str, str]:
     """At most so many data passes: CRCL in the given stages, or two (the papers' options: three); the others in one."""
     if "method.loss" in SYSTEMS[system]:
         options = {"method.epochs": str(passes), "training.patience": str(passes // 3)}
+    elif system.startswith("MSCN"):
+        options = {"method.warmup-epochs": str(passes // 6), "method.purified-epochs": str(passes - passes // 6)}
     elif system != "CRCL":
         options = {"method.stages": str(passes - 2)}
     elif stages:
@@ -79,6 +88,8 @@ def train(data: str, out: Path, run: Run, common: Mapping[str, str], schedule: M
     options = {"data.path": data, "data.captions-per-image": "5"} if data != "demo" else {"data.text": "words"}
     options |= {"noise.rate": str(rate), "noise.seed": str(seed), "training.seed": str(seed), **common}
     options |= {**SYSTEMS[system], **schedule, **(TUNED if tuned else {})}
+    if system.startswith("MSCN"):
+        options |= dict.fromkeys(("method.warmup-batch-size", "method.meta-batch-size"), common["training.batch-size"])
     words = [word for name, value in options.items() for word in (f"--{name}", *value.split())]
     limit = "import torch; torch.set_num_threads(1); from truepair.cli.main import main; import sys; sys.exit(main())"
     command = [sys.executable, "-c", limit, "train", *words, "--out", str(folder)]
@@ -107,8 +118,23 @@ def average(out: Path, run: Run) -> None:
 def results_of(out: Path, system: str, rate: float) -> list[dict]:
     if not rate:
         system = SAME_WITHOUT_NOISE.get(system, system)
-    paths = (folder_of(out, (system, rate, seed)) / "results.json" for seed in range(3))
-    return [json.loads(path.read_text()) for path in paths if path.exists()]
+    folders = [folder_of(out, (system, rate, seed)) for seed in range(3)]
+    return [
+        json.loads((folder / "results.json").read_text()) | {"believed": believed(folder)}
+        for folder in folders
+        if (folder / "results.json").exists()
+    ]
+
+
+def believed(folder: Path) -> tuple[float, float] | None:
+    """Precision and recall of the pairs that the run believes (confidence above ½), where the truth is known."""
+    import pyarrow.parquet as pq
+
+    table = pq.read_table(folder / "pairs.parquet").to_pydict() if (folder / "pairs.parquet").exists() else {}
+    if "is_clean" not in table:
+        return None
+    kept = [clean for clean, confidence in zip(table["is_clean"], table["confidence"], strict=True) if confidence > 0.5]
+    return sum(kept) / max(1, len(kept)), sum(kept) / max(1, sum(table["is_clean"]))
 
 
 def spread(values: list[float], digits: int) -> str:
@@ -119,7 +145,7 @@ def spread(values: list[float], digits: int) -> str:
 def table(out: Path, rate: float) -> str:
     """One Markdown table a noise rate, of the runs that there are; nothing if there are none."""
     recalls = [f"{way}_r{k}" for way in ("image_to_text", "text_to_image") for k in (1, 5, 10)]
-    head = "system | seeds | rSum | i2t R@1 | R@5 | R@10 | t2i R@1 | R@5 | R@10 | AUROC | best epoch | CPU s"
+    head = "system | seeds | rSum | i2t R@1 | R@5 | R@10 | t2i R@1 | R@5 | R@10 | AUROC | AP | believed pairs: precision | recall | best epoch | CPU s"
     rows = []
     for system in SYSTEMS:
         runs = results_of(out, system, rate)
@@ -128,7 +154,10 @@ def table(out: Path, rate: float) -> str:
         detection = [run["detection"]["auroc"] for run in runs if run["detection"]]
         cells = [system, str(len(runs)), spread([run["test"]["rsum"] for run in runs], 1)]
         cells += [spread([run["test"][name] for run in runs], 1) for name in recalls]
-        cells += [spread(detection, 3) if detection else "–"]
+        precise = [run["detection"]["average_precision"] for run in runs if run["detection"]]
+        cells += [spread(values, 3) if values else "–" for values in (detection, precise)]
+        sides = list(zip(*(run["believed"] for run in runs if run["believed"]), strict=True)) or [(), ()]
+        cells += [spread(list(values), 3) if values and rate else "–" for values in sides]
         cells += [", ".join(str(run["best"]["epoch"] + 1 or "–") for run in runs)]
         cells += [spread([run["cpu_seconds"] for run in runs], 0)]
         rows.append(" | ".join(cells))

@@ -90,6 +90,7 @@ def info_nce(
     Example:
         A model that tells nothing apart gives each of 4 candidates ¼: 2 · log 4 = 2.7726.
 
+        >>> import torch
         >>> info_nce(torch.zeros(4, 4), temperature=0.05)
         tensor(2.7726)
     """
