@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from truepair.cli.train import starting_recipe
-from truepair.config import BaselineConfig
+from truepair.config import BaselineConfig, MscnConfig
 from truepair.errors import ConfigError
 from truepair.training.recipe import Published, RecipeFile, load_recipe, load_recipe_file
 
@@ -17,9 +17,7 @@ CORPORA = {"demo": "demo"} | {name: f"data/{name}_precomp" for name in ("f8k", "
 SIMILARITIES = {name: (name,) for name in ("cosine", "saf", "sgr")} | {"vse": ("cosine",), "sgraf": ("saf", "sgr")}
 NCR = "NCR (NeurIPS 2021), Tables 1-2 as shown in its repository, row "
 SGRAF = "SGRAF, as listed in NCR's (NeurIPS 2021) and RCL's (TPAMI 2023) tables"
-MGCS = (
-    "MGCS (AAAI 2026), Tables 2-3, row CRCL, marked † (run by MGCS's authors, by its account); backbone SGRAF inferred"
-)
+MGCS = "MGCS (AAAI 2026), Tables 2-3, row {}, marked † (run by MGCS's authors, by its account)"
 PRINTED = {
     "crcl_vse_f30k_80": "55.3 82.1 89.1 39.7 68.2 77.8 412.2",
     "crcl_sgraf_f30k_20": "78.9 94.8 97.9 58.7 83.0 89.2 502.5",
@@ -29,6 +27,13 @@ PRINTED = {
     "crcl_sgraf_coco_40": "76.6 95.6 98.5 62.3 89.7 95.4 520.1",
     "crcl_sgraf_coco_60": "75.2 94.9 98.0 60.1 88.5 94.8 511.5",
     "crcl_sgraf_cc152k_natural": "41.8 67.4 76.5 41.6 68.0 78.4 373.7",
+    "mscn_sgr_f30k_20": "76.4 94.5 97.6 58.8 83.5 89.2 502.5",
+    "mscn_sgr_f30k_40": "69.5 90.8 95.7 53.2 79.9 86.4 475.5",
+    "mscn_sgr_f30k_60": "68.8 88.6 93.1 48.8 76.4 84.0 459.7",
+    "mscn_sgr_coco_20": "78.1 97.2 98.8 64.3 90.4 95.8 524.6",
+    "mscn_sgr_coco_40": "74.5 96.0 98.1 60.8 89.0 95.0 520.3",
+    "mscn_sgr_coco_60": "73.7 95.1 98.5 57.0 86.9 94.0 505.2",
+    "mscn_sgr_cc152k_natural": "40.1 65.7 76.6 40.6 67.4 76.3 366.7",
     "baseline_sgraf_f30k_0": "77.8 94.1 97.4 58.5 83.0 88.8 499.6",
     "baseline_sgraf_coco_0": "79.6 96.2 98.5 63.2 90.7 96.1 524.3",
     "baseline_sgr_f30k_20": "62.8 86.2 92.2 44.4 72.3 80.4 438.3",
@@ -50,7 +55,9 @@ def test_every_digit_is_the_printed_one_and_its_source_is_told(name):
     numbers = (*published.image_to_text, *published.text_to_image, published.rsum)
     assert " ".join(f"{number:.1f}" for number in numbers) == PRINTED[name]
     if name.startswith("crcl_sgraf"):
-        assert published.source == MGCS
+        assert published.source == MGCS.format("CRCL") + "; backbone SGRAF inferred"
+    elif name.startswith("mscn"):
+        assert published.source == MGCS.format("MSCN")
     elif name.startswith("baseline_sgraf"):
         assert published.source == SGRAF
     elif name.startswith("baseline"):
@@ -82,7 +89,11 @@ def test_a_recipe_of_a_published_corpus_follows_its_protocol(name):
     assert data.captions_per_image == (1 if corpus == "cc152k" else 5)
     assert data.development == ("all" if corpus == "cc152k" else "first_1000_images")
     assert (data.test_split, data.test_folds) == (("testall", 5) if corpus == "coco" else ("test", 1))
-    assert recipe.training.batch_size == 128
+    assert recipe.training.batch_size == (64 if isinstance(recipe.method, MscnConfig) else 128)
+    if isinstance(recipe.method, MscnConfig):
+        assert recipe.method == MscnConfig()  # the released settings are the defaults
+        assert (recipe.model.region_dropping, recipe.model.word_dropping) == (0, 0)
+        assert recipe.trusted.source == {"f30k": "development", "coco": "training", "cc152k": "split"}[corpus]
     if isinstance(recipe.method, BaselineConfig) and name in PUBLISHED:
         assert (recipe.method.margin, recipe.method.optimisation.learning_rate) == (0.2, 2e-4)
         assert (recipe.model.region_dropping, recipe.model.word_dropping) == (0, 0)

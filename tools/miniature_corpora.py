@@ -6,7 +6,8 @@ FOLDER then holds what ``data/`` holds in the released codes, in the same layout
 
     f30k_precomp/    {train,dev,test}_{ims.npy,caps.txt,ids.txt}, 5 captions an image
     coco_precomp/    the same and testall, five folds of 6 images, of which the first is test
-    cc152k_precomp/  {train,dev,test}_{ims.npy,caps.tsv,ids.txt}, 1 caption an image, which its line names
+    cc152k_precomp/  {train,dev,test,meta}_{ims.npy,caps.tsv,ids.txt}, 1 caption an image, which its line names; meta:
+                     pairs that MSCN trusts
     vocab/           {f30k,coco,cc152k}_precomp_vocab.json
     noise_index/     {f30k,coco}_precomp_0.4_{per_caption,per_image}.npy: both conventions, 40 % noise
 
@@ -73,6 +74,7 @@ def write_miniatures(folder: Path, rows: str = "images") -> None:
         "train": drawings(demo.train, 160, 560),
         "dev": drawings(demo.dev, 40, 140),
         "test": drawings(demo.test, 60, 160),
+        "meta": drawings(demo.dev, 140, 150),
     }
     for name, corpus in {"f30k_precomp": f30k, "coco_precomp": coco}.items():
         for split, images in corpus.items():

@@ -314,7 +314,9 @@ class MscnConfig:
     margin_of: Literal["anchor", "caption"] = "anchor"
     """Whose similarity sets the margin: the anchor's (the formula), or, by a slip of broadcasting in the released code,
     the caption's in both directions."""
-    negatives: Literal["hardest", "mean"] = "hardest"
+    warmup_negatives: Literal["mean", "smooth"] = "mean"
+    """In the warm-up: the mean over all negatives (released), or a smooth maximum (`losses.triplet`)."""
+    negatives: Literal["hardest", "mean", "smooth"] = "hardest"
     """After the warm-up: the hardest negative of each anchor (released), or the mean over all, as in the warm-up. The
     hardest ones make a network collapse that has learned too little before."""
     warmup_batch_size: int = 128

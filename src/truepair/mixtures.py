@@ -244,7 +244,7 @@ def fit_beta_mixture(
     max_iterations: int = 1000,
     tolerance: float = 1e-3,
 ) -> Mixture[Beta]:
-    """A mixture of two Betas, as MSCN divides its training data (Han et al., CVPR 2023, https://arxiv.org/abs/2303.13221).
+    """A mixture of two Betas, as MSCN divides its training data (Han et al., CVPR 2023, https://arxiv.org/abs/2304.06275).
 
     The paper starts from Betas fitted to pairs known to be wrong and right, with equal weights, takes at most 10 steps
     and stops below a gain of 1e-2. Its code uses a private library's M-step; here it is the weighted moments.

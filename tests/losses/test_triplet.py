@@ -1,11 +1,15 @@
+import math
+
 import pytest
 import torch
 from jaxtyping import TypeCheckError
 from torch.autograd import gradcheck
 
+from truepair.losses.contrastive import info_nce
 from truepair.losses.triplet import self_adaptive_margin, triplet_loss
 
-WAYS = ["sum", "mean", "hardest"]
+HINGES = ["sum", "mean", "hardest"]
+WAYS = [*HINGES, "smooth"]
 
 
 def random_similarity(pairs=6, seed=0, dtype=torch.float64):
@@ -19,8 +23,11 @@ def triplet_by_loops(similarity, margins, negatives):
     total = 0.0
     for i in range(pairs):
         for score_of in (lambda j, i=i: scores[i][j], lambda j, i=i: scores[j][i]):
-            hinges = [max(0.0, margins[i] + score_of(j) - scores[i][i]) for j in range(pairs) if j != i]
-            if negatives == "hardest":
+            behind = [margins[i] + score_of(j) - scores[i][i] for j in range(pairs) if j != i]
+            hinges = [max(0.0, value) for value in behind]
+            if negatives == "smooth":
+                total += 0.05 * math.log(1 + sum(math.exp(value / 0.05) for value in behind))
+            elif negatives == "hardest":
                 total += max(hinges, default=0.0)
             else:
                 total += sum(hinges) / (pairs if negatives == "mean" else 1)
@@ -75,7 +82,7 @@ def test_hardest_is_at_most_the_sum_and_at_least_the_mean(seed):
     assert 0 < mean < hardest < total
 
 
-@pytest.mark.parametrize("negatives", WAYS)
+@pytest.mark.parametrize("negatives", HINGES)
 def test_loss_and_gradient_vanish_when_every_pair_is_ahead_by_the_margin(negatives):
     similarity = (0.25 * torch.eye(4, dtype=torch.float64)).requires_grad_()
     loss = triplet_loss(similarity, 0.25, negatives=negatives)
@@ -99,6 +106,20 @@ def test_hardest_negatives_alone_receive_gradient():
     torch.testing.assert_close(similarity.grad, expected)
 
 
+def test_a_cold_smooth_maximum_is_the_hardest_hinge():
+    similarity, margins = random_similarity(), torch.linspace(0, 0.5, 6, dtype=torch.float64)
+    cold = triplet_loss(similarity, margins, negatives="smooth", temperature=1e-4)
+    torch.testing.assert_close(cold, triplet_loss(similarity, margins, negatives="hardest"), atol=1e-3, rtol=0)
+    assert triplet_loss(similarity, margins, negatives="smooth") > triplet_loss(similarity, margins)
+
+
+@pytest.mark.parametrize("temperature", [0.05, 1.0])
+def test_without_a_margin_the_smooth_maximum_is_info_nce_times_the_temperature(temperature):
+    similarity = random_similarity()
+    smooth = triplet_loss(similarity, 0.0, negatives="smooth", temperature=temperature)
+    torch.testing.assert_close(smooth, temperature * info_nce(similarity, temperature))
+
+
 @pytest.mark.parametrize("negatives", WAYS)
 def test_gradients_agree_with_finite_differences(negatives):
     similarity = random_similarity(5, seed=4).requires_grad_()
@@ -111,8 +132,10 @@ def test_indistinguishable_pairs_cost_the_margin_and_stay_finite(negatives):
     similarity = torch.ones(4, 4, requires_grad=True)
     loss = triplet_loss(similarity, 0.2, negatives=negatives)
     loss.backward()
-    # Each of 2 directions: 3 negatives of 0.2, their sum divided by 4, or one of them.
-    assert loss.item() == pytest.approx(2 * {"sum": 0.6, "mean": 0.15, "hardest": 0.2}[negatives])
+    # Each of 2 directions: 3 negatives of 0.2, their sum divided by 4, one of them, or the smooth maximum at τ 0.05.
+    smooth = 0.05 * math.log(1 + 3 * math.exp(0.2 / 0.05))
+    expected = {"sum": 0.6, "mean": 0.15, "hardest": 0.2, "smooth": smooth}[negatives]
+    assert loss.item() == pytest.approx(2 * expected)
     assert similarity.grad.isfinite().all()
 
 

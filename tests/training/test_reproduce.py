@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from truepair.config import DataConfig, NoiseConfig, Recipe
+from truepair.config import DataConfig, NoiseConfig, Recipe, TrustedConfig
 from truepair.data.corpora import load_corpus
 from truepair.encoding import encode_captions, encode_images
 from truepair.errors import CheckpointError, ConfigError
@@ -233,7 +233,11 @@ FILES = {
     "image_features": "data/images.npy",
     "caption_features": "data/captions.npy",
 }
-EVERY_FILE = Recipe(data=DataConfig(**FILES), noise=NoiseConfig(index="data/noise_index/f30k.npy"))
+EVERY_FILE = Recipe(
+    data=DataConfig(**FILES),
+    noise=NoiseConfig(index="data/noise_index/f30k.npy"),
+    trusted=TrustedConfig(source="file", path="data/checked.csv"),
+)
 
 
 def test_only_paths_in_data_are_moved(tmp_path):
@@ -241,6 +245,7 @@ def test_only_paths_in_data_are_moved(tmp_path):
     for option, path in FILES.items():
         assert getattr(moved.data, option) == str(tmp_path / path.removeprefix("data/"))
     assert moved.noise == NoiseConfig(index=str(tmp_path / "noise_index" / "f30k.npy"))
+    assert moved.trusted.path == str(tmp_path / "checked.csv")
     for path in ("demo", "/data/f30k_precomp", "database/f30k"):
         elsewhere = Recipe(data=DataConfig(path=path))
         assert with_data_in(elsewhere, tmp_path) == elsewhere
@@ -249,8 +254,9 @@ def test_only_paths_in_data_are_moved(tmp_path):
 def test_every_file_that_a_recipe_names_is_looked_for(tmp_path):
     recipe = with_data_in(replace(EVERY_FILE, data=replace(EVERY_FILE.data, test_split="testall")), tmp_path)
     regions = ["f30k_precomp/train_ims.npy", "f30k_precomp/dev_ims.npy", "f30k_precomp/testall_ims.npy"]
-    named = [path.removeprefix("data/") for path in [*FILES.values(), EVERY_FILE.noise.index]]
-    options = [*(f"data.{option}" for option in FILES), "noise.index", *["data.path"] * 3]
+    paths = [*FILES.values(), EVERY_FILE.noise.index, EVERY_FILE.trusted.path]
+    named = [path.removeprefix("data/") for path in paths]
+    options = [*(f"data.{option}" for option in FILES), "noise.index", "trusted.path", *["data.path"] * 3]
     for option, path in zip(options, [*named, *regions], strict=True):
         missing = tmp_path / path
         assert missing_file(recipe) == (option, missing)
@@ -260,6 +266,13 @@ def test_every_file_that_a_recipe_names_is_looked_for(tmp_path):
             missing.parent.mkdir(exist_ok=True)
             missing.touch()
     assert missing_file(recipe) is None
+
+
+def test_a_split_of_trusted_pairs_is_looked_for(corpora):
+    recipe = with_data_in(load_recipe(ROOT / "recipes" / "mscn_sgr_cc152k_natural.toml"), corpora / "images")
+    assert missing_file(recipe) is None
+    other = replace(recipe, trusted=TrustedConfig(source="split", split="checked"))
+    assert missing_file(other) == ("trusted.split", corpora / "images" / "cc152k_precomp" / "checked_ims.npy")
 
 
 def test_a_folder_of_flickr8k_needs_no_region_features_and_the_demo_no_file(tmp_path, monkeypatch):
@@ -288,6 +301,16 @@ def test_rehearsing_reads_the_same_files_as_the_recipe():
     assert (small.data, small.noise, small.training) == (recipe.data, recipe.noise, recipe.training)
     assert small.method.epochs == 1
     assert small.model.similarity_size < recipe.model.similarity_size
+
+
+@pytest.mark.parametrize("name", ["mscn_sgr_f30k_20", "mscn_sgr_coco_50", "mscn_sgr_cc152k_natural"])
+def test_mscn_takes_its_trusted_pairs_from_where_each_corpus_has_them(corpora, tmp_path, name):
+    summary = rehearsed(name, corpora / "images", tmp_path)
+    run = summary["runs"][0]["members"]["sgr"]
+    count, train = {"f30k": (7, 400), "coco": (8, 400 - 8 * 5), "cc152k": (10, 400)}[name.split("_")[2]]
+    assert (run["trusted"]["pairs"], run["pairs"]["train"]) == (count, train)
+    assert f"{count} trusted pairs" in " ".join(summary["notes"])
+    assert "mean similarity of 2 networks (sgr)" in summary["protocol"]
 
 
 def test_a_published_noise_index_gives_its_own_rate(corpora, tmp_path):

@@ -14,6 +14,9 @@ from torch import Tensor
 
 from truepair.layers import full_precision
 
+Negatives = Literal["sum", "mean", "hardest", "smooth"]
+"""How an anchor's negatives are put together; see `triplet_loss`."""
+
 _OVER_NEGATIVES: dict[str, Callable[[Tensor, int], Tensor]] = {
     "sum": torch.sum,
     "mean": torch.mean,
@@ -25,8 +28,9 @@ def triplet_loss(
     similarity: Float[Tensor, "pairs pairs"],
     margin: float | Float[Tensor, " pairs"] = 0.2,
     *,
-    negatives: Literal["sum", "mean", "hardest"] = "hardest",
+    negatives: Negatives = "hardest",
     margin_of: Literal["anchor", "caption"] = "anchor",
+    temperature: float = 0.05,
 ) -> Float[Tensor, ""]:
     r"""How far negatives come within a margin of their anchor's own pair, over both directions.
 
@@ -37,7 +41,13 @@ def triplet_loss(
     The first hinge compares captions j with anchor image i, the second images j with anchor caption i. R is the sum
     over negatives (Karpathy and Fei-Fei, CVPR 2015, https://arxiv.org/abs/1412.2306), that sum divided by B (the
     warm-up of MSCN: Han et al., CVPR 2023, https://arxiv.org/abs/2304.06275) or the maximum (VSE++: Faghri et al.,
-    BMVC 2018, https://arxiv.org/abs/1707.05612, Eq. 6).
+    BMVC 2018, https://arxiv.org/abs/1707.05612, Eq. 6), or a smooth maximum of the hinges and 0,
+
+    .. math::
+        \tau \log \Big( 1 + \sum_{j \ne i} e^{(\gamma_i + S_{ij} - S_{ii}) / \tau} \Big)
+
+    which is the maximum for τ → 0, and τ times InfoNCE (`losses.contrastive`) for γ = 0: every close negative pulls, and
+    not the closest alone, which in a noisy batch is often right.
 
     The papers' code sums over the pairs of the batch. Here it is the mean, as in the other losses, so that a learning
     rate or a gradient clip means the same at every batch size; multiply by B for the papers' value.
@@ -65,10 +75,12 @@ def triplet_loss(
     own = similarity.diagonal()[:, None]
     of_anchor = torch.as_tensor(margin, dtype=own.dtype, device=own.device).expand(len(own))[:, None]
     of_image = of_anchor if margin_of == "anchor" else of_anchor.T
-    hinges = torch.stack([similarity + (of_image - own), similarity.T + (of_anchor - own)]).relu()
+    behind = torch.stack([similarity + (of_image - own), similarity.T + (of_anchor - own)])
     is_pair = torch.eye(len(similarity), dtype=torch.bool, device=similarity.device)
-    hinges = hinges.masked_fill(is_pair, 0)  # [directions, anchors, candidates]
-    return _OVER_NEGATIVES[negatives](hinges, 2).sum(0).mean()
+    behind = behind.masked_fill(is_pair, 0)  # [directions, anchors, candidates]
+    if negatives == "smooth":
+        return (temperature * torch.logsumexp(behind / temperature, 2)).sum(0).mean()
+    return _OVER_NEGATIVES[negatives](behind.relu(), 2).sum(0).mean()
 
 
 def self_adaptive_margin(similarity: Float[Tensor, " pairs"], margin: float = 0.2) -> Float[Tensor, " pairs"]:

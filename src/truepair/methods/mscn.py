@@ -258,7 +258,7 @@ class _Network:
     def warm_up(self, batch: Batch) -> dict[str, float]:
         """Network and head together, by the hinge over all negatives."""
         similarity = self._similarity(batch, dict(self._head.named_parameters()))
-        loss = len(batch) * triplet_loss(similarity, self.config.margin, negatives="mean")
+        loss = len(batch) * triplet_loss(similarity, self.config.margin, negatives=self.config.warmup_negatives)
         return self._joint_step(loss, 0.0)
 
     def end_warm_up(self) -> None:

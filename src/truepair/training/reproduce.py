@@ -36,6 +36,7 @@ MEASURES = (*(f"{way}_r{k}" for way in ("image_to_text", "text_to_image") for k 
 _FILES = {
     "data": ("path", "vocabulary", "image_root", "image_features", "caption_features"),
     "noise": ("index",),
+    "trusted": ("path",),
 }
 """Options that name a file or a folder, by section of the recipe."""
 
@@ -172,6 +173,8 @@ def missing_file(recipe: Recipe) -> tuple[str, Path] | None:
     folder = Path(recipe.data.path)
     if recipe.data.path != "demo" and folder.is_dir() and (is_precomputed(folder) or not is_flickr8k(folder)):
         needed += [("data.path", folder / f"{split}_ims.npy") for split in ("train", "dev", recipe.data.test_split)]
+        if recipe.trusted.source == "split":
+            needed.append(("trusted.split", folder / f"{recipe.trusted.split}_ims.npy"))
     return next(((option, path) for option, path in needed if not path.exists()), None)
 
 
