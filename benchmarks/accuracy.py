@@ -145,7 +145,10 @@ def spread(values: list[float], digits: int) -> str:
 def table(out: Path, rate: float) -> str:
     """One Markdown table a noise rate, of the runs that there are; nothing if there are none."""
     recalls = [f"{way}_r{k}" for way in ("image_to_text", "text_to_image") for k in (1, 5, 10)]
-    head = "system | seeds | rSum | i2t R@1 | R@5 | R@10 | t2i R@1 | R@5 | R@10 | AUROC | AP | believed pairs: precision | recall | best epoch | CPU s"
+    head = (
+        "system | seeds | rSum | i2t R@1 | R@5 | R@10 | t2i R@1 | R@5 | R@10 | AUROC | AP | believed pairs: precision "
+        "| recall | best epoch | CPU s"
+    )
     rows = []
     for system in SYSTEMS:
         runs = results_of(out, system, rate)

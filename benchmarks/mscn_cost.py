@@ -70,7 +70,7 @@ def parts_of(backbone: str, way: str) -> dict[str, Work]:
     from truepair.similarity.head import scored
 
     network = _Network(model_of(backbone, "network"), MscnConfig(mixed_derivative=way), fabric())
-    network.end_warm_up()
+    network._start()  # as after the warm-up
     network._model.train()
     batch = random_batch(random_lengths(BATCH))
     labelled, labels = replace(batch, captions=batch.captions.rows(torch.arange(BATCH).flip(0))), torch.ones(BATCH)

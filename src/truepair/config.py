@@ -154,12 +154,12 @@ class ModelConfig:
     word_size: int = 300
     """Width of word vectors."""
     similarity_size: int = 256
-    """SAF and SGR: width of the vectors that say how a region and a word (or image and caption) relate."""
+    """Width of the vectors that say how a region and a word (SAF and SGR) or image and caption relate."""
     graph_steps: int = 3
     """SGR: rounds of graph reasoning."""
     head: Literal["plain", "network"] = "plain"
     """What makes one number of a similarity vector: a linear map (SAF, SGR; VSE∞ has no vector, but a cosine), or a
-    network of one hidden layer. MSCN always has the network, and VSE∞ then compares by the products of coordinates."""
+    network of one hidden layer. MSCN always has the network; the parts of the cosine are then VSE∞'s vector."""
     head_size: int = 64
     """Width of the hidden layer of ``head = "network"`` (MSCN's released code: 64)."""
     alignment_dropout: float = 0.4
@@ -319,6 +319,10 @@ class MscnConfig:
     negatives: Literal["hardest", "mean", "smooth"] = "hardest"
     """After the warm-up: the hardest negative of each anchor (released), or the mean over all, as in the warm-up. The
     hardest ones make a network collapse that has learned too little before."""
+    calibrate: bool = False
+    """At the end of the warm-up, scale the head so that its similarities are the probability that a labelled pair
+    matches (Platt scaling, which keeps their order). A hinge says nothing about their size, which the margin and the
+    mixture depend on; the released code leaves that to many small meta steps."""
     warmup_batch_size: int = 128
     """Pairs in a batch of the warm-up; afterwards `training.batch_size` counts (released: 64)."""
     meta_batch_size: int = 64

@@ -20,10 +20,11 @@ from truepair.encoders.pooling import GeneralisedPooling, PooledEncoder
 from truepair.encoders.projection import VectorEncoder
 from truepair.encoders.regions import RegionEncoder
 from truepair.encoders.words import WordEncoder
+from truepair.errors import ConfigError
 from truepair.similarity.cosine import CosineSimilarity
 from truepair.similarity.head import HeadNetwork
 from truepair.similarity.local import LocalSimilarity
-from truepair.similarity.product import ProductSimilarity
+from truepair.similarity.partial_cosine import PartialCosine
 from truepair.similarity.protocol import Similarity
 from truepair.similarity.saf import AttentionFiltration
 from truepair.similarity.sgr import GraphReasoning
@@ -108,8 +109,13 @@ def _pooled_model(config: ModelConfig, inputs: InputShape) -> MatchingModel:
         text_encoder = VectorEncoder(inputs.caption_width, config.embedding, config.input_dropout)
     if config.head == "plain":
         return MatchingModel(image_encoder, text_encoder, CosineSimilarity())
-    head = HeadNetwork(config.embedding, config.head_size)
-    return MatchingModel(image_encoder, text_encoder, ProductSimilarity(head))
+    size = min(config.similarity_size, config.embedding)
+    if config.embedding % size:
+        raise ConfigError(
+            f"model.head is 'network', so VSE∞ compares in model.similarity_size ({size}) equal blocks of coordinates, "
+            f"but model.embedding is {config.embedding}: make it a multiple"
+        )
+    return MatchingModel(image_encoder, text_encoder, PartialCosine(size, HeadNetwork(size, config.head_size)))
 
 
 def _local_model(config: ModelConfig, inputs: InputShape) -> MatchingModel:

@@ -108,7 +108,7 @@ def tiny_gru(similarity="cosine"):
         similarity,
         embedding=4,
         word_size=3,
-        similarity_size=3,
+        similarity_size=2,
         graph_steps=2,
         head="network",
         head_size=4,

@@ -5,6 +5,7 @@ from functools import partial
 
 import pytest
 import torch
+from torch.nn.functional import binary_cross_entropy
 
 from truepair.config import ModelConfig, MscnConfig, OptimisationConfig, Recipe
 from truepair.data.labelled import LabelledPairs
@@ -17,13 +18,14 @@ from truepair.methods import mscn as module
 from truepair.methods.mscn import Mscn, clean_posterior
 from truepair.methods.protocol import Method
 from truepair.model import InputShape, make_model
+from truepair.plausibility import similarity_of_pairs
 
 CPU = torch.device("cpu")
 
 
 @pytest.fixture(params=["cosine", "saf", "sgr"])
 def make_headed(request, world, vocabulary):
-    config = ModelConfig(request.param, embedding=8, word_size=6, similarity_size=6, head="network", head_size=5)
+    config = ModelConfig(request.param, embedding=12, word_size=6, similarity_size=6, head="network", head_size=5)
     return partial(make_model, config, InputShape.of(world, vocabulary))
 
 
@@ -152,8 +154,9 @@ def test_the_finite_difference_moves_the_head_as_twice_back_does(make_headed, fa
         method = mscn(make_headed, fabric, mixed_derivative=way, optimisation=OptimisationConfig(learning_rate=1e-2))
         train(method, trusting, range(1))
         network = method._networks[0]
-        network.end_warm_up()
-        labelled, labels = next(method._labelled(trusting).draw(0).endless(6))
+        draw = method._labelled(trusting).draw(0)
+        network.end_warm_up(draw)
+        labelled, labels = next(draw.endless(6))
         network.meta_step(next(iter(trusting.train(0))), labelled, labels, 0.0)
         heads.append([parameter.grad for parameter in network._head.parameters()])
     one, other = (torch.cat([gradient.flatten() for gradient in head]) for head in heads)
@@ -197,6 +200,40 @@ def test_m7_after_the_warm_up_nine_tenths_of_the_purified_pairs_match(fabric, ra
     assert noisy.is_clean[chosen].float().mean() >= 0.9
     assert len(chosen) >= 0.8 * noisy.is_clean.sum()
     assert detection_metrics(method.confidence(loaders), noisy.is_clean).auroc > 0.95
+
+
+@pytest.mark.parametrize("networks", [1, 2])
+def test_a_calibrated_head_scores_in_the_same_order_and_tells_probabilities(make_cosine, fabric, trusting, networks):
+    method = mscn(make_cosine, fabric, networks=networks, calibrate=True)
+    train(method, trusting, range(1))
+    draw = method._labelled(trusting).draw(0)
+    labels = torch.cat([torch.ones(len(draw.matched)), torch.zeros(len(draw.mismatched))])
+
+    def scores(network):
+        return torch.cat([similarity_of_pairs([network.evaluated], some) for some in (draw.matched, draw.mismatched)])
+
+    for network in method._networks:
+        before = scores(network)
+        network.end_warm_up(draw)
+        after = scores(network)
+        assert torch.equal(before.argsort(), after.argsort())
+        assert after.mean() == pytest.approx(0.5, abs=1e-3)  # as many match as do not
+        assert binary_cross_entropy(after, labels) < binary_cross_entropy(before, labels)
+        network.end_warm_up(draw)
+        equal(scores(network), after)  # once
+
+
+def test_a_network_that_tells_nothing_apart_is_not_calibrated(make_cosine, fabric, trusting):
+    network = mscn(make_cosine, fabric, calibrate=True)._networks[0]
+    draw = LabelledPairs(trusting.trusted, trusting.pairs, 0, CPU).draw(0)
+    swapped = replace(draw, matched=draw.mismatched, mismatched=draw.matched)
+    before = snapshot(network._head.state_dict())
+    network._calibrate(swapped if _similar(network, draw.matched) > _similar(network, draw.mismatched) else draw)
+    equal(dict(network._head.state_dict()), before)
+
+
+def _similar(network, pairs):
+    return similarity_of_pairs([network.evaluated], pairs).mean()
 
 
 # Trusted pairs, and what happens without.

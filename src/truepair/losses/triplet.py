@@ -46,8 +46,8 @@ def triplet_loss(
     .. math::
         \tau \log \Big( 1 + \sum_{j \ne i} e^{(\gamma_i + S_{ij} - S_{ii}) / \tau} \Big)
 
-    which is the maximum for τ → 0, and τ times InfoNCE (`losses.contrastive`) for γ = 0: every close negative pulls, and
-    not the closest alone, which in a noisy batch is often right.
+    which is the maximum for τ → 0, and τ times InfoNCE (`losses.contrastive`) for γ = 0: every close negative pulls,
+    not the closest alone, which in a noisy batch often matches.
 
     The papers' code sums over the pairs of the batch. Here it is the mean, as in the other losses, so that a learning
     rate or a gradient clip means the same at every batch size; multiply by B for the papers' value.

@@ -41,7 +41,7 @@ from truepair.mixtures import fit_beta, fit_beta_mixture
 from truepair.model import MatchingModel
 from truepair.optimisation import Optimiser
 from truepair.plausibility import similarity_of_pairs
-from truepair.similarity.head import scored
+from truepair.similarity.head import HeadNetwork, scored
 from truepair.similarity.protocol import VectorSimilarity
 
 _MIXTURE_STEPS, _MIXTURE_TOLERANCE = 10, 1e-2
@@ -111,11 +111,11 @@ class Mscn:
                 for batch in loaders.train(order, batch_size=self.config.warmup_batch_size):
                     yield network.warm_up(batch)
             return
-        for network in self._networks:
-            network.end_warm_up()
         if loaders.trusted is None and self.fallback is None:
             self.fallback = self._most_similar(loaders.pairs)
         labelled_pairs = self._labelled(loaders)
+        for network in self._networks:
+            network.end_warm_up(labelled_pairs.draw(self._key(epoch, 0)))
         for number in reversed(range(len(self._networks))):  # A chooses for B, then B, just trained, for A
             draw = labelled_pairs.draw(self._key(epoch, number))
             chosen = self._purified(self._networks[number - 1], loaders, draw)
@@ -230,7 +230,7 @@ class _Network:
         self.config = config
         self._fabric = fabric
         self._model = model
-        self._head = model.similarity.head
+        self._head = cast(HeadNetwork, model.similarity.head)
         self._vectors = _Vectors(model)
         of_head = {id(parameter) for parameter in self._head.parameters()}
         self._names = [name for name, weight in self._vectors.named_parameters() if id(weight) not in of_head]
@@ -261,11 +261,29 @@ class _Network:
         loss = len(batch) * triplet_loss(similarity, self.config.margin, negatives=self.config.warmup_negatives)
         return self._joint_step(loss, 0.0)
 
-    def end_warm_up(self) -> None:
-        """New optimisers, once."""
-        if not self._is_warm:
-            self._is_warm = True
-            self._start()
+    def end_warm_up(self, draw: LabelledDraw) -> None:
+        """A calibrated head, where that is wanted, and new optimisers; once."""
+        if self._is_warm:
+            return
+        if self.config.calibrate:
+            self._calibrate(draw)
+        self._is_warm = True
+        self._start()
+
+    def _calibrate(self, draw: LabelledDraw) -> None:
+        """Make similarities of labelled pairs the probability that they match, in the order in which they are."""
+        from sklearn.linear_model import LogisticRegression
+
+        of_pairs = [similarity_of_pairs([self._model], pairs) for pairs in (draw.matched, draw.mismatched)]
+        log_odds = torch.cat(of_pairs).logit(eps=1e-6)
+        labels = torch.cat([torch.ones(len(draw.matched)), torch.zeros(len(draw.mismatched))])
+        fitted = LogisticRegression(C=np.inf).fit(log_odds[:, None].numpy(), labels.numpy())
+        scale, offset = float(fitted.coef_[0, 0]), float(fitted.intercept_[0])
+        if scale > 0:  # a network that tells nothing apart is left as it is
+            last = cast(nn.Linear, self._head[-1])
+            with torch.no_grad():
+                last.weight.mul_(scale)
+                last.bias.mul_(scale).add_(offset)
 
     def meta_step(
         self, batch: Batch, labelled: Batch, labels: Float[Tensor, " pairs"], epoch: float
@@ -354,7 +372,8 @@ class _Network:
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         if state["is_warm"]:
-            self.end_warm_up()
+            self._is_warm = True
+            self._start()
         self._main_optimiser.load_state_dict(state["main"])
         self._head_optimiser.load_state_dict(state["head"])
 
