@@ -340,6 +340,9 @@ class MscnConfig:
     derivative of the backbone, or twice back through everything (released)."""
     purify: bool = True
     """Train on the pairs that a Beta mixture calls clean; without, on all (an ablation)."""
+    purify_above: float = 0.5
+    """Probability of being clean above which a pair is learned from (released: 0.5). Where training has pulled
+    mismatched pairs together, the mixture is too hopeful, and more learns from fewer of them."""
     fallback_share: float = 0.02
     """Where no trusted pairs are given: the share of training pairs, the most similar after the warm-up, that are taken
     for trusted ones. Nobody verified them."""
@@ -350,7 +353,7 @@ class MscnConfig:
 
     def __post_init__(self) -> None:
         """Refuse values that cannot train."""
-        for name in ("margin", "meta_interval", "meta_learning_rate", "fallback_share"):
+        for name in ("margin", "meta_interval", "meta_learning_rate"):
             if not getattr(self, name) > 0:
                 raise ConfigError(f"method.{name} is {getattr(self, name)}, but it must be above 0")
         for name in ("warmup_batch_size", "meta_batch_size"):
@@ -361,8 +364,9 @@ class MscnConfig:
                 f"method.warmup_epochs is {self.warmup_epochs} and method.purified_epochs {self.purified_epochs}, but "
                 "neither may be negative, nor both 0"
             )
-        if self.fallback_share >= 1:
-            raise ConfigError(f"method.fallback_share is {self.fallback_share}, but it is a share in (0, 1)")
+        for name in ("fallback_share", "purify_above"):
+            if not 0 < getattr(self, name) < 1:
+                raise ConfigError(f"method.{name} is {getattr(self, name)}, but it is a share in (0, 1)")
 
     @property
     def epochs(self) -> int:

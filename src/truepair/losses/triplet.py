@@ -59,6 +59,7 @@ def triplet_loss(
             anchor's own pair as a negative that costs nothing.
         margin_of: Whose margin counts. "caption" takes γ_j instead of γ_i where image i is the anchor, a slip of
             broadcasting in MSCN's released code; caption anchors have their own either way.
+        temperature: τ of the smooth maximum; nothing to the others.
 
     Returns:
         The mean over pairs of the sum of both directions, at least 0, in float32 (float64 for float64 input). A batch

@@ -148,7 +148,7 @@ class Mscn:
             return everything
         posterior, is_degenerate = clean_posterior(judge.evaluated, loaders.pairs, draw)
         self.degenerate_fits += is_degenerate
-        chosen = (posterior > 0.5).nonzero().flatten()
+        chosen = (posterior > self.config.purify_above).nonzero().flatten()
         if len(chosen) >= min(loaders.batch_size, len(everything)):
             return chosen
         self.small_sets += 1

@@ -53,5 +53,5 @@ class PartialCosine(nn.Module):
         return (self._blocks(images) * self._blocks(captions)).sum(2) * self.size
 
     def _blocks(self, items: Padded) -> Float[Tensor, "items size width"]:
-        width = items.values.shape[1] // self.size
-        return items.values.unflatten(1, (self.size, width))
+        count, width = items.values.shape
+        return items.values.reshape(count, self.size, width // self.size)
