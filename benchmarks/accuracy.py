@@ -34,7 +34,7 @@ LOSS_ALONE = {"method.name": "crcl", "method.no-refine": ""}
 # As released, MSCN learns little or collapses in so few passes (see RESULTS.md): "as released" keeps to that.
 RELEASED_MSCN = {"method.name": "mscn", "trusted.source": "development", "method.meta-interval": "4"}
 MSCN = RELEASED_MSCN | {"method.warmup-negatives": "smooth", "method.negatives": "smooth", "method.calibrate": ""}
-MSCN |= {"method.meta-learning-rate": "0.0001"}
+MSCN |= {"method.purify-above": "0.99", "method.meta-learning-rate": "0.0001"}
 SYSTEMS = {
     "CRCL": {"method.name": "crcl"},
     "MSCN": MSCN,
@@ -133,13 +133,21 @@ def results_of(out: Path, system: str, rate: float) -> list[dict]:
 
 
 def believed(folder: Path) -> tuple[float, float] | None:
-    """Precision and recall of the pairs that the run believes (confidence above ½), where the truth is known."""
+    """Precision and recall of the pairs that the run believes, where the truth is known.
+
+    Those are pairs with a confidence above ½, or above what MSCN learns from.
+    """
     import pyarrow.parquet as pq
+
+    recipe = json.loads((folder / "run.json").read_text())["recipe"] if (folder / "run.json").exists() else {}
+    least = recipe.get("method", {}).get("purify_above", 0.5)
 
     table = pq.read_table(folder / "pairs.parquet").to_pydict() if (folder / "pairs.parquet").exists() else {}
     if "is_clean" not in table:
         return None
-    kept = [clean for clean, confidence in zip(table["is_clean"], table["confidence"], strict=True) if confidence > 0.5]
+    kept = [
+        clean for clean, confidence in zip(table["is_clean"], table["confidence"], strict=True) if confidence > least
+    ]
     return sum(kept) / max(1, len(kept)), sum(kept) / max(1, sum(table["is_clean"]))
 
 

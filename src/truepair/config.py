@@ -336,8 +336,8 @@ class MscnConfig:
     virtual_step: Literal["sgd", "adam"] = "sgd"
     """The step that the head is judged by: plain SGD (released), or the Adam step that the network will take."""
     mixed_derivative: Literal["finite_difference", "backward"] = "finite_difference"
-    """How the virtual step is differentiated: a central difference of the similarity vectors, which needs no second
-    derivative of the backbone, or twice back through everything (released)."""
+    """How the virtual step is differentiated: by a difference of similarity vectors, which needs no second derivative
+    of the backbone and a fraction of the memory, or twice back through everything (released)."""
     purify: bool = True
     """Train on the pairs that a Beta mixture calls clean; without, on all (an ablation)."""
     purify_above: float = 0.5

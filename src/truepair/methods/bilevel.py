@@ -11,7 +11,7 @@ only: with a = ∂M/∂G,
 
     a · ∂G/∂θ = a · ∂/∂θ (Jᵀ ∂L/∂f) = ∂/∂θ (u · ∂L/∂f),   u = J a,   J = ∂f/∂W
 
-so that all it needs of the network is u, how its vectors change along a: a difference of forward passes.
+so that all it needs of the network is u, how its vectors change along a: a difference of two forward passes.
 """
 
 from __future__ import annotations
@@ -92,9 +92,9 @@ def meta_gradient(
 def directional_derivative(
     vectors: Vectors, weights: Weights, along: Weights, here: Float[Tensor, "*pairs size"]
 ) -> Float[Tensor, "*pairs size"]:
-    """How `vectors` change when `weights` move along a direction, by a central difference.
+    """How `vectors` change when `weights` move along a direction, by a difference.
 
-    How far to move, a first small move tells: so far that vectors change by the cube root of the precision, relative to
+    How far to move, a first small move tells: so far that vectors change by the root of the precision, relative to
     their norm, where the errors of rounding and of curvature meet (Numerical Recipes, Sec. 5.7).
 
     Args:
@@ -103,18 +103,17 @@ def directional_derivative(
         along: The direction; its length counts.
         here: ``vectors(weights)``.
     """
-    length, precision = _norm(along.values()), torch.finfo(here.dtype).eps
+    length, precision = _norm(along.values()), torch.finfo(here.dtype).eps ** 0.5
     if not length:
         return torch.zeros_like(here)
 
-    def at(distance: float) -> Tensor:
-        return vectors({name: weight.detach() + distance * along[name] for name, weight in weights.items()})
+    def change(distance: float) -> Tensor:
+        return vectors({name: weight.detach() + distance * along[name] for name, weight in weights.items()}) - here
 
-    distance = precision**0.5 * _norm(weights.values()) / length
-    change = _norm([at(distance) - here]) / _norm([here])
-    distance *= min(max(precision ** (1 / 3) / change, 1e-3), 1e3) if change else 1e3
-    derivative: Tensor = (at(distance) - at(-distance)) / (2 * distance)
-    return derivative
+    distance = precision * _norm(weights.values()) / length
+    relative = _norm([change(distance)]) / _norm([here])
+    distance *= min(max(precision / relative, 1e-3), 1e3) if relative else 1e3
+    return change(distance) / distance
 
 
 def sgd_step(weights: Weights, gradients: Weights, learning_rate: float) -> dict[str, Tensor]:
