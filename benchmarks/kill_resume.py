@@ -1,10 +1,12 @@
 """Kill a training run again and again, resume it each time, and compare the end with that of a run left in peace.
 
     python benchmarks/kill_resume.py --kills 20
+    python benchmarks/kill_resume.py --kills 20 --method mscn
 
-Each kill is a SIGKILL to a process that trains CRCL over two stages, with averaged weights, input dropout and injected
-noise: at a random moment, or (every other one) as soon as a file is being written. Weights, optimiser, correspondences,
-random generators, log and results must come out the same, bit for bit. Exits with 1 if they do not.
+Each kill is a SIGKILL to a process that trains CRCL over two stages, or both networks of MSCN with its meta steps and
+purified sets, with averaged weights, input dropout and injected noise: at a random moment, or (every other one) as soon
+as a file is being written. Weights, optimiser, correspondences, random generators, log and results must come out the
+same, bit for bit. Exits with 1 if they do not.
 """
 
 from __future__ import annotations
@@ -25,7 +27,16 @@ import sklearn.metrics  # noqa: F401  imported once, before any fork; detection 
 import torch
 
 from truepair.checkpoint import load_checkpoint
-from truepair.config import CrclConfig, ModelConfig, NoiseConfig, OptimisationConfig, Recipe, TrainingConfig
+from truepair.config import (
+    CrclConfig,
+    ModelConfig,
+    MscnConfig,
+    NoiseConfig,
+    OptimisationConfig,
+    Recipe,
+    TrainingConfig,
+    TrustedConfig,
+)
 from truepair.data.corpora import Corpus
 from truepair.data.pairs import Splits
 from truepair.data.synthetic import latent_factor_pairs
@@ -36,27 +47,34 @@ MEASURED = {"seconds", "cpu_seconds", "peak_memory_mb"}
 """What no two runs have in common."""
 
 
-def recipe(epochs: int) -> Recipe:
-    """Two stages; the second begins after a fifth of the epochs, within the reach of the kills."""
-    first = epochs // 5
+def recipe(method: str, epochs: int) -> Recipe:
+    """A second part, CRCL's stage or what follows MSCN's warm-up, begins after a fifth of the epochs: early enough."""
+    first, optimisation = epochs // 5, OptimisationConfig(weight_average=0.9)
+    methods = {
+        "crcl": CrclConfig(stages=(first - 2, epochs - first - 2), optimisation=optimisation),
+        "mscn": MscnConfig(
+            warmup_epochs=first, purified_epochs=epochs - first, calibrate=True, optimisation=optimisation
+        ),
+    }
     return Recipe(
         noise=NoiseConfig(rate=0.4),
-        model=ModelConfig(embedding=128, input_dropout=0.1),
-        method=CrclConfig(stages=(first - 2, epochs - first - 2), optimisation=OptimisationConfig(weight_average=0.9)),
+        trusted=TrustedConfig(source="development" if method == "mscn" else "none"),
+        model=ModelConfig(embedding=128, similarity_size=32, input_dropout=0.1),
+        method=methods[method],
         training=TrainingConfig(batch_size=32, accelerator="cpu"),
     )
 
 
-def train(folder: Path, epochs: int) -> None:
+def train(folder: Path, method: str, epochs: int) -> None:
     """What the killed process does; the same whether it starts or resumes."""
     torch.set_num_threads(1)
     splits = [latent_factor_pairs(count, world_seed=0, draw_seed=count).pairs for count in (301, 80, 90)]
-    run(recipe(epochs), folder, Corpus(Splits(*splits, name="latent factors"), None, []))
+    run(recipe(method, epochs), folder, Corpus(Splits(*splits, name="latent factors"), None, []))
 
 
-def process(folder: Path, epochs: int) -> multiprocessing.Process:
+def process(folder: Path, method: str, epochs: int) -> multiprocessing.Process:
     """A started process. Forked, so that a start takes milliseconds; this process itself never trains."""
-    started = multiprocessing.get_context("fork").Process(target=train, args=(folder, epochs))
+    started = multiprocessing.get_context("fork").Process(target=train, args=(folder, method, epochs))
     started.start()
     return started  # type: ignore[return-value]
 
@@ -126,6 +144,7 @@ def count_tensors(value: Any) -> int:
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--kills", type=int, default=20, help="how often to kill (default: 20)")
+    parser.add_argument("--method", choices=["crcl", "mscn"], default="crcl", help="what is trained (default: crcl)")
     parser.add_argument("--seed", type=int, default=0, help="seed of the moments (default: 0)")
     arguments = parser.parse_args()
     epochs = 12 + 2 * arguments.kills  # more than a run gets through between kills
@@ -133,7 +152,7 @@ def main() -> int:
     work = Path(tempfile.mkdtemp(prefix="kill_resume_"))
     try:
         started = time.perf_counter()
-        reference = process(work / "peace", epochs)
+        reference = process(work / "peace", arguments.method, epochs)
         reference.join()
         total = time.perf_counter() - started
         if reference.exitcode:
@@ -144,7 +163,7 @@ def main() -> int:
         killed, folder = 0, work / "killed"
         while killed < arguments.kills:
             stale = parts(folder)
-            victim = process(folder, epochs)
+            victim = process(folder, arguments.method, epochs)
             if killed % 2:
                 await_file(folder, stale, random.integers(1, 6), victim)
             else:
@@ -156,7 +175,7 @@ def main() -> int:
             killed += 1
             half_written = ", ".join(name for name, _ in parts(folder) - stale) or "nothing"
             print(f"kill {killed}: after epoch {epochs_done(folder)} of {epochs}, half written: {half_written}")
-        final = process(folder, epochs)
+        final = process(folder, arguments.method, epochs)
         final.join()
         if final.exitcode:
             print(f"FAILED: the last resume ended with {final.exitcode}")
