@@ -12,7 +12,7 @@ from truepair.data.labelled import LabelledPairs
 from truepair.data.loader import Loaders
 from truepair.data.noise import inject_noise
 from truepair.data.synthetic import latent_factor_pairs
-from truepair.errors import ConfigError
+from truepair.errors import ConfigError, DataError
 from truepair.evaluation.detection import detection_metrics
 from truepair.methods import mscn as module
 from truepair.methods.mscn import Mscn, clean_posterior
@@ -282,6 +282,15 @@ def test_a_purified_set_smaller_than_a_batch_is_filled_up_and_counted(make_cosin
     assert method.notes == ["purified sets that were smaller than a batch, and were filled up to 10% of the pairs: 1"]
 
 
+@pytest.mark.parametrize(("above", "kept"), [(0.5, 20), (0.75, 10)])
+def test_as_much_belief_as_asked_for_is_needed(make_cosine, fabric, trusting, monkeypatch, above, kept):
+    method = mscn(make_cosine, fabric, purify_above=above)
+    monkeypatch.setattr(module, "clean_posterior", lambda *_: (torch.linspace(0, 1, 40), False))
+    chosen = method._purified(method._networks[0], trusting, method._labelled(trusting).draw(0))
+    assert chosen.tolist() == list(range(40 - kept, 40))
+    assert method.small_sets == 0
+
+
 def test_a_degenerate_mixture_is_counted_and_equal_trusted_similarities_are_one(
     make_cosine, fabric, trusting, monkeypatch
 ):
@@ -292,12 +301,11 @@ def test_a_degenerate_mixture_is_counted_and_equal_trusted_similarities_are_one(
     assert method.notes == ["mixtures that did not show two kinds of pairs: 1"]
 
 
-def test_a_similarity_that_is_no_number_is_an_error(make_cosine, fabric, trusting, monkeypatch):
-    from truepair.errors import DataError
-
+@pytest.mark.parametrize(("value", "message"), [(torch.nan, "NaN or infinite"), (1.5, r"are outside \(range 1\.5")])
+def test_a_similarity_that_is_none_is_an_error(make_cosine, fabric, trusting, monkeypatch, value, message):
     method = mscn(make_cosine, fabric)
-    monkeypatch.setattr(module, "similarity_of_pairs", lambda _, pairs: torch.full((len(pairs),), torch.nan))
-    with pytest.raises(DataError, match="NaN or infinite"):
+    monkeypatch.setattr(module, "similarity_of_pairs", lambda _, pairs: torch.full((len(pairs),), value))
+    with pytest.raises(DataError, match=message):
         method._purified(method._networks[0], trusting, method._labelled(trusting).draw(0))
 
 
@@ -363,6 +371,7 @@ def test_the_fallback_is_remembered(make_cosine, fabric, world):
         ({"warmup_epochs": 0, "purified_epochs": 0}, "nor both 0"),
         ({"warmup_epochs": -1}, "neither may be negative"),
         ({"fallback_share": 1.0}, r"a share in \(0, 1\)"),
+        ({"purify_above": 0.0}, r"method\.purify_above is 0\.0, but it is a share in \(0, 1\)"),
         ({"meta_interval": 0}, r"method\.meta_interval is 0"),
     ],
 )
