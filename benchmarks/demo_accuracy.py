@@ -24,9 +24,13 @@ WITHOUT = {
     "MSCN, no meta step": {"meta_step": False},
     "MSCN, no purification": {"purify": False},
     "MSCN, one network": {"networks": 1},
-    "MSCN, head not calibrated": {"calibrate": False},
-    "MSCN, all that the mixture calls clean": {"purify_above": 0.5},
-    "MSCN, hinges as released": {"warmup_negatives": "mean", "negatives": "hardest"},
+    "MSCN, head calibrated": {"calibrate": True},
+    "MSCN, pairs believed to 99 %": {"purify_above": 0.99},
+    "MSCN, negatives and belief as released": {
+        "warmup_negatives": "mean",
+        "negatives": "hardest",
+        "purify_above": 0.5,
+    },
     "MSCN, virtual step of Adam": {"virtual_step": "adam"},
 }
 TRUSTED = {

@@ -31,8 +31,7 @@ MSCN = MscnConfig(
     purified_epochs=14,
     warmup_negatives="smooth",
     negatives="smooth",
-    calibrate=True,
-    purify_above=0.9,
+    purify_above=0.7,
     meta_learning_rate=1e-4,
     optimisation=OPTIMISATION,
 )

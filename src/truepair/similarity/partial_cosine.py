@@ -10,8 +10,9 @@ from torch import Tensor
 from truepair.data.batch import Padded
 from truepair.similarity.head import scored
 
-_VECTOR_BYTES = 2**26
-"""Where nothing is kept for a gradient, similarity vectors of one block of images take at most this much."""
+_VECTOR_BYTES = 2**22
+"""Where nothing is kept for a gradient, similarity vectors of one block of images take at most this much, so that a
+core's cache holds them."""
 
 
 class PartialCosine(nn.Module):
