@@ -70,6 +70,7 @@ def parts_of(backbone: str, way: str) -> dict[str, Work]:
     from truepair.similarity.head import scored
 
     network = _Network(model_of(backbone, "network"), MscnConfig(mixed_derivative=way), fabric())
+    network._is_warm = True
     network._start()  # as after the warm-up
     network._model.train()
     batch = random_batch(random_lengths(BATCH))

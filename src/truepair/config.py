@@ -130,7 +130,7 @@ class TrustedConfig:
     """Seed of the draw."""
 
     def __post_init__(self) -> None:
-        """Refuse an impossible share, and options that the source does not read."""
+        """Refuse an impossible share, and a table without a source that reads it."""
         if not 0 < self.share < 1:
             raise ConfigError(f"trusted.share is {self.share}, but it is a share in (0, 1)")
         if self.seed < 0:
@@ -299,7 +299,11 @@ class CrclConfig:
 
 @dataclass(frozen=True)
 class MscnConfig:
-    """MSCN (Han et al., CVPR 2023). Defaults are those of the released code."""
+    """MSCN (Han et al., CVPR 2023).
+
+    Defaults are those of the released code, which also has batches of 64 and drops no regions or words: `training` and
+    `model` are told so by the recipes.
+    """
 
     name: Literal["mscn"] = "mscn"
     """Which method this is."""
@@ -434,11 +438,21 @@ class Recipe:
         return replace(self.model, head="network") if isinstance(self.method, MscnConfig) else self.model
 
     def __post_init__(self) -> None:
-        """Refuse an oracle or an early stop that the method cannot use."""
+        """Refuse an oracle, an early stop or a noise index that does not suit the rest."""
         if self.training.patience and isinstance(self.method, CrclConfig) and len(self.method.stages) > 1:
             raise ConfigError(
                 f"training.patience is {self.training.patience}, but method.stages {self.method.stages} has several "
                 "stages, and a stop would lose the later ones: set it to 0 or use one stage"
+            )
+        if isinstance(self.method, MscnConfig) and 0 < self.training.patience <= self.method.warmup_epochs:
+            raise ConfigError(
+                f"training.patience is {self.training.patience}, which could stop MSCN in its warm-up of "
+                f"{self.method.warmup_epochs} epochs: set it to 0 or above method.warmup_epochs"
+            )
+        if self.noise.index is not None and self.trusted.source in ("training", "file"):
+            raise ConfigError(
+                f"noise.index numbers all training pairs, but trusted.source = {self.trusted.source!r} takes some out "
+                "first: take trusted pairs from development or another split, or set noise.rate instead"
             )
         if self.training.oracle == "true_correspondence" and not (
             isinstance(self.method, CrclConfig) and not self.method.refine

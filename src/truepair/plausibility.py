@@ -12,6 +12,7 @@ from torch import Tensor
 
 from truepair.data.batch import Padded
 from truepair.data.pairs import Pairs, Subset
+from truepair.data.splitting import one_of_each_image
 from truepair.encoding import encode_captions, encode_images
 from truepair.model import MatchingModel
 from truepair.similarity.local import LocalSimilarity
@@ -233,6 +234,5 @@ def _others(is_own: Bool[Tensor, "pairs rivals"], generator: np.random.Generator
 
 def _rivals(image: Int[Tensor, " captions"], most: int, generator: np.random.Generator) -> Int[Tensor, " rivals"]:
     """One random caption of each of at most `most` random images."""
-    order = generator.permutation(len(image))
-    _, first = np.unique(image.numpy()[order], return_index=True)
-    return torch.from_numpy(generator.permutation(order[first])[:most])
+    order = torch.from_numpy(generator.permutation(len(image)))
+    return torch.from_numpy(generator.permutation(one_of_each_image(image, order).numpy())[:most])

@@ -188,6 +188,35 @@ def test_a_split_that_shares_images_with_the_test_split_is_refused_with_their_id
         with_trusted(splits, TrustedConfig(source="split"), data, None)
 
 
+@pytest.mark.parametrize("name", ["train", "dev", "test", "validation"])
+def test_a_split_with_another_use_is_refused(tmp_path, name):
+    splits, data = region_folder(tmp_path, 3)
+    with pytest.raises(ConfigError, match=f"trusted.split is '{name}', but that split has another use"):
+        with_trusted(splits, TrustedConfig(source="split", split=name), data, None)
+
+
+def test_development_images_in_a_split_of_trusted_pairs_do_not_choose_the_checkpoint(tmp_path):
+    splits, data = region_folder(tmp_path, 3)
+    of_dev = np.load(tmp_path / "dev_ims.npy")
+    np.save(tmp_path / "meta_ims.npy", np.concatenate([np.load(tmp_path / "meta_ims.npy")[:2], of_dev[1:]]))
+    taken = with_trusted(splits, TrustedConfig(source="split"), data, None)
+    assert taken.splits.dev.captions == ["the dev picture 0"]
+    assert taken.notes[0].endswith("; 1 development images that are in it do not choose the checkpoint")
+    np.save(tmp_path / "meta_ims.npy", np.concatenate([np.load(tmp_path / "meta_ims.npy")[:1], of_dev]))
+    with pytest.raises(DataError, match="none would be left to choose a checkpoint by"):
+        with_trusted(splits, TrustedConfig(source="split"), data, None)
+
+
+def test_a_split_may_have_a_row_of_features_a_caption_as_the_files_of_mscns_authors(tmp_path):
+    splits, data = region_folder(tmp_path, 3)
+    repeated = np.load(tmp_path / "meta_ims.npy").repeat(5, axis=0)[:13]  # no multiple of five
+    np.save(tmp_path / "meta_ims.npy", repeated)
+    (tmp_path / "meta_caps.txt").write_text("".join(f"the meta picture {k}\n" for k in range(13)))
+    data = replace(data, captions_per_image=5)
+    taken = with_trusted(splits, TrustedConfig(source="split"), data, None)
+    assert (len(taken.trusted), len(taken.trusted.images)) == (13, 13)
+
+
 def test_a_split_needs_a_folder_of_region_features(splits):
     with pytest.raises(ConfigError, match="'demo' is no folder of region features, where meta_ims"):
         take(splits, "split")

@@ -17,13 +17,14 @@ def random_similarity(pairs=6, seed=0, dtype=torch.float64):
     return (2 * torch.rand(pairs, pairs, generator=generator, dtype=torch.float64) - 1).to(dtype)
 
 
-def triplet_by_loops(similarity, margins, negatives):
+def triplet_by_loops(similarity, margins, negatives, margin_of="anchor"):
     """From the formula: one anchor and one negative at a time."""
     scores, pairs = similarity.tolist(), len(similarity)
     total = 0.0
     for i in range(pairs):
-        for score_of in (lambda j, i=i: scores[i][j], lambda j, i=i: scores[j][i]):
-            behind = [margins[i] + score_of(j) - scores[i][i] for j in range(pairs) if j != i]
+        for is_image, score_of in ((True, lambda j, i=i: scores[i][j]), (False, lambda j, i=i: scores[j][i])):
+            whose = (lambda j: j) if is_image and margin_of == "caption" else (lambda j, i=i: i)
+            behind = [margins[whose(j)] + score_of(j) - scores[i][i] for j in range(pairs) if j != i]
             hinges = [max(0.0, value) for value in behind]
             if negatives == "smooth":
                 total += 0.05 * math.log(1 + sum(math.exp(value / 0.05) for value in behind))
@@ -48,6 +49,16 @@ def test_m2_each_direction_uses_the_margin_of_its_own_anchor(negatives):
     margins = torch.tensor([0.0, 0.5, 1.0], dtype=torch.float64)
     loss = triplet_loss(similarity, margins, negatives=negatives)
     assert loss.item() == pytest.approx(triplet_by_loops(similarity, margins.tolist(), negatives), abs=1e-12)
+
+
+@pytest.mark.parametrize("negatives", WAYS)
+def test_m2_the_released_slip_takes_the_captions_margin_in_both_directions(negatives):
+    similarity = random_similarity(3, seed=1)
+    margins = torch.tensor([0.0, 0.5, 1.0], dtype=torch.float64)
+    slip = triplet_loss(similarity, margins, negatives=negatives, margin_of="caption")
+    expected = triplet_by_loops(similarity, margins.tolist(), negatives, margin_of="caption")
+    assert slip.item() == pytest.approx(expected, abs=1e-12)
+    assert slip != triplet_loss(similarity, margins, negatives=negatives)
 
 
 def test_three_pairs_by_hand():

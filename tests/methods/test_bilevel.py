@@ -264,6 +264,12 @@ def test_the_directional_derivative_is_that_of_the_jacobian_at_any_length_of_the
     assert (found - expected).norm() < 1e-6 * expected.norm()
 
 
+def test_vectors_of_nothing_have_a_derivative():
+    weights, along = {"w": torch.ones(3)}, {"w": torch.full((3,), 2.0)}
+    found = directional_derivative(lambda w: w["w"] - 1, weights, along, torch.zeros(3))
+    torch.testing.assert_close(found, torch.full((3,), 2.0), atol=0.1, rtol=0)
+
+
 def test_no_direction_is_no_change_and_asks_for_no_vectors():
     here = torch.ones(2, 3)
     weights = {"w": torch.ones(3)}

@@ -12,7 +12,7 @@ from truepair.data.labelled import LabelledPairs
 from truepair.data.loader import Loaders
 from truepair.data.noise import inject_noise
 from truepair.data.synthetic import latent_factor_pairs
-from truepair.errors import ConfigError, DataError
+from truepair.errors import ConfigError, DataError, TrainingError
 from truepair.evaluation.detection import detection_metrics
 from truepair.methods import mscn as module
 from truepair.methods.mscn import Mscn, clean_posterior
@@ -163,6 +163,65 @@ def test_the_finite_difference_moves_the_head_as_twice_back_does(make_headed, fa
     assert (one - other).norm() < 2e-3 * other.norm()
 
 
+# M3 inside the method: what a step's loss is, written from the formulas.
+
+
+@pytest.fixture
+def certain(make_cosine, fabric):
+    """A network without anything random, and what it makes of a batch."""
+    config = ModelConfig(embedding=8, word_size=6, region_dropping=0.0, word_dropping=0.0, head="network")
+    inputs = make_cosine.args[1]
+
+    def of(**options):
+        network = mscn(partial(make_model, config, inputs), fabric, **options)._networks[0]
+        network._model.train()
+        return network
+
+    return of
+
+
+def hinges(similarity, margins):
+    """``[directions, anchors, candidates]``, at least 0, and 0 for pairs."""
+    size = range(len(similarity))
+    scores = similarity.tolist()
+    of_image = [[max(0.0, margins[i] + scores[i][j] - scores[i][i]) * (i != j) for j in size] for i in size]
+    of_caption = [[max(0.0, margins[i] + scores[j][i] - scores[i][i]) * (i != j) for j in size] for i in size]
+    return [of_image, of_caption]
+
+
+def test_m3_the_warm_up_sums_the_mean_hinges_of_the_batch(certain, trusting):
+    network, batch = certain(), next(iter(trusting.train(0)))
+    similarity = network._model(batch)
+    expected = sum(sum(row) / len(row) for way in hinges(similarity, [0.2] * 8) for row in way)
+    assert network.warm_up(batch)["loss"] == pytest.approx(expected, rel=1e-5)
+
+
+def test_m3_afterwards_it_sums_the_hardest_hinges_with_margins_that_follow_the_similarity(certain, trusting):
+    network, batch = certain(), next(iter(trusting.train(0)))
+    similarity = network._model(batch)
+    margins = [0.2 * s**2 / (s**2 + (1 - s) ** 2) for s in similarity.diagonal().tolist()]
+    expected = sum(max(row) for way in hinges(similarity, margins) for row in way)
+    assert network.step(batch, 0.0)["loss"] == pytest.approx(expected, rel=1e-5)
+
+
+def test_a_virtual_step_that_diverges_is_told_as_training_that_does(make_cosine, fabric, trusting):
+    method = mscn(make_cosine, fabric, optimisation=OptimisationConfig(learning_rate=1e25))
+    network, draw = method._networks[0], LabelledPairs(trusting.trusted, trusting.pairs, 0, CPU).draw(0)
+    with pytest.raises(TrainingError, match="training diverged"):
+        network.meta_step(next(iter(trusting.train(0))), *next(draw.endless(6)), 0.0)
+
+
+def test_every_step_has_a_log_of_its_own(make_cosine, fabric, trusting):
+    logs = train(mscn(make_cosine, fabric, purify=False, meta_interval=2, purified_epochs=1), trusting)[1]
+    assert ["meta_loss" in step for step in logs] == 2 * [True, False, True, False, True]
+    assert len({step["loss"] for step in logs}) == len(logs)
+
+
+def test_a_schedule_without_purified_epochs_has_a_length(make_cosine, fabric, trusting):
+    optimisation = OptimisationConfig(schedule="cosine")
+    train(mscn(make_cosine, fabric, purified_epochs=0, optimisation=optimisation), trusting)
+
+
 # M7: who chooses for whom, and how well.
 
 
@@ -170,17 +229,28 @@ def test_m7_a_chooses_for_b_and_then_b_just_trained_for_a(make_cosine, fabric, t
     method = mscn(make_cosine, fabric)
     train(method, trusting, range(1))
     a, b = method._networks
-    seen = []
+    seen, chosen, learned = [], [], {"A": set(), "B": set()}
 
     def recorded(model, pairs, draw):
         seen.append(("judge", "AB"[model is b.evaluated], snapshot(model.state_dict())))
-        return clean_posterior(model, pairs, draw)
+        posterior, is_degenerate = clean_posterior(model, pairs, draw)
+        posterior = posterior.roll(3 * len(seen)).double() + torch.arange(40) * 1e-9  # so that the two choose unlike
+        chosen.append(set(posterior.argsort()[-24:].tolist()))
+        return torch.where(torch.isin(torch.arange(40), torch.tensor(list(chosen[-1]))), 0.9, 0.1), is_degenerate
 
+    step = module._Network.step
+    monkeypatch.setattr(
+        module._Network,
+        "step",
+        lambda self, batch, epoch: (learned["AB"[self is b]].update(batch.pair.tolist()), step(self, batch, epoch))[1],
+    )
     monkeypatch.setattr(module, "clean_posterior", recorded)
     before = {"A": snapshot(a.evaluated.state_dict()), "B": snapshot(b.evaluated.state_dict())}
     list(method.train_epoch(1, trusting))
     (_, first, state_of_first), (_, second, state_of_second) = seen
     assert (first, second) == ("A", "B")
+    assert (learned["B"], learned["A"]) == tuple(chosen)  # what A believes, then what B believes
+    assert learned["A"] != learned["B"]
     equal(state_of_first, before["A"])  # not trained yet
     equal(state_of_second, dict(b.evaluated.state_dict()))  # trained before it chose for A
     assert not torch.equal(state_of_second["similarity.head.0.weight"], before["B"]["similarity.head.0.weight"])
@@ -223,6 +293,18 @@ def test_a_calibrated_head_scores_in_the_same_order_and_tells_probabilities(make
         equal(scores(network), after)  # once
 
 
+def test_labelled_pairs_that_do_not_overlap_give_a_finite_calibration(make_cosine, fabric, trusting, monkeypatch):
+    network = mscn(make_cosine, fabric, calibrate=True)._networks[0]
+    draw = LabelledPairs(trusting.trusted, trusting.pairs, 0, CPU).draw(0)
+    scores = iter([torch.full((8,), 0.55), torch.full((8,), 0.45)])
+    monkeypatch.setattr(module, "similarity_of_pairs", lambda *_: next(scores))
+    before = snapshot(network._head[-1].state_dict())
+    network._calibrate(draw)
+    scale = (network._head[-1].weight / before["weight"]).mean().item()
+    # Log-odds of 0.55 become those of Platt's target for 8 pairs, 9/10.
+    assert scale == pytest.approx(torch.tensor(0.9).logit().item() / torch.tensor(0.55).logit().item(), rel=1e-2)
+
+
 def test_a_network_that_tells_nothing_apart_is_not_calibrated(make_cosine, fabric, trusting):
     network = mscn(make_cosine, fabric, calibrate=True)._networks[0]
     draw = LabelledPairs(trusting.trusted, trusting.pairs, 0, CPU).draw(0)
@@ -237,6 +319,18 @@ def _similar(network, pairs):
 
 
 # Trusted pairs, and what happens without.
+
+
+def test_trusted_pairs_that_cannot_be_used_are_refused_before_the_warm_up(make_cosine, fabric, world, dev_world):
+    loaders = Loaders(world.select(torch.arange(4)), 4, 0, CPU, trusted=dev_world)
+    with pytest.raises(DataError, match="40 trusted pairs need as many captions"):
+        next(iter(mscn(make_cosine, fabric).train_epoch(0, loaders)))
+
+
+def test_a_plain_head_is_refused(world, vocabulary, fabric):
+    config = ModelConfig("sgr", embedding=8, word_size=6, similarity_size=6)
+    with pytest.raises(ConfigError, match=r"set model\.head to 'network'"):
+        mscn(partial(make_model, config, InputShape.of(world, vocabulary)), fabric)
 
 
 def test_without_trusted_pairs_the_most_similar_ones_take_their_place_and_the_results_say_so(
@@ -255,10 +349,14 @@ def test_without_trusted_pairs_the_most_similar_ones_take_their_place_and_the_re
 
 
 def test_an_oracle_without_trusted_pairs_has_confidence_in_pairs_that_it_did_not_learn(make_cosine, fabric, world):
-    half = Loaders(world.select(torch.arange(20)), 8, 0, CPU)
-    method = mscn(make_cosine, fabric)
+    method = Mscn(MscnConfig(warmup_epochs=1, purified_epochs=1), make_cosine, 20, fabric)
+    half = Loaders(world.select(torch.arange(20, 40)), 8, 0, CPU)
     with pytest.warns(UserWarning, match="none were given"):
         train(method, half)
+    learned, everything = (method._labelled(Loaders(pairs, 8, 0, CPU)).trusted for pairs in (half.pairs, world))
+    assert learned.caption_ids == half.pairs.select(method.fallback).caption_ids
+    most_similar = method._most_similar(world)
+    assert everything.caption_ids == world.select(most_similar).caption_ids
     assert method.confidence(Loaders(world, 8, 0, CPU)).shape == (40,)
 
 
@@ -279,7 +377,9 @@ def test_a_purified_set_smaller_than_a_batch_is_filled_up_and_counted(make_cosin
     chosen = method._purified(method._networks[0], trusting, method._labelled(trusting).draw(0))
     assert chosen.tolist() == list(range(32, 40))  # a batch of the most believed
     assert method.small_sets == 1
-    assert method.notes == ["purified sets that were smaller than a batch, and were filled up to 10% of the pairs: 1"]
+    assert method.notes == [
+        "purified sets that were smaller than a batch, and were filled up to 10% of the pairs or a batch: 1"
+    ]
 
 
 @pytest.mark.parametrize(("above", "kept"), [(0.5, 20), (0.75, 10)])
@@ -299,6 +399,10 @@ def test_a_degenerate_mixture_is_counted_and_equal_trusted_similarities_are_one(
     method._purified(method._networks[0], trusting, method._labelled(trusting).draw(0))
     assert method.degenerate_fits == 1
     assert method.notes == ["mixtures that did not show two kinds of pairs: 1"]
+    method.confidence(trusting)
+    assert method.notes[1:] == [
+        "the mixture that confidence is read from did not show two kinds of pairs: do not rely on it"
+    ]
 
 
 @pytest.mark.parametrize(("value", "message"), [(torch.nan, "NaN or infinite"), (1.5, r"are outside \(range 1\.5")])

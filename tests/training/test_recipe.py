@@ -1,14 +1,37 @@
 import json
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import pytest
 
-from truepair.config import BaselineConfig, CrclConfig, NoiseConfig, OptimisationConfig, Recipe
+from truepair.config import (
+    BaselineConfig,
+    CrclConfig,
+    MscnConfig,
+    NoiseConfig,
+    OptimisationConfig,
+    Recipe,
+    TrainingConfig,
+    TrustedConfig,
+)
 from truepair.errors import ConfigError
 from truepair.training.recipe import METHOD_CONFIGS, load_recipe, recipe_from
 
 RECIPES = sorted((Path(__file__).parents[2] / "recipes").glob("*.toml"))
+
+
+def test_an_option_that_a_nested_section_does_not_say_has_the_methods_default():
+    recipe = recipe_from({"method": {"name": "mscn", "optimisation": {"learning_rate": 1e-3}}}, "here")
+    assert recipe.method.optimisation == replace(MscnConfig().optimisation, learning_rate=1e-3)
+    assert recipe.method.optimisation.weight_decay == 0
+
+
+def test_a_method_that_trusts_pairs_refuses_what_does_not_go_with_that():
+    with pytest.raises(ConfigError, match="could stop MSCN in its warm-up of 5 epochs"):
+        Recipe(method=MscnConfig(), training=TrainingConfig(patience=5))
+    assert Recipe(method=MscnConfig(), training=TrainingConfig(patience=6))
+    with pytest.raises(ConfigError, match=r"noise\.index numbers all training pairs, but trusted\.source = 'training'"):
+        Recipe(noise=NoiseConfig(index="noise.npy"), trusted=TrustedConfig(source="training"))
 
 
 @pytest.mark.parametrize("path", RECIPES, ids=lambda path: path.stem)

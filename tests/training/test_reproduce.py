@@ -233,11 +233,7 @@ FILES = {
     "image_features": "data/images.npy",
     "caption_features": "data/captions.npy",
 }
-EVERY_FILE = Recipe(
-    data=DataConfig(**FILES),
-    noise=NoiseConfig(index="data/noise_index/f30k.npy"),
-    trusted=TrustedConfig(source="file", path="data/checked.csv"),
-)
+EVERY_FILE = Recipe(data=DataConfig(**FILES), noise=NoiseConfig(index="data/noise_index/f30k.npy"))
 
 
 def test_only_paths_in_data_are_moved(tmp_path):
@@ -245,7 +241,6 @@ def test_only_paths_in_data_are_moved(tmp_path):
     for option, path in FILES.items():
         assert getattr(moved.data, option) == str(tmp_path / path.removeprefix("data/"))
     assert moved.noise == NoiseConfig(index=str(tmp_path / "noise_index" / "f30k.npy"))
-    assert moved.trusted.path == str(tmp_path / "checked.csv")
     for path in ("demo", "/data/f30k_precomp", "database/f30k"):
         elsewhere = Recipe(data=DataConfig(path=path))
         assert with_data_in(elsewhere, tmp_path) == elsewhere
@@ -254,9 +249,8 @@ def test_only_paths_in_data_are_moved(tmp_path):
 def test_every_file_that_a_recipe_names_is_looked_for(tmp_path):
     recipe = with_data_in(replace(EVERY_FILE, data=replace(EVERY_FILE.data, test_split="testall")), tmp_path)
     regions = ["f30k_precomp/train_ims.npy", "f30k_precomp/dev_ims.npy", "f30k_precomp/testall_ims.npy"]
-    paths = [*FILES.values(), EVERY_FILE.noise.index, EVERY_FILE.trusted.path]
-    named = [path.removeprefix("data/") for path in paths]
-    options = [*(f"data.{option}" for option in FILES), "noise.index", "trusted.path", *["data.path"] * 3]
+    named = [path.removeprefix("data/") for path in [*FILES.values(), EVERY_FILE.noise.index]]
+    options = [*(f"data.{option}" for option in FILES), "noise.index", *["data.path"] * 3]
     for option, path in zip(options, [*named, *regions], strict=True):
         missing = tmp_path / path
         assert missing_file(recipe) == (option, missing)
@@ -265,6 +259,13 @@ def test_every_file_that_a_recipe_names_is_looked_for(tmp_path):
         else:
             missing.parent.mkdir(exist_ok=True)
             missing.touch()
+    assert missing_file(recipe) is None
+
+
+def test_a_table_of_trusted_pairs_is_moved_and_looked_for(tmp_path):
+    recipe = with_data_in(Recipe(trusted=TrustedConfig(source="file", path="data/checked.csv")), tmp_path)
+    assert missing_file(recipe) == ("trusted.path", tmp_path / "checked.csv")
+    (tmp_path / "checked.csv").touch()
     assert missing_file(recipe) is None
 
 

@@ -7,6 +7,8 @@ from dataclasses import replace
 
 import numpy as np
 import torch
+from jaxtyping import Int
+from torch import Tensor
 
 from truepair.data.pairs import Pairs, Splits, Subset
 from truepair.data.pictures import ChosenPictures
@@ -24,6 +26,18 @@ SPLIT_NAMES = {
     "test": "test",
     "testing": "test",
 }
+
+
+def one_of_each_image(
+    image_of_caption: Int[Tensor, " captions"], order: Int[Tensor, " captions"]
+) -> Int[Tensor, " images"]:
+    """Of every image with captions, the one that comes first in `order`; images in ascending order.
+
+    >>> one_of_each_image(torch.tensor([0, 0, 1, 1]), torch.tensor([1, 3, 0, 2]))
+    tensor([1, 3])
+    """
+    _, first = np.unique(image_of_caption[order].numpy(), return_index=True)
+    return order[torch.from_numpy(first)]
 
 
 def known_split(name: str) -> str | None:

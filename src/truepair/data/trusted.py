@@ -13,10 +13,10 @@ from jaxtyping import Bool, Int
 from torch import Tensor
 
 from truepair.config import DataConfig, TrustedConfig
-from truepair.data.features import check_same_form
+from truepair.data.features import FeatureFile, check_same_form
 from truepair.data.pairs import Inputs, Pairs, Splits
 from truepair.data.precomputed import is_precomputed, load_precomputed
-from truepair.data.splitting import pairs_and_their_images
+from truepair.data.splitting import known_split, one_of_each_image, pairs_and_their_images
 from truepair.data.table_files import open_table
 from truepair.data.text import Vocabulary, tokenised
 from truepair.errors import ConfigError, DataError
@@ -98,9 +98,9 @@ def _from_development(splits: Splits, wanted: int, generator: np.random.Generato
 
 def _from_training(splits: Splits, wanted: int, generator: np.random.Generator) -> TrustedSplits:
     train = splits.train
-    by_image = torch.from_numpy(generator.permutation(len(train)))
-    _, first = np.unique(train.image_of_caption[by_image].numpy(), return_index=True)
-    one_of_each = by_image[torch.from_numpy(generator.permutation(first))]
+    order = torch.from_numpy(generator.permutation(len(train)))
+    of_images = one_of_each_image(train.image_of_caption, order)
+    one_of_each = of_images[torch.from_numpy(generator.permutation(len(of_images)))]
     if not 2 <= wanted <= len(one_of_each) // 2:
         raise DataError(
             f"{wanted:,} trusted pairs are wanted, each of another training image, but {len(one_of_each):,} images "
@@ -141,21 +141,47 @@ def _from_split(splits: Splits, name: str, data: DataConfig, vocabulary: Vocabul
             f"trusted.source is 'split', but {data.path!r} is no folder of region features, where {name}_ims.npy could "
             "be: take another source"
         )
-    trusted = load_precomputed(folder, name)
+    if known_split(name) in ("train", "dev", "test") or name == data.test_split:
+        raise ConfigError(
+            f"trusted.split is {name!r}, but that split has another use: take trusted.source = 'training' or "
+            "'development', or name a split of its own"
+        )
+    trusted = load_precomputed(folder, name, captions_per_image=_captions_per_row(folder, name))
     if vocabulary is not None:
         trusted = tokenised(trusted, vocabulary)
     check_same_form({"train": splits.train, name: trusted})
     if len(trusted) < 2:
         raise DataError(f"split {name!r} of {folder} has {len(trusted)} pair, but at least 2 are needed to learn from")
-    in_test, of_trusted = set(_fingerprints(splits.test.images)), _fingerprints(trusted.images)
-    shared = [image for image, print_ in zip(trusted.image_ids, of_trusted, strict=True) if print_ in in_test]
+    of_trusted = list(_fingerprints(trusted.images))
+    in_test = set(_fingerprints(splits.test.images))
     _refuse(
-        shared,
+        [image for image, print_ in zip(trusted.image_ids, of_trusted, strict=True) if print_ in in_test],
         f"{{count}} of {len(trusted.images):,} images of split {name!r} are in the test split as well ({{ids}}), which "
         "nothing may be learned from: leave them out",
     )
     note = f"{len(trusted):,} trusted pairs are split {name!r} of {folder}"
-    return TrustedSplits(splits, trusted, (note,))
+    is_shared = torch.tensor([print_ in set(of_trusted) for print_ in _fingerprints(splits.dev.images)])
+    if not is_shared.any():
+        return TrustedSplits(splits, trusted, (note,))
+    rest = (~is_shared[splits.dev.image_of_caption]).nonzero().flatten()
+    if not len(rest):
+        raise DataError(
+            f"all development images are in split {name!r} of {folder} too, and none would be left to choose a "
+            "checkpoint by: take trusted.source = 'training', or name fewer"
+        )
+    note += f"; {int(is_shared.sum()):,} development images that are in it do not choose the checkpoint"
+    return TrustedSplits(replace(splits, dev=_chosen(splits.dev, rest)), trusted, (note,))
+
+
+def _captions_per_row(folder: Path, name: str) -> int | None:
+    """1 where there is a row of features a caption, as in the files of MSCN's authors; otherwise what counts say."""
+    lines = [path for path in (folder / f"{name}_caps.{kind}" for kind in ("txt", "tsv")) if path.exists()]
+    features = folder / f"{name}_ims.npy"
+    if not lines or not features.exists():
+        return None  # reading them will say what is missing
+    with lines[0].open("rb") as file:
+        captions = sum(1 for _ in file)
+    return 1 if captions == len(FeatureFile(features)) else None
 
 
 def _out_of_training(splits: Splits, chosen: Int[Tensor, " chosen"], how: str) -> TrustedSplits:

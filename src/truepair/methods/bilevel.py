@@ -111,9 +111,10 @@ def directional_derivative(
         return vectors({name: weight.detach() + distance * along[name] for name, weight in weights.items()}) - here
 
     distance = precision * _norm(weights.values()) / length
-    relative = _norm([change(distance)]) / _norm([here])
+    relative = _norm([change(distance)]) / max(_norm([here]), torch.finfo(here.dtype).tiny)
     distance *= min(max(precision / relative, 1e-3), 1e3) if relative else 1e3
-    return change(distance) / distance
+    derivative: Tensor = change(distance) / distance
+    return derivative
 
 
 def sgd_step(weights: Weights, gradients: Weights, learning_rate: float) -> dict[str, Tensor]:

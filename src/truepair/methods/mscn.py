@@ -25,13 +25,14 @@ from jaxtyping import Float, Int
 from lightning_fabric import Fabric
 from torch import Tensor
 from torch.func import functional_call
-from torch.nn.functional import binary_cross_entropy
+from torch.nn.functional import binary_cross_entropy_with_logits
 
 from truepair.config import MscnConfig
 from truepair.data.batch import Batch
 from truepair.data.labelled import LabelledDraw, LabelledPairs
 from truepair.data.loader import Loaders
 from truepair.data.pairs import Pairs
+from truepair.data.splitting import one_of_each_image
 from truepair.encoders.recurrent import twice_differentiable
 from truepair.errors import ConfigError
 from truepair.losses.triplet import self_adaptive_margin, triplet_loss
@@ -41,7 +42,7 @@ from truepair.mixtures import fit_beta, fit_beta_mixture
 from truepair.model import MatchingModel
 from truepair.optimisation import Optimiser
 from truepair.plausibility import similarity_of_pairs
-from truepair.similarity.head import HeadNetwork, scored
+from truepair.similarity.head import HeadNetwork, log_odds, scored
 from truepair.similarity.protocol import VectorSimilarity
 
 _MIXTURE_STEPS, _MIXTURE_TOLERANCE = 10, 1e-2
@@ -68,7 +69,7 @@ class Mscn:
         Args:
             config: The method's options.
             make_model: Returns a fresh network whose similarity has a head, ``ModelConfig(head="network")``.
-            pairs: Number of training pairs; nothing is remembered of them.
+            pairs: Number of training pairs.
             fabric: Device and precision.
 
         Raises:
@@ -78,6 +79,8 @@ class Mscn:
         self.epochs = config.epochs
         self.fallback: Int[Tensor, " trusted"] | None = None
         self.degenerate_fits = self.small_sets = 0
+        self._pairs = pairs
+        self._is_confidence_degenerate = False
         self._networks = [_Network(make_model(), config, fabric) for _ in range(config.networks)]
 
     @property
@@ -97,22 +100,24 @@ class Mscn:
         if self.degenerate_fits:
             notes.append(f"mixtures that did not show two kinds of pairs: {self.degenerate_fits}")
         if self.small_sets:
-            filled = f"filled up to {_SMALLEST_SHARE:.0%} of the pairs"
+            filled = f"filled up to {_SMALLEST_SHARE:.0%} of the pairs or a batch"
             notes.append(f"purified sets that were smaller than a batch, and were {filled}: {self.small_sets}")
+        if self._is_confidence_degenerate:
+            notes.append("the mixture that confidence is read from did not show two kinds of pairs: do not rely on it")
         return notes
 
     def train_epoch(self, epoch: int, loaders: Loaders) -> Iterator[StepLog]:
         """See `Method.train_epoch`: each network once, over all pairs at first and then over those it shall believe."""
         if epoch < self.config.warmup_epochs:
-            if epoch == 0 and loaders.trusted is None and self.config.purified_epochs:
+            if epoch == 0 and loaders.trusted is None:
                 warnings.warn(_NO_TRUSTED_PAIRS, stacklevel=2)
+            elif epoch == 0:
+                self._labelled(loaders)  # refused before a long warm-up, not after
             for number, network in enumerate(self._networks):
                 order = self._key(epoch, number)
                 for batch in loaders.train(order, batch_size=self.config.warmup_batch_size):
                     yield network.warm_up(batch)
             return
-        if loaders.trusted is None and self.fallback is None:
-            self.fallback = self._most_similar(loaders.pairs)
         labelled_pairs = self._labelled(loaders)
         for network in self._networks:
             network.end_warm_up(labelled_pairs.draw(self._key(epoch, 0)))
@@ -133,13 +138,13 @@ class Mscn:
         """One pass over the chosen pairs."""
         steps = loaders.batches_per_epoch(len(chosen))
         labelled = draw.endless(self.config.meta_batch_size)
-        log: dict[str, float] = {"kept": len(chosen) / len(loaders.pairs)}
+        kept = {"kept": len(chosen) / len(loaders.pairs)}
         for step, batch in enumerate(loaders.train(self._key(epoch, number), chosen)):
             schedule = epoch - self.config.warmup_epochs + step / steps
+            of_head: dict[str, float] = {}
             if self.config.meta_step and step % self.config.meta_interval == 0:
-                log |= network.meta_step(batch, *next(labelled), schedule)
-            log |= network.step(batch, schedule)
-            yield log
+                of_head = network.meta_step(batch, *next(labelled), schedule)
+            yield kept | of_head | network.step(batch, schedule)
 
     def _purified(self, judge: _Network, loaders: Loaders, draw: LabelledDraw) -> Int[Tensor, " chosen"]:
         """The pairs that `judge` believes."""
@@ -158,24 +163,27 @@ class Mscn:
     def confidence(self, loaders: Loaders) -> Float[Tensor, " pairs"]:
         """See `Method.confidence`: the purification once more, by the present networks, and the mean."""
         draw = self._labelled(loaders).draw(self._key(self.epochs, 0))
-        return torch.stack([clean_posterior(model, loaders.pairs, draw)[0] for model in self.models]).mean(0)
+        posteriors, are_degenerate = zip(*(clean_posterior(m, loaders.pairs, draw) for m in self.models), strict=True)
+        self._is_confidence_degenerate = any(are_degenerate)
+        return torch.stack(posteriors).mean(0)
 
     def _labelled(self, loaders: Loaders) -> LabelledPairs:
         trusted = loaders.trusted
         if trusted is None:
-            fallback = self.fallback
-            # Other pairs than those that were learned, as when an oracle's confidence is asked for all of them.
-            if fallback is None or len(loaders.pairs) <= int(fallback.max()):
-                fallback = self._most_similar(loaders.pairs)
-            trusted = loaders.pairs.select(fallback)
+            is_learned = len(loaders.pairs) == self._pairs  # an oracle's confidence is asked for all pairs
+            if self.fallback is None and is_learned:
+                self.fallback = self._most_similar(loaders.pairs)
+            fallback = self.fallback if is_learned else self._most_similar(loaders.pairs)
+            trusted = loaders.pairs.select(cast(Tensor, fallback))
         return LabelledPairs(trusted, loaders.pairs, loaders.seed, loaders.device)
 
     def _most_similar(self, pairs: Pairs) -> Int[Tensor, " trusted"]:
         """Of the images with the most similar caption, that caption: so many as trusted pairs would be."""
         count = max(2, round(self.config.fallback_share * len(pairs)))
-        by_similarity = similarity_of_pairs(self.models, pairs).argsort(descending=True, stable=True)
-        _, first = np.unique(pairs.image_of_caption[by_similarity].numpy(), return_index=True)
-        return by_similarity[torch.from_numpy(np.sort(first)[:count])].sort().values
+        similarity = similarity_of_pairs(self.models, pairs)
+        of_images = one_of_each_image(pairs.image_of_caption, similarity.argsort(descending=True, stable=True))
+        best = similarity[of_images].argsort(descending=True, stable=True)[:count]
+        return of_images[best].sort().values
 
     def _key(self, epoch: int, number: int) -> int:
         """Of the random draws of one network's epoch."""
@@ -225,12 +233,13 @@ class _Network:
     """A main network with its head, and the optimisers of both."""
 
     def __init__(self, model: MatchingModel, config: MscnConfig, fabric: Fabric) -> None:
-        if not isinstance(model.similarity, VectorSimilarity):
+        similarity = model.similarity
+        if not (isinstance(similarity, VectorSimilarity) and isinstance(similarity.head, HeadNetwork)):
             raise ConfigError("MSCN needs similarities with a head: set model.head to 'network'")
         self.config = config
         self._fabric = fabric
         self._model = model
-        self._head = cast(HeadNetwork, model.similarity.head)
+        self._head: HeadNetwork = similarity.head
         self._vectors = _Vectors(model)
         of_head = {id(parameter) for parameter in self._head.parameters()}
         self._names = [name for name, weight in self._vectors.named_parameters() if id(weight) not in of_head]
@@ -243,7 +252,7 @@ class _Network:
 
     def _start(self) -> None:
         """Optimisers that know nothing: in the warm-up, and without meta steps, the head learns like the rest."""
-        options, epochs = self.config.optimisation, self.config.purified_epochs
+        options, epochs = self.config.optimisation, max(1, self.config.purified_epochs)
         of_head = replace(options, weight_average=0.0)
         if self._is_warm and self.config.meta_step:
             of_head = replace(of_head, learning_rate=self.config.meta_learning_rate, gradient_clip=math.inf)
@@ -275,9 +284,15 @@ class _Network:
         from sklearn.linear_model import LogisticRegression
 
         of_pairs = [similarity_of_pairs([self._model], pairs) for pairs in (draw.matched, draw.mismatched)]
-        log_odds = torch.cat(of_pairs).logit(eps=1e-6)
-        labels = torch.cat([torch.ones(len(draw.matched)), torch.zeros(len(draw.mismatched))])
-        fitted = LogisticRegression(C=np.inf).fit(log_odds[:, None].numpy(), labels.numpy())
+        scores = torch.cat(of_pairs).logit(eps=1e-6)[:, None].numpy()
+        # Platt's targets, (n + 1) / (n + 2) and 1 / (n + 2), as weights of both labels: finite where nothing overlaps.
+        count, is_matched = len(draw.matched), np.repeat([1, 0], len(draw.matched))
+        weights = np.where(is_matched, count + 1, 1) / (count + 2)
+        fitted = LogisticRegression(C=np.inf).fit(
+            np.concatenate([scores, scores]),
+            np.repeat([1, 0], 2 * count),
+            sample_weight=np.concatenate([weights, 1 - weights]),
+        )
         scale, offset = float(fitted.coef_[0, 0]), float(fitted.intercept_[0])
         if scale > 0:  # a network that tells nothing apart is left as it is
             last = cast(nn.Linear, self._head[-1])
@@ -309,7 +324,9 @@ class _Network:
                 vectors=self._replayed(batch, paired=False),
                 loss=lambda head, vectors: self._loss(scored(self._with(head), vectors)),
                 meta_vectors=self._replayed(labelled, paired=True),
-                meta_loss=lambda head, vectors: binary_cross_entropy(scored(self._with(head), vectors), labels),
+                meta_loss=lambda head, vectors: binary_cross_entropy_with_logits(
+                    log_odds(self._with(head), vectors), labels
+                ),
                 step=step,
                 mixed_derivative=self.config.mixed_derivative,
             )

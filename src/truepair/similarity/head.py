@@ -33,6 +33,12 @@ def scored(
 
     In half precision, scores a temperature of 0.05 apart would be a dozen steps apart.
     """
+    return log_odds(head, vectors).sigmoid()
+
+
+def log_odds(
+    head: Callable[[Float[Tensor, "*pairs size"]], Float[Tensor, "*pairs 1"]], vectors: Float[Tensor, "*pairs size"]
+) -> Float[Tensor, "*pairs"]:
+    """What `scored` makes similarities of: any real number, in float32 at least."""
     with torch.autocast(vectors.device.type, enabled=False):
-        vectors = full_precision(vectors)
-        return head(vectors).squeeze(-1).sigmoid()
+        return head(full_precision(vectors)).squeeze(-1)

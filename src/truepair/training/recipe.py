@@ -5,7 +5,7 @@ from __future__ import annotations
 import difflib
 import tomllib
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, fields, is_dataclass, replace
+from dataclasses import asdict, dataclass, fields, is_dataclass, replace
 from pathlib import Path
 from typing import Any, Literal, TypeVar, get_args, get_origin
 
@@ -134,7 +134,10 @@ def recipe_from(values: Mapping[str, Any], where: str) -> Recipe:
     name = method.get("name", CrclConfig().name)
     if name not in [*METHOD_CONFIGS]:
         raise ConfigError(f"{where}: unknown method {name!r}; choose one of {', '.join(METHOD_CONFIGS)}")
-    _refuse_unknown(values, replace(Recipe(), method=METHOD_CONFIGS[name]()), where)
+    default = METHOD_CONFIGS[name]()
+    _refuse_unknown(values, replace(Recipe(), method=default), where)
+    if "optimisation" in method:  # what it does not say has the method's default, not that of the class
+        method = {**method, "optimisation": asdict(default.optimisation) | dict(method["optimisation"])}
     built = _built(METHOD_CONFIGS[name], method, where, "method.")
     return _built(Recipe, {**values, "method": built}, where)
 
