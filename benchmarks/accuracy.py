@@ -38,6 +38,7 @@ MSCN |= {"method.purify-above": "0.99", "method.meta-learning-rate": "0.0001"}
 SYSTEMS = {
     "CRCL": {"method.name": "crcl"},
     "MSCN": MSCN,
+    "MSCN, pairs believed to 90 %": MSCN | {"method.purify-above": "0.9"},
     "MSCN, 0.5 % trusted": MSCN | {"trusted.share": "0.005"},
     "MSCN, 5 % trusted": MSCN | {"trusted.share": "0.05"},
     "MSCN, none trusted": MSCN | {"trusted.source": "none"},
