@@ -68,7 +68,7 @@ def wanted() -> Iterable[Run]:
 
 def folder_of(out: Path, run: Run) -> Path:
     system, rate, seed = run
-    name = re.sub(r"[^a-z0-9.]+", "_", system.lower())
+    name = re.sub(r"[^a-z0-9.]+", "_", system.lower()).strip("_")
     return out / f"{name}_{100 * rate:.0f}_{seed}"
 
 
