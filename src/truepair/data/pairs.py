@@ -48,8 +48,8 @@ class Pairs:
         captions: The captions as the user wrote them.
         image_of_caption: ``[captions]``, the row in `images` that each caption is paired with.
         true_image_of_caption: ``[captions]``, the image that each caption really belongs to, when that is known
-            (injected noise, synthetic data). For evaluation, and to keep
-            pairs that are meant to be mismatched from matching (`data.labelled`); no method sees it.
+            (injected noise, synthetic data). For evaluation, and to keep pairs that are meant to be mismatched from
+            matching (`data.labelled`).
         caption_inputs: Inputs of the text encoder, one row a caption; None until a vocabulary has made tokens.
         image_ids: One name an image, unique.
         caption_ids: One name a caption, unique.

@@ -141,7 +141,7 @@ def _from_split(splits: Splits, name: str, data: DataConfig, vocabulary: Vocabul
             f"trusted.source is 'split', but {data.path!r} is no folder of region features, where {name}_ims.npy could "
             "be: take another source"
         )
-    if known_split(name) in ("train", "dev", "test") or name == data.test_split:
+    if known_split(name) is not None or name == data.test_split:
         raise ConfigError(
             f"trusted.split is {name!r}, but that split has another use: take trusted.source = 'training' or "
             "'development', or name a split of its own"
@@ -153,14 +153,14 @@ def _from_split(splits: Splits, name: str, data: DataConfig, vocabulary: Vocabul
     if len(trusted) < 2:
         raise DataError(f"split {name!r} of {folder} has {len(trusted)} pair, but at least 2 are needed to learn from")
     of_trusted = list(_fingerprints(trusted.images))
-    in_test = set(_fingerprints(splits.test.images))
+    in_trusted, in_test = set(of_trusted), set(_fingerprints(splits.test.images))
     _refuse(
         [image for image, print_ in zip(trusted.image_ids, of_trusted, strict=True) if print_ in in_test],
         f"{{count}} of {len(trusted.images):,} images of split {name!r} are in the test split as well ({{ids}}), which "
         "nothing may be learned from: leave them out",
     )
     note = f"{len(trusted):,} trusted pairs are split {name!r} of {folder}"
-    is_shared = torch.tensor([print_ in set(of_trusted) for print_ in _fingerprints(splits.dev.images)])
+    is_shared = torch.tensor([print_ in in_trusted for print_ in _fingerprints(splits.dev.images)])
     if not is_shared.any():
         return TrustedSplits(splits, trusted, (note,))
     rest = (~is_shared[splits.dev.image_of_caption]).nonzero().flatten()
