@@ -11,6 +11,9 @@ from typing import Literal
 
 from truepair.errors import ConfigError
 
+FEWEST_CODES = 8
+"""Pairs of a batch below which DisNCL compares no codes over the batch: correlations would be chance."""
+
 
 @dataclass(frozen=True)
 class TableColumns:
@@ -162,6 +165,14 @@ class ModelConfig:
     network of one hidden layer. MSCN always has the network; the parts of the cosine are then VSE∞'s vector."""
     head_size: int = 64
     """Width of the hidden layer of ``head = "network"`` (MSCN's released code: 64)."""
+    codes: Literal["none", "shared", "shared_and_exclusive"] = "none"
+    """Whether encodings are made of stochastic shared codes, with exclusive ones beside them. DisNCL has them."""
+    shared_size: int = 0
+    """Width of shared codes; 0 is that of the embedding."""
+    exclusive_size: int = 0
+    """Width of exclusive codes; 0 is a quarter of the embedding."""
+    code_hidden: int = 0
+    """Width of the hidden layers that make codes, and features of codes; 0 is that of the embedding."""
     alignment_dropout: float = 0.4
     """SAF and SGR: dropout on word vectors and in the attention that makes the global vectors (SGRAF's code: 0.4)."""
     region_dropping: float = 0.2
@@ -182,6 +193,29 @@ class ModelConfig:
         for name in ("alignment_dropout", "region_dropping", "word_dropping", "input_dropout"):
             if not 0 <= getattr(self, name) < 1:
                 raise ConfigError(f"model.{name} is {getattr(self, name)}, but it is a probability in [0, 1)")
+        if self.code_hidden < 0:
+            raise ConfigError(f"model.code_hidden is {self.code_hidden}, but it is at least 1, or 0 for the default")
+        for name in ("shared_size", "exclusive_size"):
+            if not 0 <= getattr(self, name) <= self.embedding:
+                raise ConfigError(
+                    f"model.{name} is {getattr(self, name)}, but a code is made of features of model.embedding "
+                    f"{self.embedding} and cannot be wider: choose 1 … {self.embedding}, or 0 for the default"
+                )
+
+    @property
+    def shared(self) -> int:
+        """Width of shared codes."""
+        return self.shared_size or self.embedding
+
+    @property
+    def exclusive(self) -> int:
+        """Width of exclusive codes."""
+        return self.exclusive_size or max(1, self.embedding // 4)
+
+    @property
+    def hidden(self) -> int:
+        """Width of the hidden layers of codes."""
+        return self.code_hidden or self.embedding
 
 
 @dataclass(frozen=True)
@@ -378,7 +412,119 @@ class MscnConfig:
         return self.warmup_epochs + self.purified_epochs
 
 
-MethodConfig = BaselineConfig | CrclConfig | MscnConfig
+@dataclass(frozen=True)
+class DisnclConfig:
+    """DisNCL (arXiv 2408.05503, IEEE TIP 2025), reconstructed: no code was published (docs/papers.md).
+
+    Weights of divergences are for the mean over the coordinates of a code, so that they do not depend on its width.
+    """
+
+    name: Literal["disncl"] = "disncl"
+    """Which method this is."""
+    preset: Literal["paper_like", "cov", "none"] = "paper_like"
+    """What keeps shared information out of exclusive codes: an adversary, as the paper is described; a penalty on the
+    correlations of the two codes ("cov", a variant of ours); or nothing, a control."""
+    warmup_epochs: int = 5
+    """Data passes in which every pair is believed, nothing is aligned, and nothing kept out of exclusive codes."""
+    main_epochs: int = 30
+    """Data passes after them."""
+    networks: Literal[1, 2] = 1
+    """One network that filters for itself, or two that filter for each other and are averaged (the published class)."""
+    temperature: float = 0.05
+    """τ of the matching probabilities."""
+    balance: float = 0.5
+    """γ: weight of the shared codes' terms; the exclusive codes' terms have 1 - γ."""
+    disentangling_weight: float = 1.0
+    """λ_dis, weight of both beside the matching loss."""
+    count_nce_twice: bool = False
+    """Count InfoNCE among the shared codes' terms too, with γ: it is the matching loss already."""
+    matching_weight: float = 1.0
+    """Weight of the matching loss; 0 with `count_nce_twice` leaves the disentangling loss alone."""
+    alignment_weight: float = 1.6
+    """β, of the symmetric divergence of the two shared codes (0.1 of the sum over 16 coordinates)."""
+    exclusive_branch: bool = True
+    """Exclusive codes at all; without them, the shared codes alone (an ablation)."""
+    x_input_detach: bool = False
+    """Keep gradients of the exclusive codes' terms from the backbone: a control, in which they can change nothing."""
+    coupled: bool = False
+    """Let them reach shared codes as well. With `balance` below ½ the best shared code is then an empty one."""
+    reconstruction_weight: float = 10.0
+    """η_rec, of putting the features together again from both codes."""
+    prior_weight: float = 0.32
+    """η_kl, of the divergence of exclusive codes from N(0, I) (0.02 of the sum over 16 coordinates)."""
+    adversary_weight: float | None = None
+    """η_adv, of the critics' estimate of what the codes have in common; the preset's (5, 0, 0) if not given."""
+    correlation_weight: float | None = None
+    """η_cov, of the codes' squared correlations; the preset's (0, 80, 0) if not given."""
+    correlation_features: int = 16
+    """Random waves of each coordinate of the exclusive codes that these correlations are of, beside the coordinate; 0
+    leaves them linear."""
+    adversary_epochs: int = 3
+    """Epochs after the warm-up over which both of these weights rise from 0."""
+    critic_steps: int = 5
+    """n_est, steps of a critic before each step of the network."""
+    critic_learning_rate: float = 1e-4
+    """Step size of the critics' Adam."""
+    critics_from: int = 2
+    """Epoch, from 0, from which critics learn."""
+    soft_targets: bool = True
+    """Many-to-many targets; without, each pair is its own target, weighted by the belief in it (an ablation)."""
+    target_temperature: float = 0.05
+    """τ_t of soft targets."""
+    neighbour_weight: float = 0.5
+    """κ: how much items similar within their modality count in soft targets."""
+    smoothing: float = 0.1
+    """ρ: what even a surely matching pair leaves to others."""
+    filtering: bool = True
+    """Believe pairs as a mixture over their scores says; without, believe them all (an ablation)."""
+    filter_momentum: float = 0.7
+    """How much of the belief in a pair is kept when a new epoch judges it."""
+    optimisation: OptimisationConfig = field(default_factory=lambda: OptimisationConfig(decay_epochs=20))
+    """Optimiser and schedule; the step size falls in the middle of the epochs after the warm-up."""
+
+    def __post_init__(self) -> None:
+        """Refuse values that cannot train."""
+        if min(self.warmup_epochs, self.main_epochs) < 0 or not self.epochs:
+            raise ConfigError(
+                f"method.warmup_epochs is {self.warmup_epochs} and method.main_epochs {self.main_epochs}, but neither "
+                "may be negative, nor both 0"
+            )
+        for name in ("temperature", "target_temperature", "critic_learning_rate"):
+            if not getattr(self, name) > 0:
+                raise ConfigError(f"method.{name} is {getattr(self, name)}, but it must be above 0")
+        for name in ("balance", "smoothing", "filter_momentum"):
+            if not 0 <= getattr(self, name) <= 1:
+                raise ConfigError(f"method.{name} is {getattr(self, name)}, but it must be in [0, 1]")
+        names = ("disentangling_weight", "matching_weight", "alignment_weight", "reconstruction_weight", "prior_weight")
+        for name in (
+            *names,
+            "adversary",
+            "correlation",
+            "neighbour_weight",
+            "correlation_features",
+            "critic_steps",
+            "critics_from",
+        ):
+            if not getattr(self, name) >= 0:
+                raise ConfigError(f"method.{name} is {getattr(self, name)}, but it must be at least 0")
+
+    @property
+    def epochs(self) -> int:
+        """Data passes of each network in a whole run."""
+        return self.warmup_epochs + self.main_epochs
+
+    @property
+    def adversary(self) -> float:
+        """η_adv."""
+        return {"paper_like": 5.0}.get(self.preset, 0.0) if self.adversary_weight is None else self.adversary_weight
+
+    @property
+    def correlation(self) -> float:
+        """η_cov."""
+        return {"cov": 80.0}.get(self.preset, 0.0) if self.correlation_weight is None else self.correlation_weight
+
+
+MethodConfig = BaselineConfig | CrclConfig | DisnclConfig | MscnConfig
 """One class a method; `name` tells them apart in recipes."""
 
 
@@ -435,7 +581,11 @@ class Recipe:
     @property
     def network(self) -> ModelConfig:
         """The backbone as the method needs it."""
-        return replace(self.model, head="network") if isinstance(self.method, MscnConfig) else self.model
+        if isinstance(self.method, MscnConfig):
+            return replace(self.model, head="network")
+        if isinstance(self.method, DisnclConfig):
+            return replace(self.model, codes="shared_and_exclusive" if self.method.exclusive_branch else "shared")
+        return self.model
 
     def __post_init__(self) -> None:
         """Refuse an oracle, an early stop or a noise index that does not suit the rest."""
@@ -449,6 +599,8 @@ class Recipe:
                 f"training.patience is {self.training.patience}, which could stop MSCN in its warm-up of "
                 f"{self.method.warmup_epochs} epochs: set it to 0 or above method.warmup_epochs"
             )
+        if isinstance(self.method, DisnclConfig) and self.method.exclusive_branch:
+            self._refuse_small_batches(self.method)
         if self.noise.index is not None and self.trusted.source in ("training", "file"):
             raise ConfigError(
                 f"noise.index numbers all training pairs, but trusted.source = {self.trusted.source!r} takes some out "
@@ -460,4 +612,13 @@ class Recipe:
             raise ConfigError(
                 'training.oracle = "true_correspondence" keeps given correspondences: it needs method.name = "crcl" '
                 "and method.refine = false"
+            )
+
+    def _refuse_small_batches(self, method: DisnclConfig) -> None:
+        penalties = {"adversary": method.adversary, "correlation": method.correlation}
+        used = [name for name, weight in penalties.items() if weight]
+        if used and self.training.batch_size < FEWEST_CODES:
+            raise ConfigError(
+                f"training.batch_size is {self.training.batch_size}, but the {used[0]} term of DisNCL compares the "
+                f"codes of a batch with one another: use at least {FEWEST_CODES}, or method.exclusive_branch = false"
             )

@@ -1,9 +1,12 @@
 """What encoders and similarities are both made of."""
 
+from typing import TypeAlias
+
 import torch
 import torch.nn as nn
 from jaxtyping import Float
 from torch import Tensor
+from torch.distributions import Independent, Normal
 
 
 def unit_length(vectors: Float[Tensor, "*items dim"]) -> Float[Tensor, "*items dim"]:
@@ -28,6 +31,15 @@ def full_precision(values: Tensor) -> Tensor:
     torch.float32
     """
     return values.to(torch.promote_types(values.dtype, torch.float32))
+
+
+Code: TypeAlias = Independent[Normal]
+"""Stochastic codes: one Gaussian an item, with independent coordinates."""
+
+
+def gaussian(mean: Float[Tensor, "*items size"], deviation: Float[Tensor, "*items size"]) -> Code:
+    """Codes of these means and standard deviations."""
+    return Independent(Normal(mean, deviation, validate_args=False), 1, validate_args=False)
 
 
 def xavier_linear(features: int, outputs: int, bias: bool = True) -> nn.Linear:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal, cast
 
@@ -15,6 +16,7 @@ from truepair.data.batch import Batch
 from truepair.data.loader import inputs_of_captions
 from truepair.data.pairs import Pairs
 from truepair.data.text import Vocabulary
+from truepair.encoders.codes import ExclusiveBranch, GaussianHead, SharedEncoder
 from truepair.encoders.local import LinearEncoder, LocalEncoder, WholeVector
 from truepair.encoders.pooling import GeneralisedPooling, PooledEncoder
 from truepair.encoders.projection import VectorEncoder
@@ -28,6 +30,9 @@ from truepair.similarity.partial_cosine import PartialCosine
 from truepair.similarity.protocol import Similarity
 from truepair.similarity.saf import AttentionFiltration
 from truepair.similarity.sgr import GraphReasoning
+
+MODALITIES = ("image", "text")
+"""Names of the two sides in `MatchingModel.exclusive`."""
 
 
 @dataclass(frozen=True)
@@ -66,13 +71,22 @@ class MatchingModel(nn.Module):
         image_encoder: Inputs of images → encodings.
         text_encoder: Inputs of captions → encodings.
         similarity: Scores encodings.
+        exclusive: Of "image" and "text", what DisNCL keeps of them beside the shared codes that are scored; None for
+            other models, and where it was dropped: no score depends on it.
     """
 
-    def __init__(self, image_encoder: nn.Module, text_encoder: nn.Module, similarity: nn.Module) -> None:
+    def __init__(
+        self,
+        image_encoder: nn.Module,
+        text_encoder: nn.Module,
+        similarity: nn.Module,
+        exclusive: nn.ModuleDict | None = None,
+    ) -> None:
         super().__init__()
         self.image_encoder = image_encoder
         self.text_encoder = text_encoder
         self.similarity = similarity
+        self.exclusive = exclusive
 
     @property
     def scores(self) -> Similarity:
@@ -86,7 +100,50 @@ class MatchingModel(nn.Module):
 
 def make_model(config: ModelConfig, inputs: InputShape) -> MatchingModel:
     """A fresh model with random weights, drawn from torch's global generator."""
-    return _pooled_model(config, inputs) if config.similarity == "cosine" else _local_model(config, inputs)
+    if config.codes == "none":
+        return _backbone(config, inputs, config.embedding)
+    model = _backbone(config, inputs, config.shared)
+    model.image_encoder, model.text_encoder = (
+        SharedEncoder(
+            backbone,
+            GaussianHead(config.embedding, config.hidden, config.shared, residual=config.shared == config.embedding),
+        )
+        for backbone in (model.image_encoder, model.text_encoder)
+    )
+    if config.codes == "shared_and_exclusive":
+        model.exclusive = nn.ModuleDict(
+            {
+                modality: ExclusiveBranch(config.embedding, config.hidden, config.shared, config.exclusive)
+                for modality in MODALITIES
+            }
+        )
+    return model
+
+
+def retrieval_weights(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """The weights of a model without those that no score depends on: DisNCL's exclusive heads and decoders.
+
+    `load_weights` takes them as well as the whole.
+    """
+    return {name: weight for name, weight in weights.items() if not name.startswith("exclusive.")}
+
+
+def load_weights(model: MatchingModel, weights: Mapping[str, Tensor]) -> None:
+    """Put saved weights into a model; where its exclusive codes were dropped from them, drop the model's.
+
+    Raises:
+        RuntimeError: If names or shapes differ.
+    """
+    if not any(name.startswith("exclusive.") for name in weights):
+        model.exclusive = None
+    model.load_state_dict(weights)
+
+
+def _backbone(config: ModelConfig, inputs: InputShape, compared: int) -> MatchingModel:
+    """Encoders of width ``config.embedding``, and a similarity of encodings of width `compared`."""
+    if config.similarity == "cosine":
+        return _pooled_model(config, inputs)
+    return _local_model(config, inputs, compared)
 
 
 def _pooled_model(config: ModelConfig, inputs: InputShape) -> MatchingModel:
@@ -118,7 +175,7 @@ def _pooled_model(config: ModelConfig, inputs: InputShape) -> MatchingModel:
     return MatchingModel(image_encoder, text_encoder, PartialCosine(size, HeadNetwork(size, config.head_size)))
 
 
-def _local_model(config: ModelConfig, inputs: InputShape) -> MatchingModel:
+def _local_model(config: ModelConfig, inputs: InputShape, compared: int) -> MatchingModel:
     """Regions compared with words by SAF or SGR (Diao et al., AAAI 2021); a vector is a single region or word."""
     width, dropout = config.embedding, config.alignment_dropout
     regions = LinearEncoder(inputs.image_width, width, config.input_dropout, config.region_dropping)
@@ -131,7 +188,7 @@ def _local_model(config: ModelConfig, inputs: InputShape) -> MatchingModel:
     reasoning = AttentionFiltration(size) if config.similarity == "saf" else GraphReasoning(size, config.graph_steps)
     head = HeadNetwork(size, config.head_size) if config.head == "network" else None
     return MatchingModel(
-        LocalEncoder(regions, WholeVector(width, dropout, places=inputs.regions)),
-        LocalEncoder(words, WholeVector(width, dropout)),
-        LocalSimilarity(width, size, reasoning, head),
+        LocalEncoder(regions, WholeVector(compared, dropout, places=inputs.regions)),
+        LocalEncoder(words, WholeVector(compared, dropout)),
+        LocalSimilarity(compared, size, reasoning, head),
     )

@@ -93,8 +93,16 @@ class LocalEncoder(nn.Module):
 
     def forward(self, items: Padded) -> Padded:
         """Inputs → ``[items, 1 + positions, embedding]``; lengths count the whole too."""
+        return self.encoding(self.features(items))
+
+    def features(self, items: Padded) -> Padded:
+        """Inputs → regions or words ``[items, positions, embedding]``."""
         encoded: Padded = self.encoder(items)
-        assert encoded.lengths is not None
-        positions = Padded(unit_length(encoded.values), encoded.lengths)
+        return encoded
+
+    def encoding(self, features: Padded) -> Padded:
+        """Regions or words of any length → the whole and them, of length 1."""
+        assert features.lengths is not None
+        positions = Padded(unit_length(features.values), features.lengths)
         values = torch.cat([self.whole(positions)[:, None], positions.values], 1)
-        return Padded(values, encoded.lengths + 1)
+        return Padded(values, features.lengths + 1)

@@ -95,4 +95,12 @@ class PooledEncoder(nn.Module):
 
     def forward(self, items: Padded) -> Padded:
         """Inputs → ``[items, embedding]``, length 1."""
-        return Padded(unit_length(self.pooling(self.encoder(items))))
+        return self.encoding(self.features(items))
+
+    def features(self, items: Padded) -> Padded:
+        """Inputs → pooled vectors ``[items, embedding]``."""
+        return Padded(self.pooling(self.encoder(items)))
+
+    def encoding(self, features: Padded) -> Padded:
+        """Vectors of any length → of length 1."""
+        return Padded(unit_length(features.values))

@@ -43,4 +43,12 @@ class VectorEncoder(nn.Module):
 
     def forward(self, items: Padded) -> Padded:
         """Vectors ``[items, features]`` → ``[items, embedding]``, length 1."""
-        return Padded(unit_length(self.projection(self.dropout(items.values))))
+        return self.encoding(self.features(items))
+
+    def features(self, items: Padded) -> Padded:
+        """Vectors ``[items, features]`` → ``[items, embedding]``."""
+        return Padded(self.projection(self.dropout(items.values)))
+
+    def encoding(self, features: Padded) -> Padded:
+        """Vectors of any length → of length 1."""
+        return Padded(unit_length(features.values))

@@ -13,7 +13,7 @@ from typing import Any
 from tqdm import tqdm
 
 from truepair import __version__
-from truepair.config import CrclConfig, MethodConfig, MscnConfig, Recipe
+from truepair.config import CrclConfig, DisnclConfig, MethodConfig, MscnConfig, Recipe
 from truepair.data.corpora import Corpus, load_corpus
 from truepair.data.flickr8k import is_flickr8k
 from truepair.data.precomputed import is_precomputed
@@ -143,6 +143,8 @@ def _rehearsed(method: MethodConfig) -> MethodConfig:
         return replace(method, stages=(1,), frozen_epochs=0)
     if isinstance(method, MscnConfig):
         return replace(method, warmup_epochs=1, purified_epochs=1)
+    if isinstance(method, DisnclConfig):
+        return replace(method, warmup_epochs=1, main_epochs=1)
     return replace(method, epochs=1)
 
 

@@ -32,7 +32,7 @@ from truepair.evaluation.retrieval import evaluate, folds_of
 from truepair.json_files import damaged, read_json, write_json
 from truepair.methods import METHODS
 from truepair.methods.protocol import MakeModel, Method
-from truepair.model import InputShape, MatchingModel, make_model
+from truepair.model import InputShape, MatchingModel, load_weights, make_model
 from truepair.training.device import hardware, make_fabric, peak_memory_mb
 from truepair.training.fit import differences, fit
 from truepair.training.log import RunLog
@@ -304,7 +304,7 @@ def _load_weights(models: Sequence[MatchingModel], weights: Sequence[dict[str, T
         raise _unfit(folder, f"networks: {len(weights)} there, {len(models)} here")
     for model, state in zip(models, weights, strict=True):
         try:
-            model.load_state_dict(state)
+            load_weights(model, state)
         except RuntimeError as error:
             raise _unfit(folder, error) from error
 
