@@ -35,6 +35,7 @@ LOSS_ALONE = {"method.name": "crcl", "method.no-refine": ""}
 RELEASED_MSCN = {"method.name": "mscn", "trusted.source": "development", "method.meta-interval": "4"}
 MSCN = RELEASED_MSCN | {"method.warmup-negatives": "smooth", "method.negatives": "smooth", "method.calibrate": ""}
 MSCN |= {"method.purify-above": "0.99", "method.meta-learning-rate": "0.0001"}
+DISNCL = {"method.name": "disncl"}
 SYSTEMS = {
     "CRCL": {"method.name": "crcl"},
     "MSCN": MSCN,
@@ -46,6 +47,15 @@ SYSTEMS = {
     "MSCN, no meta step": MSCN | {"method.no-meta-step": ""},
     "MSCN, no purification": MSCN | {"method.no-purify": ""},
     "MSCN, negatives and head as released": RELEASED_MSCN,
+    "DisNCL": DISNCL,
+    "DisNCL, cov": DISNCL | {"method.preset": "cov"},
+    "DisNCL, no penalty": DISNCL | {"method.preset": "none"},
+    "DisNCL, x_input_detach": DISNCL | {"method.x-input-detach": ""},
+    "DisNCL, no exclusive codes": DISNCL | {"method.no-exclusive-branch": ""},
+    "DisNCL, no soft targets": DISNCL | {"method.no-soft-targets": ""},
+    "DisNCL, no filtering": DISNCL | {"method.no-filtering": ""},
+    "DisNCL, no alignment": DISNCL | {"method.alignment-weight": "0"},
+    "DisNCL, two networks": DISNCL | {"method.networks": "2"},
     "plain oracle": INFO_NCE | {"training.oracle": "clean_pairs"},
     "plain InfoNCE": INFO_NCE,
     "ACL without SCC": LOSS_ALONE,
@@ -59,7 +69,7 @@ Run = tuple[str, float, int]
 
 def wanted() -> Iterable[Run]:
     """Every run of the ladder; what the rest is measured against comes first."""
-    main = ("MSCN", "CRCL", "plain InfoNCE", "plain oracle")
+    main = ("DisNCL", "MSCN", "CRCL", "plain InfoNCE", "plain oracle")
     runs = [(system, rate, seed) for seed in range(3) for rate in RATES for system in main]
     runs += [(system, 0.4, seed) for system in SYSTEMS for seed in range(3)]
     runs += [(system, rate, seed) for system in SYSTEMS for rate in RATES for seed in range(3)]
@@ -78,6 +88,8 @@ def schedule(system: str, passes: int, stages: Sequence[int], frozen: int, optio
         options = {"method.epochs": str(passes), "training.patience": str(max(3, passes // 3))}
     elif system.startswith("MSCN"):
         options = {"method.warmup-epochs": str(passes // 6), "method.purified-epochs": str(passes - passes // 6)}
+    elif system.startswith("DisNCL"):
+        options = {"method.warmup-epochs": str(passes // 4), "method.main-epochs": str(passes - passes // 4)}
     elif system != "CRCL":
         options = {"method.stages": str(passes - 2)}
     elif stages:

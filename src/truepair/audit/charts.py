@@ -1,38 +1,18 @@
-"""The report's charts as inline SVG: no script, nothing loaded, the same bytes for the same numbers."""
+"""The report's charts."""
 
 from __future__ import annotations
 
-import html
-import io
-import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 import matplotlib as mpl
 import numpy as np
-from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from torch import Tensor
 
 from truepair.evaluation.detection import CalibrationCurve
 from truepair.mixtures import Gaussian, Mixture
-
-_CLEAN, _MISMATCHED, _INK, _GREY = "#31688e", "#c2542d", "#222222", "#6b6b6b"
-_STYLE: Any = {  # Any, because matplotlib types the keys as one long literal
-    "svg.fonttype": "none",  # text stays text: searchable, and sharp in any size
-    "svg.hashsalt": "truepair",
-    "font.family": "sans-serif",
-    "font.size": 11,
-    "axes.spines.top": False,
-    "axes.spines.right": False,
-    "axes.edgecolor": _GREY,
-    "axes.labelcolor": _INK,
-    "text.color": _INK,
-    "xtick.color": _INK,
-    "ytick.color": _INK,
-    "hatch.linewidth": 0.6,
-    "legend.frameon": False,
-}
+from truepair.svg import BLUE, GREY, INK, ORANGE, STYLE, new_axes, svg
 
 
 def score_histogram(
@@ -44,14 +24,14 @@ def score_histogram(
     edges = np.linspace(low, high, 45)
     values, random = values.clip(low, high), random.clip(low, high)
     bars: dict[str, Any] = {"bins": edges, "edgecolor": "white", "linewidth": 0.3}
-    with mpl.rc_context(_STYLE):
-        axes = _axes("Log-odds of the pair against its competitors", "Pairs")
+    with mpl.rc_context(STYLE):
+        axes = new_axes("Log-odds of the pair against its competitors", "Pairs")
         if is_clean is not None:
             clean = is_clean.numpy()
             axes.hist(
                 [values[~clean], values[clean]],
                 stacked=True,
-                color=[_MISMATCHED, _CLEAN],
+                color=[ORANGE, BLUE],
                 label=["truly mismatched", "truly matching"],
                 **bars,
             )
@@ -59,16 +39,16 @@ def score_histogram(
                 patch.set_hatch("////")  # readable in print and without colour
             summary = "Histogram of scores; truly mismatched pairs lie to the left of truly matching ones."
         else:
-            axes.hist(values, color=_CLEAN, alpha=0.75, label="your pairs", **bars)
+            axes.hist(values, color=BLUE, alpha=0.75, label="your pairs", **bars)
             summary = "Histogram of the scores of all pairs."
         counts, _ = np.histogram(random, edges)
-        axes.stairs(counts, edges, color=_INK, linestyle=":", linewidth=1.5, label="random pairings, for comparison")
+        axes.stairs(counts, edges, color=INK, linestyle=":", linewidth=1.5, label="random pairings, for comparison")
         if mixture is not None and is_clean is None:
             grid = np.linspace(low, high, 300)
             pairs_per_density = len(values) * (edges[1] - edges[0])
             parts = (
-                (mixture.noise_rate, mixture.mismatched, _MISMATCHED, "--", "estimated mismatched"),
-                (1 - mixture.noise_rate, mixture.clean, _INK, "-", "estimated matching"),
+                (mixture.noise_rate, mixture.mismatched, ORANGE, "--", "estimated mismatched"),
+                (1 - mixture.noise_rate, mixture.clean, INK, "-", "estimated matching"),
             )
             for weight, component, colour, line, label in parts:
                 axes.plot(
@@ -81,21 +61,21 @@ def score_histogram(
                 )
         axes.legend(loc="upper left", fontsize=9.5)
         axes.set_ylim(0, axes.get_ylim()[1] * 1.22)
-        return _svg(axes, summary)
+        return svg(axes, summary)
 
 
 def calibration_chart(curve: CalibrationCurve) -> str:
     """What was predicted against what is true."""
-    with mpl.rc_context(_STYLE):
-        axes = _axes("Predicted mismatch probability", "True share of mismatches")
-        axes.plot([0, 1], [0, 1], ":", color=_GREY, label="perfect")
+    with mpl.rc_context(STYLE):
+        axes = new_axes("Predicted mismatch probability", "True share of mismatches")
+        axes.plot([0, 1], [0, 1], ":", color=GREY, label="perfect")
         size = 12 + 160 * curve.pairs.double().numpy() / float(curve.pairs.max())
         probability, rate = curve.mismatch_probability.numpy(), curve.mismatch_rate.numpy()
-        axes.plot(probability, rate, color=_CLEAN, linewidth=1.2)
-        axes.scatter(probability, rate, s=size, color=_CLEAN, zorder=3, label="this audit (area: number of pairs)")
+        axes.plot(probability, rate, color=BLUE, linewidth=1.2)
+        axes.scatter(probability, rate, s=size, color=BLUE, zorder=3, label="this audit (area: number of pairs)")
         axes.set(xlim=(-0.03, 1.03), ylim=(-0.03, 1.03))
         axes.legend(loc="upper left", fontsize=9.5)
-        return _svg(axes, "Calibration curve: observed share of mismatches for each predicted probability.")
+        return svg(axes, "Calibration curve: observed share of mismatches for each predicted probability.")
 
 
 def learning_curves(lines: Sequence[Mapping[str, Any]]) -> str | None:
@@ -104,21 +84,19 @@ def learning_curves(lines: Sequence[Mapping[str, Any]]) -> str | None:
     steps = [line for line in lines if line["kind"] == "steps" and "loss" in line]
     if not epochs:
         return None
-    with mpl.rc_context(_STYLE):
+    with mpl.rc_context(STYLE):
         figure = Figure(figsize=(6.4, 4.2), layout="constrained")
         upper, lower = figure.subplots(2, 1, sharex=True)
-        upper.plot([line["epoch"] + 1 for line in epochs], [_rsum(line) for line in epochs], color=_CLEAN, marker=".")
+        upper.plot([line["epoch"] + 1 for line in epochs], [_rsum(line) for line in epochs], color=BLUE, marker=".")
         upper.set_ylabel("dev rSum (of 600)")
         by_epoch: dict[int, list[float]] = {}
         for line in steps:
             by_epoch.setdefault(line["epoch"], []).append(line["loss"])
-        lower.plot(
-            [e + 1 for e in by_epoch], [sum(v) / len(v) for v in by_epoch.values()], color=_MISMATCHED, marker="."
-        )
+        lower.plot([e + 1 for e in by_epoch], [sum(v) / len(v) for v in by_epoch.values()], color=ORANGE, marker=".")
         lower.set_ylabel("training loss")
         lower.set_xlabel("Epoch")
         lower.xaxis.get_major_locator().set_params(integer=True)
-        return _svg(upper, "Development rSum and training loss after each epoch.")
+        return svg(upper, "Development rSum and training loss after each epoch.")
 
 
 def _rsum(line: Mapping[str, Any]) -> float:
@@ -126,27 +104,8 @@ def _rsum(line: Mapping[str, Any]) -> float:
     return float(sum(line[name] for name in recalls))
 
 
-def _axes(x: str, y: str) -> Axes:
-    axes = Figure(figsize=(6.4, 3.6), layout="constrained").subplots()
-    axes.set_xlabel(x)
-    axes.set_ylabel(y)
-    return axes
-
-
 def _density(component: Gaussian, grid: np.ndarray) -> np.ndarray:
     density: np.ndarray = np.exp(-0.5 * (grid - component.mean) ** 2 / component.variance) / np.sqrt(
         2 * np.pi * component.variance
     )
     return density
-
-
-def _svg(axes: Axes, summary: str) -> str:
-    """The axes' figure as an SVG element with a text for those who do not see it."""
-    written = io.StringIO()
-    figure = axes.get_figure()
-    assert isinstance(figure, Figure)
-    figure.savefig(written, format="svg", transparent=True, metadata={"Date": None})
-    text = written.getvalue()
-    text = text[text.index("<svg ") :]  # HTML wants neither XML's prologue nor its document type
-    text = re.sub(r"<metadata>.*?</metadata>\s*", "", text, flags=re.DOTALL)
-    return text.replace("<svg ", f'<svg role="img" aria-label="{html.escape(summary)}" ', 1)

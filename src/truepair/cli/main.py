@@ -17,6 +17,7 @@ COMMANDS = {
     "reproduce": "train and test by recipes, and compare with the published numbers",
     "evaluate": "recall of one trained run, or of several as one",
     "audit": "find the pairs that do not match: findings, a cleaned manifest and a report",
+    "inspect": "what the shared and exclusive codes of a DisNCL run hold: a page of charts and numbers",
     "noise": "shuffle captions on purpose and write the field's noise index",
 }
 

@@ -75,8 +75,8 @@ def derangement(items: int, device: torch.device | None = None) -> Int[Tensor, "
 class DensityRatioCritic(nn.Module):
     """Tells the two codes of one item from those of two items; its optimum is log p(s, x) / (p(s) p(x)).
 
-    Both codes → one linear map each, summed → LeakyReLU 0.2 → hidden layers → logit. The codes are standardised
-    coordinate by coordinate by running statistics, so that their scale, which training moves, is nothing to learn.
+    Both codes → one linear map each, summed → LeakyReLU 0.2 → hidden layers → logit. Coordinates are standardised over
+    the batch, in evaluation too: a code cannot hide from the critic by growing.
 
     Args:
         shared: Width of s.
@@ -87,8 +87,6 @@ class DensityRatioCritic(nn.Module):
 
     def __init__(self, shared: int, exclusive: int, hidden: int = 256, layers: int = 2) -> None:
         super().__init__()
-        self.normalise_shared = nn.BatchNorm1d(shared, affine=False)
-        self.normalise_exclusive = nn.BatchNorm1d(exclusive, affine=False)
         self.first = xavier_linear(shared + exclusive, hidden)
         inner = [part for _ in range(layers) for part in (nn.LeakyReLU(0.2), xavier_linear(hidden, hidden))]
         self.rest = nn.Sequential(*inner, nn.LeakyReLU(0.2), xavier_linear(hidden, 1))
@@ -96,8 +94,8 @@ class DensityRatioCritic(nn.Module):
     def forward(
         self, shared: Float[Tensor, "items shared"], exclusive: Float[Tensor, "items exclusive"]
     ) -> Float[Tensor, " items"]:
-        """Logits; the running statistics follow in training mode."""
-        codes = torch.cat([self.normalise_shared(shared), self.normalise_exclusive(exclusive)], 1)
+        """Logits of at least 2 items."""
+        codes = torch.cat([_standardised(shared), _standardised(exclusive)], 1)
         logits: Tensor = self.rest(self.first(codes)).squeeze(1)
         return logits
 

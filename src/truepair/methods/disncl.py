@@ -217,17 +217,15 @@ def signal(code: Code) -> Float[Tensor, ""]:
 
 
 def cause_of_collapse(code: Code, terms: Mapping[str, Float[Tensor, ""]]) -> str:
-    """Which weighted term of the loss lowers the code's `signal` most when its gradient is followed."""
-    parts = (code.mean, code.stddev)
+    """Which weighted term of the loss lowers the code's `signal` most when its gradient in the code is followed."""
+    parts = (code.base_dist.loc, code.base_dist.scale)
     rising = torch.autograd.grad(signal(code), parts, retain_graph=True)
     push = {}
     for name, term in terms.items():
-        if not term.requires_grad:
-            continue
-        slopes = torch.autograd.grad(term, parts, retain_graph=True, allow_unused=True)
-        push[name] = -sum(
-            float((slope * up).sum()) for slope, up in zip(slopes, rising, strict=True) if slope is not None
-        )
+        if term.requires_grad:
+            slopes = torch.autograd.grad(term, parts, retain_graph=True, allow_unused=True)
+            both = zip(slopes, rising, strict=True)
+            push[name] = -sum(float((slope * up).sum()) for slope, up in both if slope is not None)
     return min(push, key=lambda name: push[name])
 
 
@@ -326,7 +324,7 @@ class _Network:
         for _ in range(self.config.critic_steps if self.config.adversary else 1):  # without an adversary to be read
             losses = {}
             for modality, critic in self._critics.items():
-                critic.train().requires_grad_(True)
+                critic.requires_grad_(True)
                 of_items = codes[modality]
                 assert of_items.exclusive is not None
                 shared, exclusive = of_items.shared.code.sample(), of_items.exclusive.sample()
@@ -340,7 +338,7 @@ class _Network:
                 raise self._critic_diverged(losses, epoch)
             self._critic_adam.step()
         for critic in self._critics.values():
-            critic.eval().requires_grad_(False)
+            critic.requires_grad_(False)
         return loss
 
     def _critic_diverged(self, losses: Mapping[str, Tensor], epoch: float) -> TrainingError:

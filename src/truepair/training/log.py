@@ -13,8 +13,8 @@ from truepair.errors import ConfigError
 class RunLog:
     """Appends to ``log.jsonl`` in a run's folder.
 
-    A line has ``kind`` ("steps": means over some optimisation steps; "epoch": one data pass and its development
-    metrics), ``epoch`` and the scalars by name.
+    A line has ``kind`` ("steps": means over some optimisation steps, each over those that have it; "epoch": one data
+    pass and its development metrics), ``epoch`` and the scalars by name.
     """
 
     def __init__(self, folder: Path, steps_per_line: int = 50, tensorboard: bool = False) -> None:
@@ -61,9 +61,12 @@ class RunLog:
     def _flush(self, epoch: int) -> None:
         if not self._pending:
             return
-        count = len(self._pending)
-        means = {name: sum(step[name] for step in self._pending) / count for name in self._pending[0]}
-        self._write({"kind": "steps", "epoch": epoch, "steps": count, **means})
+        values: dict[str, list[float]] = {}
+        for step in self._pending:
+            for name, value in step.items():
+                values.setdefault(name, []).append(value)
+        means = {name: sum(of_name) / len(of_name) for name, of_name in values.items()}
+        self._write({"kind": "steps", "epoch": epoch, "steps": len(self._pending), **means})
         self._pending = []
 
     def _write(self, line: Mapping[str, Any]) -> None:

@@ -1,0 +1,64 @@
+"""``truepair inspect``: what do the shared and exclusive codes of a run hold?"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any
+
+import tyro
+
+
+@dataclass(frozen=True)
+class Inspect:
+    """Look at the shared and exclusive codes of a trained DisNCL run: inspect.html and inspect.json.
+
+    Shows how much information the codes hold and have in common, whether shared codes tell matching from mismatched
+    pairs, maps of both kinds of codes, and which pictures they bring together. The run is never changed.
+
+    For example:
+      truepair inspect runs/disncl
+      truepair inspect runs/disncl --out look/ --items 500 --examples 10
+    """
+
+    run: Annotated[Path, tyro.conf.Positional]
+    """A trained run's folder."""
+    out: Path | None = None
+    """The folder to write to; by default inspect/ in the run's folder."""
+    items: int = 2000
+    """Training pairs, and test pairs, to look at; all if there are fewer."""
+    examples: int = 6
+    """Images whose neighbours are shown."""
+    seed: int = 0
+    """Seed of what is drawn and estimated."""
+
+
+def command(arguments: Sequence[str]) -> None:
+    """Parse, inspect, say what was found and where it is."""
+    parsed = tyro.cli(Inspect, prog="truepair inspect", args=arguments)
+    from truepair.inspection.run import inspect_run
+    from truepair.training.run import load_run
+
+    out = parsed.out or parsed.run / "inspect"
+    run = load_run(parsed.run)
+    summary = inspect_run(run, out, items=parsed.items, examples=parsed.examples, seed=parsed.seed)
+    print(inspect_lines(summary, out))
+
+
+def inspect_lines(summary: dict[str, Any], out: Path) -> str:
+    """What an inspection found, in a few lines."""
+    separation, shared = summary["separation"], summary["shared_information"]
+    lines = [
+        f"{summary['method']} on {summary['corpus']}: codes of {summary['pairs']:,} training pairs",
+        f"{separation['kinds'][1]} against {separation['kinds'][0]}: AUROC {separation['shared']['auroc']:.3f} in the "
+        f"shared space, {separation['features']['auroc']:.3f} in the features",
+    ]
+    if shared is not None:
+        lines.append(f"I(S_v; S_t) of test pairs: at least {shared['test']:.2f} of {shared['most']:.2f} nats")
+    for modality, found in (summary["exclusive_information"] or {}).items():
+        if found is not None:
+            lines.append(f"I(S; X) of the {modality} codes: at least {found:.2f} nats")
+    if summary["exclusive_codes"] != "there":
+        lines.append("there are no exclusive codes to look at")
+    return "\n".join([*lines, f"page: {out / 'inspect.html'}"])
