@@ -1,9 +1,9 @@
-"""The ladder of `truepair demo`: its recipes at every noise rate and seed, and MSCN without each of its parts.
+"""The ladder of `truepair demo`: its recipes at every noise rate and seed; MSCN and DisNCL without each of their parts.
 
     python benchmarks/demo_accuracy.py --out runs/demo            # train what is missing, then print the tables
     python benchmarks/demo_accuracy.py --out runs/demo --seeds 0
 
-The demo corpus with its frozen vectors, on one thread; one table a noise rate. Without a part at 40 % only.
+The demo corpus with its frozen vectors, on one thread; one table a noise rate. MSCN without a part at 40 % only.
 """
 
 from __future__ import annotations
@@ -17,9 +17,9 @@ from pathlib import Path
 from accuracy import folder_of, table
 
 from truepair.cli.demo import recipes
-from truepair.config import MscnConfig, Recipe, TrainingConfig, TrustedConfig
+from truepair.config import DisnclConfig, MscnConfig, Recipe, TrainingConfig, TrustedConfig
 
-MAIN = {"plain InfoNCE": "plain", "CRCL": "crcl", "MSCN": "mscn", "plain oracle": "oracle"}
+MAIN = {"plain InfoNCE": "plain", "CRCL": "crcl", "MSCN": "mscn", "DisNCL": "disncl", "plain oracle": "oracle"}
 WITHOUT = {
     "MSCN, no meta step": {"meta_step": False},
     "MSCN, no purification": {"purify": False},
@@ -38,6 +38,14 @@ TRUSTED = {
     "MSCN, 5 % trusted": TrustedConfig("development", share=0.05),
     "MSCN, none trusted": TrustedConfig(),
 }
+WITHOUT_OF_DISNCL = {
+    "DisNCL, cov": {"preset": "cov"},
+    "DisNCL, x_input_detach": {"x_input_detach": True},
+    "DisNCL, no exclusive codes": {"exclusive_branch": False},
+    "DisNCL, no soft targets": {"soft_targets": False},
+    "DisNCL, no filtering": {"filtering": False},
+}
+"""At every rate."""
 RATES = (0.2, 0.4, 0.6, 0.8)
 
 
@@ -45,8 +53,12 @@ def systems(seed: int, rate: float) -> Mapping[str, Recipe]:
     """By the name of their row."""
     known = recipes(seed, TrainingConfig(seed=seed, accelerator="cpu"), rate)
     found = {name: known[row] for name, row in MAIN.items()}
-    mscn = known["mscn"]
+    mscn, disncl = known["mscn"], known["disncl"]
     assert isinstance(mscn.method, MscnConfig)
+    assert isinstance(disncl.method, DisnclConfig)
+    found |= {
+        name: replace(disncl, method=replace(disncl.method, **options)) for name, options in WITHOUT_OF_DISNCL.items()
+    }
     if rate == 0.4:
         found |= {name: replace(mscn, method=replace(mscn.method, **options)) for name, options in WITHOUT.items()}
         found |= {name: replace(mscn, trusted=replace(trusted, seed=seed)) for name, trusted in TRUSTED.items()}

@@ -3,10 +3,10 @@
     python benchmarks/kill_resume.py --kills 20
     python benchmarks/kill_resume.py --kills 20 --method mscn
 
-Each kill is a SIGKILL to a process that trains CRCL over two stages, or both networks of MSCN with its meta steps and
-purified sets, with averaged weights, input dropout and injected noise: at a random moment, or (every other one) as soon
-as a file is being written. Weights, optimiser, correspondences, random generators, log and results must come out the
-same, bit for bit. Exits with 1 if they do not.
+Each kill is a SIGKILL to a process that trains CRCL over two stages, both networks of MSCN with its meta steps and
+purified sets, or two networks of DisNCL with their critics; with averaged weights, input dropout and injected noise: at
+a random moment, or (every other one) as soon as a file is being written. Weights, optimiser, correspondences, random
+generators, log and results must come out the same, bit for bit. Exits with 1 if they do not.
 """
 
 from __future__ import annotations
@@ -29,6 +29,7 @@ import torch
 from truepair.checkpoint import load_checkpoint
 from truepair.config import (
     CrclConfig,
+    DisnclConfig,
     ModelConfig,
     MscnConfig,
     NoiseConfig,
@@ -54,6 +55,9 @@ def recipe(method: str, epochs: int) -> Recipe:
         "crcl": CrclConfig(stages=(first - 2, epochs - first - 2), optimisation=optimisation),
         "mscn": MscnConfig(
             warmup_epochs=first, purified_epochs=epochs - first, calibrate=True, optimisation=optimisation
+        ),
+        "disncl": DisnclConfig(
+            warmup_epochs=first, main_epochs=epochs - first, networks=2, critics_from=1, optimisation=optimisation
         ),
     }
     return Recipe(
@@ -144,7 +148,7 @@ def count_tensors(value: Any) -> int:
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--kills", type=int, default=20, help="how often to kill (default: 20)")
-    parser.add_argument("--method", choices=["crcl", "mscn"], default="crcl", help="what is trained (default: crcl)")
+    parser.add_argument("--method", choices=["crcl", "disncl", "mscn"], default="crcl", help="what is trained")
     parser.add_argument("--seed", type=int, default=0, help="seed of the moments (default: 0)")
     arguments = parser.parse_args()
     epochs = 12 + 2 * arguments.kills  # more than a run gets through between kills

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from truepair.cli.train import starting_recipe
-from truepair.config import BaselineConfig, MscnConfig
+from truepair.config import BaselineConfig, DisnclConfig, MscnConfig, OptimisationConfig
 from truepair.errors import ConfigError
 from truepair.training.recipe import Published, RecipeFile, load_recipe, load_recipe_file
 
@@ -34,6 +34,13 @@ PRINTED = {
     "mscn_sgr_coco_40": "74.5 96.0 98.1 60.8 89.0 95.0 520.3",
     "mscn_sgr_coco_60": "73.7 95.1 98.5 57.0 86.9 94.0 505.2",
     "mscn_sgr_cc152k_natural": "40.1 65.7 76.6 40.6 67.4 76.3 366.7",
+    "disncl_sgr_f30k_20": "79.1 95.5 98.0 60.3 84.9 90.3 508.1",
+    "disncl_sgr_f30k_40": "76.1 93.2 97.2 58.1 82.5 88.9 496.0",
+    "disncl_sgr_f30k_60": "68.4 90.3 95.8 51.1 78.2 85.5 469.3",
+    "disncl_sgr_coco_20": "80.4 96.4 98.9 64.8 90.8 96.1 527.4",
+    "disncl_sgr_coco_40": "78.5 96.2 98.6 62.8 89.8 95.5 521.4",
+    "disncl_sgr_coco_60": "76.5 95.4 98.1 60.6 88.5 94.9 514.1",
+    "disncl_sgr_cc152k_natural": "42.9 68.5 76.9 43.9 69.4 77.6 379.1",
     "baseline_sgraf_f30k_0": "77.8 94.1 97.4 58.5 83.0 88.8 499.6",
     "baseline_sgraf_coco_0": "79.6 96.2 98.5 63.2 90.7 96.1 524.3",
     "baseline_sgr_f30k_20": "62.8 86.2 92.2 44.4 72.3 80.4 438.3",
@@ -58,6 +65,10 @@ def test_every_digit_is_the_printed_one_and_its_source_is_told(name):
         assert published.source == MGCS.format("CRCL") + "; backbone SGRAF inferred"
     elif name.startswith("mscn"):
         assert published.source == MGCS.format("MSCN")
+    elif name.startswith("disncl"):
+        assert published.source == (
+            "MGCS (AAAI 2026), Tables 2-3, row DisNCL, without a mark; backbone SGR and two networks inferred"
+        )
     elif name.startswith("baseline_sgraf"):
         assert published.source == SGRAF
     elif name.startswith("baseline"):
@@ -94,6 +105,10 @@ def test_a_recipe_of_a_published_corpus_follows_its_protocol(name):
         assert recipe.method == MscnConfig()  # the released settings are the defaults
         assert (recipe.model.region_dropping, recipe.model.word_dropping) == (0, 0)
         assert recipe.trusted.source == {"f30k": "development", "coco": "training", "cc152k": "split"}[corpus]
+    if isinstance(recipe.method, DisnclConfig):
+        warmup, main = {"f30k": (5, 30), "coco": (5, 20), "cc152k": (10, 30)}[corpus]
+        steps = OptimisationConfig(learning_rate=2e-4, decay_epochs=warmup + main // 2)
+        assert recipe.method == DisnclConfig(networks=2, warmup_epochs=warmup, main_epochs=main, optimisation=steps)
     if isinstance(recipe.method, BaselineConfig) and name in PUBLISHED:
         assert (recipe.method.margin, recipe.method.optimisation.learning_rate) == (0.2, 2e-4)
         assert (recipe.model.region_dropping, recipe.model.word_dropping) == (0, 0)

@@ -1,11 +1,11 @@
-"""D6 and D7: codes of pairs whose factors are known (METHODS: synthetic latent factors), in a third of the epochs."""
+"""D6 and D7: codes of pairs whose factors are known (METHODS: synthetic latent factors), in half of the epochs."""
 
 from typing import Any
 
 import pytest
 from disentangling import measure, train
 
-SHORT: dict[str, Any] = {"main_epochs": 12}
+SHORT: dict[str, Any] = {"main_epochs": 20}
 
 
 @pytest.fixture(scope="module")

@@ -24,6 +24,14 @@ def test_lines_are_means_over_steps_and_one_line_an_epoch(tmp_path):
     ]
 
 
+def test_a_scalar_that_some_steps_have_is_their_mean(tmp_path):
+    log = RunLog(tmp_path)
+    for scalars in ({"loss": 1.0, "meta": 5.0}, {"loss": 3.0}, {"late": 2.0, "loss": 5.0, "meta": 7.0}):
+        log.step(0, scalars)
+    log.epoch(0, {})
+    assert read_log(log.path)[0] == {"kind": "steps", "epoch": 0, "steps": 3, "loss": 3.0, "meta": 6.0, "late": 2.0}
+
+
 def test_a_log_is_gone_on_with(tmp_path):
     log_epochs(RunLog(tmp_path), [0])
     log_epochs(RunLog(tmp_path), [1])

@@ -93,7 +93,7 @@ def test_the_name_chooses_the_method():
         ({"data": {"columns": {"captoin": "x"}}}, "unknown option data.columns.captoin; did you mean data.columns.cap"),
         ({"training": {"zzz": 1}}, "unknown option training.zzz; there are batch_size, seed, "),
         ({"method": {"name": "baseline", "stages": [1]}}, "unknown option method.stages; there are name, loss, epochs"),
-        ({"method": {"name": "magic"}}, "unknown method 'magic'; choose one of baseline, crcl, mscn"),
+        ({"method": {"name": "magic"}}, "unknown method 'magic'; choose one of baseline, crcl, disncl, mscn"),
         ({"method": {"name": ["crcl"]}}, "unknown method ['crcl']; choose one of"),
         ({"method": "crcl"}, "method is 'crcl', but it is a section"),
         ({"data": "photos.csv"}, "data is 'photos.csv', but it is a section: [data]"),

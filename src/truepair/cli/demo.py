@@ -12,6 +12,7 @@ from truepair.config import (
     BaselineConfig,
     CrclConfig,
     DataConfig,
+    DisnclConfig,
     ModelConfig,
     MscnConfig,
     NoiseConfig,
@@ -35,6 +36,14 @@ MSCN = MscnConfig(
     meta_learning_rate=1e-4,
     optimisation=OPTIMISATION,
 )
+DISNCL = DisnclConfig(
+    warmup_epochs=4,
+    main_epochs=12,
+    temperature=0.07,
+    target_temperature=0.07,
+    critics_from=1,
+    optimisation=OPTIMISATION,
+)
 TRUSTED = TrustedConfig(source="development")
 SHUFFLED_FOR_TRAINING = 0.4
 SHUFFLED_FOR_THE_AUDIT = 0.1
@@ -49,6 +58,7 @@ def recipes(seed: int, training: TrainingConfig, rate: float = SHUFFLED_FOR_TRAI
         "mscn": replace(
             common, method=MSCN, model=replace(MODEL, similarity_size=64), trusted=replace(TRUSTED, seed=seed)
         ),
+        "disncl": replace(common, method=DISNCL),
         "oracle": replace(common, method=PLAIN, training=replace(training, oracle="clean_pairs")),
     }
 
@@ -57,6 +67,7 @@ ROWS = {
     "plain": "plain InfoNCE",
     "crcl": "CRCL",
     "mscn": "MSCN (two networks, {trusted} trusted pairs)",
+    "disncl": "DisNCL",
     "oracle": "oracle (plain, true pairs only)",
 }
 
