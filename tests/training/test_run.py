@@ -9,14 +9,14 @@ import numpy as np
 import pytest
 import torch
 
-from truepair.config import BaselineConfig, DataConfig, NoiseConfig, Recipe, TableColumns, TrainingConfig
+from truepair.config import BaselineConfig, DataConfig, DisnclConfig, NoiseConfig, Recipe, TableColumns, TrainingConfig
 from truepair.data.corpora import Corpus, load_corpus
 from truepair.data.pairs import Splits
 from truepair.data.text import Vocabulary
 from truepair.errors import CheckpointError, ConfigError, DataError
 from truepair.evaluation import retrieval
 from truepair.evaluation.retrieval import evaluate
-from truepair.training.run import finished, load_run, load_runs, refuse_another_run, run
+from truepair.training.run import drop_exclusive_codes, finished, load_run, load_runs, refuse_another_run, run
 
 
 @pytest.fixture
@@ -216,3 +216,16 @@ def test_runs_of_different_words_are_not_one_model(recipe, table, tmp_path):
     run(recipe, tmp_path / "three")
     with pytest.raises(ConfigError, match=r"one and .*three have different vocabularies \(4 words are not the same\)"):
         load_runs([tmp_path / "one", tmp_path / "three"])
+
+
+def test_d8_a_run_without_its_exclusive_codes_tests_the_same(recipe, corpus, tmp_path):
+    method = DisnclConfig(warmup_epochs=0, main_epochs=1, preset="none", filtering=False)
+    results = run(replace(recipe, method=method), tmp_path, corpus)
+    whole = (tmp_path / "best.safetensors").stat().st_size
+    drop_exclusive_codes(tmp_path)
+    assert (tmp_path / "best.safetensors").stat().st_size < whole
+    dropped = load_run(tmp_path, corpus)
+    assert dropped.models[0].exclusive is None
+    assert evaluate(dropped.models, dropped.splits.test).as_dict() == results["test"]
+    again = run(replace(recipe, method=method), tmp_path, corpus)
+    assert (again["test"], again["detection"]) == (results["test"], results["detection"])

@@ -17,7 +17,7 @@ from lightning_fabric import Fabric
 from torch import Tensor
 
 from truepair import __version__
-from truepair.checkpoint import load_checkpoint
+from truepair.checkpoint import load_checkpoint, save_checkpoint
 from truepair.config import DataConfig, MethodConfig, NoiseConfig, Recipe
 from truepair.data.corpora import Corpus, load_corpus
 from truepair.data.loader import Loaders
@@ -32,7 +32,7 @@ from truepair.evaluation.retrieval import evaluate, folds_of
 from truepair.json_files import damaged, read_json, write_json
 from truepair.methods import METHODS
 from truepair.methods.protocol import MakeModel, Method
-from truepair.model import InputShape, MatchingModel, load_weights, make_model
+from truepair.model import InputShape, MatchingModel, load_weights, make_model, retrieval_weights
 from truepair.training.device import hardware, make_fabric, peak_memory_mb
 from truepair.training.fit import differences, fit
 from truepair.training.log import RunLog
@@ -265,6 +265,19 @@ def load_runs(folders: Sequence[Path], corpus: Corpus | None = None) -> list[Tra
             "all: only runs with as many networks each can be one model"
         )
     return runs
+
+
+def drop_exclusive_codes(folder: Path) -> None:
+    """Leave DisNCL's exclusive heads and decoders out of a finished run's ``best.safetensors``.
+
+    Retrieval, audit and search stay the same bits; only ``truepair inspect`` has less to show.
+
+    Raises:
+        CheckpointError: If the file is missing, damaged or cannot be written; it is as it was.
+    """
+    path = folder / "best.safetensors"
+    saved = load_checkpoint(path)
+    save_checkpoint(path, saved | {"models": [retrieval_weights(weights) for weights in saved["models"]]})
 
 
 def refuse_another_run(folder: Path, recipe: Recipe) -> None:
