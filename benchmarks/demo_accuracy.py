@@ -39,7 +39,7 @@ TRUSTED = {
     "MSCN, none trusted": TrustedConfig(),
 }
 WITHOUT_OF_DISNCL = {
-    "DisNCL, cov": {"preset": "cov"},
+    "DisNCL, cov": {"preset": "cov", "adversary_weight": 0.0},
     "DisNCL, x_input_detach": {"x_input_detach": True},
     "DisNCL, no exclusive codes": {"exclusive_branch": False},
     "DisNCL, no soft targets": {"soft_targets": False},

@@ -260,18 +260,21 @@ def main() -> None:
     parser.add_argument("--draw", action="store_true")
     arguments = parser.parse_args()
     out = arguments.out
-    tasks = []
+    tasks = [
+        (out / f"{slug(name)}_{noise:g}_{seed}.json", SYSTEMS[name], noise, seed)
+        for seed in range(3)
+        for noise in (0.0, 0.4)
+        for name in ("no penalty", "paper_like", "cov")
+    ]
     for seed in range(3):
-        for noise in (0.0, 0.4):
-            for name, options in SYSTEMS.items():
-                if noise == 0 or name in ("no penalty", "paper_like", "cov"):
-                    tasks.append((out / f"{slug(name)}_{noise:g}_{seed}.json", options, noise, seed))
+        tasks += [(out / f"{slug(name)}_0_{seed}.json", options, 0.0, seed) for name, options in SYSTEMS.items()]
         for name, sweep in SWEEPS.items():
             for options in sweep:
                 weight = next(value for key, value in options.items() if key.endswith("_weight"))
                 tasks.append((out / f"{name}_{weight:g}_{seed}.json", options, 0.0, seed))
     with ProcessPoolExecutor(arguments.jobs) as pool:
-        waiting = [pool.submit(run_one, *task) for task in tasks if not task[0].exists()]
+        missing = {task[0]: task for task in tasks if not task[0].exists()}
+        waiting = [pool.submit(run_one, *task) for task in missing.values()]
         for done in waiting:
             done.result()
     for noise in (0.0, 0.4):

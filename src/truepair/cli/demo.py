@@ -41,6 +41,7 @@ DISNCL = DisnclConfig(
     main_epochs=12,
     temperature=0.07,
     target_temperature=0.07,
+    adversary_weight=1.0,
     critics_from=1,
     optimisation=OPTIMISATION,
 )

@@ -18,14 +18,14 @@ import torch
 from jaxtyping import Float
 from lightning_fabric import Fabric
 from torch import Tensor
-from torch.nn.functional import cosine_similarity, relu
+from torch.nn.functional import relu
 
 from truepair.config import FEWEST_CODES, DisnclConfig
 from truepair.data.batch import Batch
 from truepair.data.loader import Loaders
 from truepair.encoders.codes import ExclusiveBranch, SharedCodes, SharedEncoder
 from truepair.errors import CheckpointError, ConfigError, TrainingError
-from truepair.layers import Code
+from truepair.layers import Code, unit_length
 from truepair.losses.contrastive import info_nce
 from truepair.losses.information import (
     DensityRatioCritic,
@@ -167,8 +167,8 @@ def matching_term(
         return info_nce(similarity, config.temperature, weights=belief) / 2
     targets = soft_targets(
         similarity,
-        _cosines(image.code.mean.detach()),
-        _cosines(text.code.mean.detach()),
+        _cosines(image.code),
+        _cosines(text.code),
         belief,
         temperature=config.target_temperature,
         neighbours=config.neighbour_weight,
@@ -194,7 +194,8 @@ def exclusive_terms(
     Args:
         codes: With the exclusive code.
         branch: Its decoder is used.
-        critic: Estimates what both codes have in common; None leaves that and the correlations out.
+        critic: Estimates what both codes have in common; None leaves that and the correlations out. The estimate is
+            there to be read even where its weight is 0; correlations are not.
         config: Says whether gradients reach the shared code (``coupled``).
     """
     assert codes.exclusive is not None
@@ -206,7 +207,8 @@ def exclusive_terms(
     }
     if critic is not None:
         terms["adversary"] = relu(critic(shared, codes.sample).mean())  # relu: below 0 a critic merely lags behind
-        terms["correlation"] = nonlinear_correlation(shared, codes.sample, config.correlation_features)
+        if config.correlation:
+            terms["correlation"] = nonlinear_correlation(shared, codes.sample, config.correlation_features)
     return terms
 
 
@@ -229,8 +231,10 @@ def cause_of_collapse(code: Code, terms: Mapping[str, Float[Tensor, ""]]) -> str
     return min(push, key=lambda name: push[name])
 
 
-def _cosines(vectors: Float[Tensor, "items size"]) -> Float[Tensor, "items items"]:
-    return cosine_similarity(vectors[:, None], vectors[None], dim=2)
+def _cosines(code: Code) -> Float[Tensor, "items items"]:
+    """Of the means, each with each, without gradient."""
+    directions = unit_length(code.mean.detach())
+    return directions @ directions.T
 
 
 class _Network:
@@ -287,7 +291,8 @@ class _Network:
                 codes[modality], self._branch(modality), critic if has_critics else None, self.config
             )
             terms |= {name: terms.get(name, 0) + term for name, term in of_modality.items()}
-        weighted = {name: weight * terms[name] for name, weight in self._weights(epoch).items() if name in terms}
+        weights = self._weights(epoch)
+        weighted = {name: weights[name] * term for name, term in terms.items() if weights[name]}
         signals = self._signals(codes, weighted, epoch)
         loss = torch.stack([*weighted.values()]).sum()
         log |= {name: term.item() for name, term in terms.items()} | signals
