@@ -64,8 +64,8 @@ SYSTEMS: dict[str, dict[str, Any]] = {
     "paper_like, 2 critic steps": {"preset": "paper_like", "critic_steps": 2},
     "linear correlations only": {"preset": "cov", "correlation_features": 0, "correlation_weight": 3.0},
     "no alignment (β = 0)": {"preset": "none", "alignment_weight": 0.0},
-    "coupled, γ = 0.3": {"preset": "none", "coupled": True, "balance": 0.3, **ALONE},
-    "decoupled, γ = 0.3": {"preset": "none", "balance": 0.3, **ALONE},
+    "coupled, γ = 0.3": {"preset": "cov", "coupled": True, "balance": 0.3, **ALONE},
+    "decoupled, γ = 0.3": {"preset": "cov", "balance": 0.3, **ALONE},
 }
 # Weights of the two penalties, for the picture of what leaks against what is kept.
 SWEEPS = {
