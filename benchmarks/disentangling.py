@@ -225,7 +225,7 @@ def draw(out: Path, path: Path) -> None:
         figure, axes = plt.subplots(figsize=(7.2, 4.4), layout="constrained")
         nothing = results(out, "no_penalty_0", range(3))
         axes.scatter(*points(nothing), color="#222222", marker="s", zorder=3)
-        axes.annotate("no penalty", middle(nothing), (8, 4), textcoords="offset points")
+        axes.annotate("no penalty", middle(nothing), (0, 14), textcoords="offset points", ha="center")
         for name, sweep in SWEEPS.items():
             weights = [next(value for key, value in options.items() if key.endswith("_weight")) for options in sweep]
             groups = [results(out, f"{name}_{weight:g}", range(3)) for weight in weights]
@@ -234,13 +234,20 @@ def draw(out: Path, path: Path) -> None:
             for weight, group in zip(weights, groups, strict=False):
                 axes.scatter(*points(group), color=colours[name], s=22, zorder=3)
                 label = f"{'η_adv' if name == 'adversary' else 'η_cov'} = {weight:g}"
-                axes.annotate(label, middle(group), (8, 4), textcoords="offset points", color=colours[name])
+                offset = (-4, 7) if name == "adversary" else (4, -14)
+                side = "right" if name == "adversary" else "left"
+                axes.annotate(
+                    label, middle(group), offset, textcoords="offset points", ha=side, color=colours[name], size=9.5
+                )
         axes.set(
             xlabel="R² of exclusive factors from the exclusive code (kept; ridge)",
             ylabel="R² of shared factors from it (leak; network)",
-            title="What keeps shared factors out of exclusive codes, and what it costs",
+            yscale="log",
+            ylim=(0.05, 1),
+            yticks=[0.05, 0.1, 0.2, 0.5, 1],
+            yticklabels=["0.05", "0.1", "0.2", "0.5", "1"],
         )
-        axes.set_ylim(bottom=0)
+        axes.margins(x=0.14)
         figure.savefig(path, metadata={"Date": None, "Creator": None} if path.suffix == ".svg" else None)
 
 
