@@ -1,48 +1,9 @@
-import re
-from html.parser import HTMLParser
-
 import pytest
 import torch
 
+from html_page import Page
 from truepair.audit.charts import calibration_chart, learning_curves, score_histogram
 from truepair.evaluation.detection import calibration_curve
-
-LOADING = {"src", "href", "srcset", "data", "poster", "action", "xlink:href", "background"}
-VOID = {"meta", "img", "br", "hr", "link", "input"}
-
-
-class Page(HTMLParser):
-    """What the page would load, the elements it has, and whether they close."""
-
-    def __init__(self, html: str) -> None:
-        super().__init__()
-        self.loads: list[str] = []
-        self.tags: list[str] = []
-        self.handlers: list[str] = []
-        self.images: list[dict] = []
-        self.text: list[str] = []
-        self.open: list[str] = []
-        self.feed(html)
-
-    def handle_starttag(self, tag, attrs):
-        self.tags.append(tag)
-        self.open += [] if tag in VOID else [tag]
-        values = dict(attrs)
-        self.loads += [value for name, value in attrs if name in LOADING]
-        self.loads += re.findall(r"url\(([^)]*)\)", values.get("style") or "")
-        self.handlers += [name for name in values if name.startswith("on")]
-        if tag == "img":
-            self.images.append(values)
-
-    def handle_startendtag(self, tag, attrs):
-        self.handle_starttag(tag, attrs)
-        self.open.pop()
-
-    def handle_endtag(self, tag):
-        assert self.open.pop() == tag
-
-    def handle_data(self, data):
-        self.text.append(data)
 
 
 @pytest.fixture(scope="module")

@@ -2,23 +2,18 @@
 
 from __future__ import annotations
 
-import base64
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from jinja2 import Environment, PackageLoader, StrictUndefined
-from markupsafe import Markup
-
 from truepair.audit.charts import calibration_chart, learning_curves, score_histogram
 from truepair.audit.findings import Findings, suspects_at
 from truepair.audit.partners import NONE
 from truepair.data.pairs import Pairs
-from truepair.data.pictures import thumbnail
-from truepair.errors import DataError
 from truepair.evaluation.detection import calibration_curve
 from truepair.mixtures import Gaussian, Mixture
+from truepair.pages import picture_of, shortened, write_page
 
 _SIDE = 128
 """Pixels of a thumbnail's longer side."""
@@ -85,28 +80,18 @@ def write_report(
         else calibration_chart(calibration_curve(1 - findings.mismatch_probability, clean)),
         "learning": learning_curves(log),
     }
-    page = (
-        Environment(
-            loader=PackageLoader("truepair.audit"),
-            autoescape=True,
-            undefined=StrictUndefined,
-            trim_blocks=True,
-            lstrip_blocks=True,
-        )
-        .get_template("report.html")
-        .render(
-            summary=summary,
-            cards=[_card(findings, pair, rank, pictures) for rank, pair in enumerate(shown, start=1)],
-            best=[_card(findings, pair, len(pairs) - place, pictures) for place, pair in enumerate(best)],
-            cut_at=suspects_at(findings.mismatch_probability, findings.threshold),
-            cuts=[suspects_at(findings.mismatch_probability, threshold) for threshold in _THRESHOLDS],
-            charts={name: None if svg is None else Markup(svg) for name, svg in charts.items()},
-            settings=_settings(summary),
-        )
+    write_page(
+        "truepair.audit",
+        "report.html",
+        path,
+        charts,
+        summary=summary,
+        cards=[_card(findings, pair, rank, pictures) for rank, pair in enumerate(shown, start=1)],
+        best=[_card(findings, pair, len(pairs) - place, pictures) for place, pair in enumerate(best)],
+        cut_at=suspects_at(findings.mismatch_probability, findings.threshold),
+        cuts=[suspects_at(findings.mismatch_probability, threshold) for threshold in _THRESHOLDS],
+        settings=_settings(summary),
     )
-    temporary = path.with_name(path.name + ".part")
-    temporary.write_text(page, encoding="utf-8")
-    temporary.replace(path)
 
 
 def _card(findings: Findings, pair: int, rank: int, pictures: Mapping[int, str]) -> Card:
@@ -117,7 +102,7 @@ def _card(findings: Findings, pair: int, rank: int, pictures: Mapping[int, str])
     return Card(
         rank=rank,
         caption_id=pairs.caption_ids[pair],
-        caption=_shortened(pairs.captions[pair]),
+        caption=shortened(pairs.captions[pair], _LONGEST_CAPTION),
         image=_shown(pairs, image, pictures),
         mismatch_probability=float(findings.mismatch_probability[pair]),
         is_suspect=bool(findings.is_suspect[pair]),
@@ -125,7 +110,7 @@ def _card(findings: Findings, pair: int, rank: int, pictures: Mapping[int, str])
         better_image=None if better_image == NONE else _shown(pairs, better_image, pictures),
         is_true_image=None if truth is None or better_image == NONE else bool(truth[pair] == better_image),
         is_mutual=bool(findings.partners.is_mutual[pair]),
-        better_caption=None if better_caption == NONE else _shortened(pairs.captions[better_caption]),
+        better_caption=None if better_caption == NONE else shortened(pairs.captions[better_caption], _LONGEST_CAPTION),
     )
 
 
@@ -145,22 +130,11 @@ def _shown(pairs: Pairs, image: int, pictures: Mapping[int, str]) -> Shown:
     return Shown(pairs.image_ids[image], pictures.get(image))
 
 
-def _shortened(caption: str) -> str:
-    return caption if len(caption) <= _LONGEST_CAPTION else caption[: _LONGEST_CAPTION - 1] + "…"
-
-
 def _pictures(findings: Findings, shown: Sequence[int]) -> dict[int, str]:
     """Thumbnails as data URIs of all images on the cards; an unreadable one is left out and shown by its name."""
     pairs = findings.pairs
-    if pairs.pictures is None:
-        return {}
     images = {int(pairs.image_of_caption[pair]) for pair in shown}
     images |= {int(findings.partners.image[pair]) for pair in shown} - {NONE}
-    pictures = {}
-    for image in sorted(images):  # in the order of the file, which is read a row group at a time
-        try:
-            small = thumbnail(pairs.pictures[image], _SIDE)
-        except DataError:
-            continue
-        pictures[image] = "data:image/webp;base64," + base64.b64encode(small).decode("ascii")
-    return pictures
+    # In the order of the file, which is read a row group at a time.
+    pictures = {image: picture_of(pairs, image, _SIDE) for image in sorted(images)}
+    return {image: picture for image, picture in pictures.items() if picture is not None}

@@ -15,6 +15,7 @@ from truepair.data.pairs import Inputs, Pairs, Subset
 from truepair.data.splitting import one_of_each_image
 from truepair.encoders.codes import Backbone, ExclusiveBranch, SharedEncoder, pooled
 from truepair.layers import Code
+from truepair.losses.information import along
 from truepair.model import MODALITIES, MatchingModel
 
 _ITEMS_AT_A_TIME = 256
@@ -108,7 +109,4 @@ def other_partners(items: int, generator: np.random.Generator) -> Int[Tensor, " 
     >>> other_partners(2, np.random.default_rng(0)).tolist()
     [1, 0]
     """
-    cycle = generator.permutation(items)
-    order = np.empty(items, dtype=np.int64)
-    order[cycle] = np.roll(cycle, 1)
-    return torch.from_numpy(order)
+    return along(torch.from_numpy(generator.permutation(items)))

@@ -2,18 +2,13 @@
 
 from __future__ import annotations
 
-import base64
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from jinja2 import Environment, PackageLoader, StrictUndefined
-from markupsafe import Markup
-
 from truepair.data.pairs import Pairs
-from truepair.data.pictures import thumbnail
-from truepair.errors import DataError
+from truepair.pages import picture_of, shortened, write_page
 
 _SIDE = 112
 """Pixels of a thumbnail's longer side."""
@@ -55,7 +50,7 @@ def examples_of(pairs: Pairs, neighbours: Mapping[int, Mapping[str, Sequence[int
     ]
 
 
-def write_page(
+def write_inspection(
     summary: Mapping[str, Any], examples: Sequence[Example], charts: Mapping[str, str | None], path: Path
 ) -> None:
     """One self-contained page, replaced atomically: it loads nothing, runs nothing, and escapes every caption.
@@ -68,43 +63,24 @@ def write_page(
         path: Where to write.
     """
     epochs = summary["history"]["epochs"]
-    environment = Environment(
-        loader=PackageLoader("truepair.inspection"),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    page = environment.get_template("inspect.html").render(
+    write_page(
+        "truepair.inspection",
+        "inspect.html",
+        path,
+        charts,
         summary=summary,
         examples=examples,
         has_pictures=any(example.image.picture for example in examples),
         shows={name: any(epoch[name] is not None for epoch in epochs) for name in _OF_AN_EPOCH},
         reduced=max((probe["components"] or 0 for probe in summary["probes"]), default=0),
         settings=[(name, summary[name]) for name in _SETTINGS],
-        charts={name: None if svg is None else Markup(svg) for name, svg in charts.items()},
     )
-    temporary = path.with_name(path.name + ".part")
-    temporary.write_text(page, encoding="utf-8")
-    temporary.replace(path)
 
 
 def _shown(pairs: Pairs, rows: set[int]) -> dict[int, Shown]:
     """An image whose picture is unreadable is shown by its name and caption."""
     shown = {}
     for row in sorted(rows):  # in the order of the file, which is read a row group at a time
-        image, caption = int(pairs.image_of_caption[row]), pairs.captions[row]
-        if len(caption) > _LONGEST_CAPTION:
-            caption = caption[: _LONGEST_CAPTION - 1] + "…"
-        shown[row] = Shown(pairs.image_ids[image], caption, _picture(pairs, image))
+        image, caption = int(pairs.image_of_caption[row]), shortened(pairs.captions[row], _LONGEST_CAPTION)
+        shown[row] = Shown(pairs.image_ids[image], caption, picture_of(pairs, image, _SIDE))
     return shown
-
-
-def _picture(pairs: Pairs, image: int) -> str | None:
-    if pairs.pictures is None:
-        return None
-    try:
-        small = thumbnail(pairs.pictures[image], _SIDE)
-    except DataError:
-        return None
-    return "data:image/webp;base64," + base64.b64encode(small).decode("ascii")

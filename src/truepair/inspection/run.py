@@ -31,7 +31,7 @@ from truepair.inspection.measures import (
     shared_information,
 )
 from truepair.inspection.neighbours import directions, nearest
-from truepair.inspection.page import examples_of, write_page
+from truepair.inspection.page import examples_of, write_inspection
 from truepair.inspection.separation import Separation, separations, truth_is_of_use
 from truepair.json_files import write_json
 from truepair.training.log import read_log
@@ -92,7 +92,9 @@ def inspect_run(run: TrainedRun, out: Path, *, items: int, examples: int, seed: 
         "shared_similarity": similarity_histogram(found.separation["shared"], "Similarity in the shared space", kinds),
         "features_similarity": similarity_histogram(found.separation["features"], "Cosine of the features h", kinds),
     }
-    write_page(summary, examples_of(found.train, found.neighbours), charts | dict(found.maps), out / "inspect.html")
+    write_inspection(
+        summary, examples_of(found.train, found.neighbours), charts | dict(found.maps), out / "inspect.html"
+    )
     write_json(out / "inspect.json", summary)
     return summary
 

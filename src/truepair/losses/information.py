@@ -66,7 +66,15 @@ def derangement(items: int, device: torch.device | None = None) -> Int[Tensor, "
     """
     if items < 2:
         raise ValueError(f"{items} item cannot change places with another: at least 2 are needed")
-    cycle = torch.randperm(items, device=device)
+    return along(torch.randperm(items, device=device))
+
+
+def along(cycle: Int[Tensor, " items"]) -> Int[Tensor, " items"]:
+    """The order in which every item gives way to the one before it in a cycle through all of them.
+
+    >>> along(torch.tensor([2, 0, 1])).tolist()
+    [2, 0, 1]
+    """
     order = torch.empty_like(cycle)
     order[cycle] = cycle.roll(1)
     return order

@@ -1,0 +1,59 @@
+"""Pages for people: one HTML file that holds all it shows, loads and runs nothing, and escapes what users wrote."""
+
+from __future__ import annotations
+
+import base64
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from jinja2 import Environment, PackageLoader, StrictUndefined
+from markupsafe import Markup
+
+from truepair.data.pairs import Pairs
+from truepair.data.pictures import thumbnail
+from truepair.errors import DataError
+
+
+def write_page(package: str, template: str, path: Path, charts: Mapping[str, str | None], **values: Any) -> None:
+    """Fill in a template and replace the file at `path` atomically.
+
+    Args:
+        package: Whose ``templates`` folder has it.
+        template: Its name.
+        path: Where to write.
+        charts: SVG by name, the only values that are not escaped; None where there is nothing to draw.
+        values: What else the template shows.
+    """
+    environment = Environment(
+        loader=PackageLoader(package),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    safe = {name: None if svg is None else Markup(svg) for name, svg in charts.items()}
+    page = environment.get_template(template).render(charts=safe, **values)
+    temporary = path.with_name(path.name + ".part")
+    temporary.write_text(page, encoding="utf-8")
+    temporary.replace(path)
+
+
+def picture_of(pairs: Pairs, image: int, side: int) -> str | None:
+    """A thumbnail as a data URI, `side` pixels at most; None if there is no picture, or it cannot be read."""
+    if pairs.pictures is None:
+        return None
+    try:
+        small = thumbnail(pairs.pictures[image], side)
+    except DataError:
+        return None
+    return "data:image/webp;base64," + base64.b64encode(small).decode("ascii")
+
+
+def shortened(text: str, most: int) -> str:
+    """At most so many characters, an ellipsis in place of the rest.
+
+    >>> shortened("a dog and a cat", 6)
+    'a dog…'
+    """
+    return text if len(text) <= most else text[: most - 1] + "…"
