@@ -495,18 +495,23 @@ class DisnclConfig:
         for name in ("balance", "smoothing", "filter_momentum"):
             if not 0 <= getattr(self, name) <= 1:
                 raise ConfigError(f"method.{name} is {getattr(self, name)}, but it must be in [0, 1]")
-        names = ("disentangling_weight", "matching_weight", "alignment_weight", "reconstruction_weight", "prior_weight")
         for name in (
-            *names,
-            "adversary",
-            "correlation",
-            "neighbour_weight",
+            "disentangling_weight",
+            "matching_weight",
+            "alignment_weight",
+            "reconstruction_weight",
+            "prior_weight",
+            "adversary_weight",
+            "correlation_weight",
             "correlation_features",
+            "adversary_epochs",
             "critic_steps",
             "critics_from",
+            "neighbour_weight",
         ):
-            if not getattr(self, name) >= 0:
-                raise ConfigError(f"method.{name} is {getattr(self, name)}, but it must be at least 0")
+            value = getattr(self, name)
+            if value is not None and not value >= 0:
+                raise ConfigError(f"method.{name} is {value}, but it must be at least 0")
 
     @property
     def epochs(self) -> int:

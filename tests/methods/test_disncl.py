@@ -87,7 +87,8 @@ def test_presets_set_what_keeps_codes_apart():
         ({"warmup_epochs": 0, "main_epochs": 0}, "neither may be negative, nor both 0"),
         ({"temperature": 0.0}, r"method\.temperature is 0\.0, but it must be above 0"),
         ({"balance": 1.5}, r"method\.balance is 1\.5, but it must be in \[0, 1\]"),
-        ({"adversary_weight": -1.0}, r"method\.adversary is -1\.0, but it must be at least 0"),
+        ({"adversary_weight": -1.0}, r"method\.adversary_weight is -1\.0, but it must be at least 0"),
+        ({"adversary_epochs": -1}, r"method\.adversary_epochs is -1, but it must be at least 0"),
         ({"critic_steps": -1}, r"method\.critic_steps is -1, but it must be at least 0"),
     ],
 )
@@ -385,6 +386,17 @@ def test_a_critic_that_diverges_is_named_with_epoch_and_step_sizes(make_cosine, 
         {n: weights[n] for n, _ in network._model.named_parameters()},
         {n: before[n] for n, _ in network._model.named_parameters()},
     )
+
+
+def test_two_captions_of_one_image_alone_in_a_last_batch_are_no_collapse(small, world, vocabulary, fabric):
+    still = replace(small, input_dropout=0.0, region_dropping=0.0, codes="shared_and_exclusive")
+    method = disncl(partial(make_model, still, InputShape.of(world, vocabulary)), fabric, warmup_epochs=0)
+    pair = next(Loaders(world.select(torch.tensor([0, 1])), 2, 0, CPU).train(0))
+    network = method._networks[0]
+    network._model.train()
+    assert module.signal(network._model.image_encoder.codes(pair.images).code) < 1e-6
+    network.step(pair, torch.ones(2), 0.0)
+    assert method.notes == []
 
 
 def test_a_last_batch_that_is_too_small_leaves_codes_uncompared(make_cosine, fabric, world):

@@ -280,7 +280,8 @@ class _Network:
             image, text = (codes[modality].shared for modality in MODALITIES)
             similarity = self._model.scores.matrix(image.encoding, text.encoding)
         log: dict[str, float] = {}
-        has_critics = epoch >= self.config.critics_from and len(batch) >= FEWEST_CODES
+        is_comparable = len(batch) >= FEWEST_CODES
+        has_critics = epoch >= self.config.critics_from and is_comparable
         if self._critics and has_critics:
             log |= {"critic_loss": self._critic_steps(codes, epoch)}
         terms = {"matching": matching_term(similarity, image, text, belief, self.config)}
@@ -293,9 +294,10 @@ class _Network:
             terms |= {name: terms.get(name, 0) + term for name, term in of_modality.items()}
         weights = self._weights(epoch)
         weighted = {name: weights[name] * term for name, term in terms.items() if weights[name]}
-        signals = self._signals(codes, weighted, epoch)
+        if is_comparable:  # a last batch may be two captions of one image, whose codes rightly do not vary
+            log |= self._signals(codes, weighted, epoch)
         loss = torch.stack([*weighted.values()]).sum()
-        log |= {name: term.item() for name, term in terms.items()} | signals
+        log |= {name: term.item() for name, term in terms.items()}
         return log | {"belief": belief.mean().item()} | self._optimiser.step(loss, epoch)
 
     def _codes(self, modality: str, items: Any) -> ItemCodes:
@@ -326,10 +328,11 @@ class _Network:
     def _critic_steps(self, codes: Mapping[str, ItemCodes], epoch: float) -> float:
         """Some steps of both critics, each on fresh draws of the same codes; the loss of the last."""
         loss = math.nan
+        for critic in self._critics.values():
+            critic.requires_grad_(True)
         for _ in range(self.config.critic_steps if self.config.adversary else 1):  # without an adversary to be read
             losses = {}
             for modality, critic in self._critics.items():
-                critic.requires_grad_(True)
                 of_items = codes[modality]
                 assert of_items.exclusive is not None
                 shared, exclusive = of_items.shared.code.sample(), of_items.exclusive.sample()
