@@ -8,7 +8,10 @@ FOLDER holds precomputed region features in SCAN's layout, or is "demo", the cor
 system of a table has the same backbone (embedding 128; VSE∞, whose cosine MSCN takes in 32 parts, or SAF or SGR with
 similarity vectors of 64), the same options and at most so many data passes; the best epoch by development rSum counts.
 Each run is a process of its own, on one thread. --paper takes the options of the papers: step size 5e-4, no input
-dropout, CRCL in three stages.
+dropout, CRCL in three stages. --regularised gives every system what the default method has beside its loss: input
+dropout 0.4, word vectors from the captions with dropout 0.2, averaged weights, a step size of 5e-4 that does not fall.
+--pooled averages an image's regions to one vector and a caption's word vectors too, embedding 256. The folder is then
+named by both, as in cosine_pooled_regularised.
 --similarity sgraf trains nothing: it averages the SAF and SGR runs that are there.
 """
 
@@ -28,6 +31,15 @@ COMMON = {"model.embedding": "128", "training.accelerator": "cpu"}
 VECTORS = {"cosine": "32", "saf": "64", "sgr": "64"}
 # Chosen on development pairs, for CRCL with VSE∞ at 80 % and 40 % noise, and given to every system alike.
 TUNED = {"model.input-dropout": "0.2", "method.optimisation.learning-rate": "0.001"}
+# What the default method has beside its loss and its judgement, given to every system alike.
+REGULARISED = {
+    "model.input-dropout": "0.4",
+    "model.word-vectors": "captions",
+    "model.word-vector-dropout": "0.2",
+    "method.optimisation.weight-average": "0.99",
+    "method.optimisation.learning-rate": "0.0005",
+}
+POOLED = {"model.words": "mean", "model.embedding": "256"}
 # Plain training only falls after its best epoch: it stops when a third of the passes have not improved it.
 INFO_NCE = {"method.name": "baseline", "method.loss": "info_nce"}
 LOSS_ALONE = {"method.name": "crcl", "method.no-refine": ""}
@@ -36,8 +48,20 @@ RELEASED_MSCN = {"method.name": "mscn", "trusted.source": "development", "method
 MSCN = RELEASED_MSCN | {"method.warmup-negatives": "smooth", "method.negatives": "smooth", "method.calibrate": ""}
 MSCN |= {"method.purify-above": "0.99", "method.meta-learning-rate": "0.0001"}
 DISNCL = {"method.name": "disncl"}
+TEACHER = {"method.name": "teacher"}
 SYSTEMS = {
+    "teacher": TEACHER,
+    "teacher, no soft targets": TEACHER | {"method.target-weight": "0"},
+    "teacher, random word vectors": TEACHER | {"model.word-vectors": "random"},
+    "teacher, no input dropout": TEACHER | {"model.input-dropout": "0"},
+    "teacher, last weights": TEACHER | {"method.optimisation.weight-average": "0.001"},
+    "teacher, no word dropping": TEACHER | {"model.word-dropping": "0"},
+    "teacher, no complementary loss": TEACHER | {"method.negative-weight": "0"},
+    "teacher, noise at image level": TEACHER | {"noise.level": "image"},
+    "teacher, hard noise": TEACHER | {"noise.partners": "similar"},
     "CRCL": {"method.name": "crcl"},
+    "CRCL, noise at image level": {"method.name": "crcl", "noise.level": "image"},
+    "CRCL, hard noise": {"method.name": "crcl", "noise.partners": "similar"},
     "MSCN": MSCN,
     "MSCN, pairs believed to 90 %": MSCN | {"method.purify-above": "0.9"},
     "MSCN, 0.5 % trusted": MSCN | {"trusted.share": "0.005"},
@@ -69,7 +93,7 @@ Run = tuple[str, float, int]
 
 def wanted() -> Iterable[Run]:
     """Every run of the ladder; what the rest is measured against comes first."""
-    main = ("DisNCL", "MSCN", "CRCL", "plain InfoNCE", "plain oracle")
+    main = ("teacher", "CRCL", "plain InfoNCE", "plain oracle", "DisNCL", "MSCN")
     runs = [(system, rate, seed) for seed in range(3) for rate in RATES for system in main]
     runs += [(system, 0.4, seed) for system in SYSTEMS for seed in range(3)]
     runs += [(system, rate, seed) for system in SYSTEMS for rate in RATES for seed in range(3)]
@@ -90,7 +114,9 @@ def schedule(system: str, passes: int, stages: Sequence[int], frozen: int, optio
         options = {"method.warmup-epochs": str(passes // 6), "method.purified-epochs": str(passes - passes // 6)}
     elif system.startswith("DisNCL"):
         options = {"method.warmup-epochs": str(passes // 4), "method.main-epochs": str(passes - passes // 4)}
-    elif system != "CRCL":
+    elif system.startswith("teacher"):
+        options = {"method.epochs": str(passes)}
+    elif not system.startswith("CRCL") or system == "CRCL oracle":
         options = {"method.stages": str(passes - 2)}
     elif stages:
         options = {"method.stages": " ".join(map(str, stages)), "method.frozen-epochs": str(frozen)}
@@ -99,14 +125,22 @@ def schedule(system: str, passes: int, stages: Sequence[int], frozen: int, optio
     return options if options_of_papers else options | {"method.optimisation.decay-epochs": str(passes * 7 // 12)}
 
 
-def train(data: str, out: Path, run: Run, common: Mapping[str, str], schedule: Mapping[str, str], tuned: bool) -> None:
+def train(
+    data: str,
+    out: Path,
+    run: Run,
+    common: Mapping[str, str],
+    schedule: Mapping[str, str],
+    tuned: bool,
+    regularised: Mapping[str, str],
+) -> None:
     system, rate, seed = run
     folder = folder_of(out, run)
     if (folder / "results.json").exists():
         return
     options = {"data.path": data, "data.captions-per-image": "5"} if data != "demo" else {"data.text": "words"}
     options |= {"noise.rate": str(rate), "noise.seed": str(seed), "training.seed": str(seed), **common}
-    options |= {**SYSTEMS[system], **schedule, **(TUNED if tuned else {})}
+    options |= {**(TUNED if tuned else {}), **regularised, **SYSTEMS[system], **schedule}
     if system.startswith("MSCN"):
         options |= dict.fromkeys(("method.warmup-batch-size", "method.meta-batch-size"), common["training.batch-size"])
     words = [word for name, value in options.items() for word in (f"--{name}", *value.split())]
@@ -114,6 +148,21 @@ def train(data: str, out: Path, run: Run, common: Mapping[str, str], schedule: M
     command = [sys.executable, "-c", limit, "train", *words, "--out", str(folder)]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     print(f"{folder.name}: {'done' if done.returncode == 0 else done.stderr.strip()}", flush=True)
+
+
+def pooled(data: Path, out: Path) -> Path:
+    """The corpus with one vector an image, the mean of its regions; kept beside the runs."""
+    import numpy as np
+
+    folder = out / "corpus"
+    folder.mkdir(parents=True, exist_ok=True)
+    for path in data.iterdir():
+        copy = folder / path.name
+        if not copy.exists() and path.name.endswith("_ims.npy"):
+            np.save(copy, np.load(path).astype(np.float32).mean(1))
+        elif not copy.exists():
+            copy.write_bytes(path.read_bytes())
+    return folder
 
 
 def average(out: Path, run: Run) -> None:
@@ -210,10 +259,13 @@ def main() -> None:
     parser.add_argument("--batch-size", type=int, default=128)
     parser.add_argument("--stages", nargs="*", type=int, default=(), help="CRCL's, instead of two over --passes")
     parser.add_argument("--frozen-epochs", type=int, default=2, help="CRCL's, with --stages")
+    parser.add_argument("--regularised", action="store_true", help="the default method's regularisation for all")
+    parser.add_argument("--pooled", action="store_true", help="one vector an image, the mean of a caption's words")
     parser.add_argument("--paper", action="store_true", help="the papers' options instead of the tuned ones")
     parser.add_argument("--table", action="store_true", help="train nothing")
     arguments = parser.parse_args()
-    out = arguments.out / arguments.similarity
+    variant = [name for name in ("pooled", "regularised") if getattr(arguments, name)]
+    out = arguments.out / "_".join([arguments.similarity, *variant])
     asked = (arguments.systems, arguments.rates, arguments.seeds)
     runs = [run for run in wanted() if all(value in values for value, values in zip(run, asked, strict=True))]
     if arguments.similarity == "sgraf":
@@ -222,12 +274,22 @@ def main() -> None:
     elif not arguments.table:
         common = COMMON | {"model.similarity": arguments.similarity, "training.batch-size": str(arguments.batch_size)}
         common["model.similarity-size"] = VECTORS[arguments.similarity]
+        if arguments.pooled:
+            common |= POOLED
+            arguments.data = str(pooled(Path(arguments.data), out))
+        regularised = REGULARISED if arguments.regularised else {}
         stages = (arguments.passes, arguments.stages, arguments.frozen_epochs, arguments.paper)
         schedules = {system: schedule(system, *stages) for system in arguments.systems}
+        if arguments.regularised:  # the average stands in for a falling step size
+            for options in schedules.values():
+                options["method.optimisation.decay-epochs"] = str(arguments.passes)
         with ThreadPoolExecutor(arguments.jobs) as pool:
             list(
                 pool.map(
-                    lambda run: train(arguments.data, out, run, common, schedules[run[0]], not arguments.paper), runs
+                    lambda run: train(
+                        arguments.data, out, run, common, schedules[run[0]], not arguments.paper, regularised
+                    ),
+                    runs,
                 )
             )
     print("\n\n".join(filter(None, (table(out, rate) for rate in sorted(RATES)))))

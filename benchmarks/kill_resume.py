@@ -4,9 +4,10 @@
     python benchmarks/kill_resume.py --kills 20 --method mscn
 
 Each kill is a SIGKILL to a process that trains CRCL over two stages, both networks of MSCN with its meta steps and
-purified sets, or two networks of DisNCL with their critics; with averaged weights, input dropout and injected noise: at
-a random moment, or (every other one) as soon as a file is being written. Weights, optimiser, correspondences, random
-generators, log and results must come out the same, bit for bit. Exits with 1 if they do not.
+purified sets, two networks of DisNCL with their critics, or the teacher with its beliefs; with averaged weights, input
+dropout and injected noise: at a random moment, or (every other one) as soon as a file is being written. Weights,
+optimiser, correspondences, random generators, log and results must come out the same, bit for bit. Exits with 1 if they
+do not.
 """
 
 from __future__ import annotations
@@ -35,6 +36,7 @@ from truepair.config import (
     NoiseConfig,
     OptimisationConfig,
     Recipe,
+    TeacherConfig,
     TrainingConfig,
     TrustedConfig,
 )
@@ -59,6 +61,7 @@ def recipe(method: str, epochs: int) -> Recipe:
         "disncl": DisnclConfig(
             warmup_epochs=first, main_epochs=epochs - first, networks=2, critics_from=1, optimisation=optimisation
         ),
+        "teacher": TeacherConfig(warmup_epochs=first, epochs=epochs, optimisation=optimisation),
     }
     return Recipe(
         noise=NoiseConfig(rate=0.4),
@@ -148,7 +151,8 @@ def count_tensors(value: Any) -> int:
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--kills", type=int, default=20, help="how often to kill (default: 20)")
-    parser.add_argument("--method", choices=["crcl", "disncl", "mscn"], default="crcl", help="what is trained")
+    names = ["crcl", "disncl", "mscn", "teacher"]
+    parser.add_argument("--method", choices=names, default="crcl", help="what is trained")
     parser.add_argument("--seed", type=int, default=0, help="seed of the moments (default: 0)")
     arguments = parser.parse_args()
     epochs = 12 + 2 * arguments.kills  # more than a run gets through between kills

@@ -97,6 +97,8 @@ class NoiseConfig:
     """Share of training captions (or images) that get a wrong partner, exactly; in [0, 1)."""
     level: Literal["caption", "image"] = "caption"
     """Captions are shuffled one by one (NCR's protocol), or all captions of an image go wrong together (DECL's)."""
+    partners: Literal["random", "similar"] = "random"
+    """Captions exchange images at random, or two and two that are alike in their words (hard noise; caption level)."""
     seed: int = 0
     """Seed of the shuffle."""
     index: str | None = None
@@ -108,6 +110,11 @@ class NoiseConfig:
         """Refuse two sources of noise, an impossible rate and a seed that cannot be one."""
         if not 0 <= self.rate < 1:
             raise ConfigError(f"noise.rate is {self.rate}, but it is a share in [0, 1)")
+        if self.partners == "similar" and (self.level == "image" or self.index is not None):
+            raise ConfigError(
+                f"noise.partners is 'similar', which compares single captions, but noise.level is {self.level!r} and "
+                f"noise.index {self.index!r}: use level 'caption' and no index"
+            )
         if self.seed < 0:
             raise ConfigError(f"noise.seed is {self.seed}, but it must be at least 0")
         if self.index is not None and self.rate:
@@ -154,12 +161,18 @@ class ModelConfig:
     filtration (SAF) or graph reasoning (SGR). SGRAF is the mean of a SAF and an SGR run."""
     embedding: int = 1024
     """Width of the joint space (and of a GRU direction)."""
+    words: Literal["gru", "mean"] = "gru"
+    """How words become a caption: by a GRU that reads them in their order (every published system), or as the mean of
+    their vectors, which costs a tenth and knows no order. SAF and SGR need the GRU's words."""
     word_size: int = 300
     """Width of word vectors."""
     similarity_size: int = 256
     """Width of the vectors that say how a region and a word (SAF and SGR) or image and caption relate."""
     graph_steps: int = 3
     """SGR: rounds of graph reasoning."""
+    word_vectors: Literal["random", "captions"] = "random"
+    """What word vectors start from: U(-0.1, 0.1) (every published system), or the company that words keep in the
+    training captions, which no mismatched pair can spoil (`encoders.word_vectors`; here)."""
     head: Literal["plain", "network"] = "plain"
     """What makes one number of a similarity vector: a linear map (SAF, SGR; VSE∞ has no vector, but a cosine), or a
     network of one hidden layer. MSCN always has the network; the parts of the cosine are then VSE∞'s vector."""
@@ -179,6 +192,8 @@ class ModelConfig:
     """Probability that a region is left out in training (CRCL's augmentation; 0 in the other papers)."""
     word_dropping: float = 0.2
     """Probability that a word is altered in training (CRCL's augmentation; 0 in the other papers)."""
+    word_vector_dropout: float = 0.0
+    """Cosine similarity: dropout on word vectors, or on their mean; no paper here uses it."""
     input_dropout: float = 0.0
     """Probability that a value of the input features is zeroed in training; no paper here uses it."""
     batch_norm_rows: Literal["padded", "valid"] = "padded"
@@ -186,11 +201,16 @@ class ModelConfig:
     that are there."""
 
     def __post_init__(self) -> None:
-        """Refuse impossible sizes and probabilities."""
+        """Refuse impossible sizes and probabilities, and words without an order where words are compared."""
+        if self.words == "mean" and self.similarity != "cosine":
+            raise ConfigError(
+                f"model.words is 'mean', which leaves one vector a caption, but model.similarity {self.similarity!r} "
+                "compares words: use 'gru'"
+            )
         for name in ("embedding", "word_size", "similarity_size", "graph_steps", "head_size"):
             if getattr(self, name) < 1:
                 raise ConfigError(f"model.{name} is {getattr(self, name)}, but it is at least 1")
-        for name in ("alignment_dropout", "region_dropping", "word_dropping", "input_dropout"):
+        for name in ("alignment_dropout", "region_dropping", "word_dropping", "word_vector_dropout", "input_dropout"):
             if not 0 <= getattr(self, name) < 1:
                 raise ConfigError(f"model.{name} is {getattr(self, name)}, but it is a probability in [0, 1)")
         if self.code_hidden < 0:
@@ -235,7 +255,8 @@ class OptimisationConfig:
     decay_factor: float = 0.1
     """What a fall of the step schedule multiplies by."""
     weight_average: float = 0.0
-    """Decay of an exponential moving average of the weights, evaluated and saved instead of the raw ones; 0 is off."""
+    """Decay of an exponential moving average of the weights, evaluated and saved instead of the raw ones; 0 is off. It
+    starts lower, so that the average reaches back over a tenth of the steps at most."""
 
     def __post_init__(self) -> None:
         """Refuse values that cannot train."""
@@ -529,7 +550,48 @@ class DisnclConfig:
         return {"cov": 80.0}.get(self.preset, 0.0) if self.correlation_weight is None else self.correlation_weight
 
 
-MethodConfig = BaselineConfig | CrclConfig | DisnclConfig | MscnConfig
+@dataclass(frozen=True)
+class TeacherConfig:
+    """The default method, truepair's own: averaged weights judge the pairs that the network learns from."""
+
+    name: Literal["teacher"] = "teacher"
+    """Which method this is."""
+    epochs: int = 16
+    """Data passes."""
+    warmup_epochs: int = 2
+    """Data passes in which every pair is believed."""
+    temperature: float = 0.05
+    """τ of the matching probabilities and of the soft targets."""
+    negative_weight: float = 5.0
+    """λ, the weight of the complementary loss (CRCL)."""
+    target_weight: float = 1.0
+    """How much a pair that is not believed learns from soft targets; 0 is without."""
+    optimisation: OptimisationConfig = field(
+        default_factory=lambda: OptimisationConfig(weight_average=0.99, decay_epochs=16)
+    )
+    """Optimiser and schedule; the averaged weights judge, and are tested and saved, and stand in for smaller steps."""
+
+    def __post_init__(self) -> None:
+        """Refuse values that cannot train."""
+        for name in ("epochs", "temperature"):
+            if not getattr(self, name) > 0:
+                raise ConfigError(f"method.{name} is {getattr(self, name)}, but it must be above 0")
+        for name in ("negative_weight", "target_weight"):
+            if not getattr(self, name) >= 0:
+                raise ConfigError(f"method.{name} is {getattr(self, name)}, but it must be at least 0")
+        if not self.optimisation.weight_average:
+            raise ConfigError(
+                "method.optimisation.weight_average is 0, but the teacher is the average of the network's weights: set "
+                "it to a decay such as 0.99"
+            )
+        if self.warmup_epochs < 1:
+            raise ConfigError(
+                f"method.warmup_epochs is {self.warmup_epochs}, but a network that has seen nothing cannot judge: use "
+                "at least 1"
+            )
+
+
+MethodConfig = BaselineConfig | CrclConfig | DisnclConfig | MscnConfig | TeacherConfig
 """One class a method; `name` tells them apart in recipes."""
 
 
@@ -578,7 +640,7 @@ class Recipe:
     """Pairs known to match."""
     model: ModelConfig = field(default_factory=ModelConfig)
     """The backbone."""
-    method: MethodConfig = field(default_factory=CrclConfig)
+    method: MethodConfig = field(default_factory=TeacherConfig)
     """How to train."""
     training: TrainingConfig = field(default_factory=TrainingConfig)
     """Batches, seed, device."""

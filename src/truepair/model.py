@@ -21,7 +21,8 @@ from truepair.encoders.local import LinearEncoder, LocalEncoder, WholeVector
 from truepair.encoders.pooling import GeneralisedPooling, PooledEncoder
 from truepair.encoders.projection import VectorEncoder
 from truepair.encoders.regions import RegionEncoder
-from truepair.encoders.words import WordEncoder
+from truepair.encoders.word_vectors import co_occurrence_vectors
+from truepair.encoders.words import MeanWordEncoder, WordEncoder
 from truepair.errors import ConfigError
 from truepair.similarity.cosine import CosineSimilarity
 from truepair.similarity.head import HeadNetwork
@@ -98,8 +99,32 @@ class MatchingModel(nn.Module):
         return self.scores.matrix(self.image_encoder(batch.images), self.text_encoder(batch.captions))
 
 
-def make_model(config: ModelConfig, inputs: InputShape) -> MatchingModel:
-    """A fresh model with random weights, drawn from torch's global generator."""
+def make_model(
+    config: ModelConfig, inputs: InputShape, word_vectors: Float[Tensor, "words size"] | None = None
+) -> MatchingModel:
+    """A fresh model with random weights, drawn from torch's global generator.
+
+    Args:
+        config: What it is.
+        inputs: What it reads.
+        word_vectors: ``[vocabulary, model.word_size]``, what word vectors start from; random if None.
+    """
+    model = _fresh(config, inputs)
+    if word_vectors is not None:
+        (vectors,) = (module for module in model.modules() if isinstance(module, nn.Embedding))
+        with torch.no_grad():
+            vectors.weight.copy_(word_vectors)
+    return model
+
+
+def first_word_vectors(config: ModelConfig, inputs: InputShape, train: Pairs) -> Float[Tensor, "words size"] | None:
+    """What word vectors start from: the training captions, if that is asked for and there are words; else None."""
+    if config.word_vectors == "random" or inputs.caption != "words":
+        return None
+    return co_occurrence_vectors(inputs_of_captions(train), inputs.caption_width, config.word_size)
+
+
+def _fresh(config: ModelConfig, inputs: InputShape) -> MatchingModel:
     if config.codes == "none":
         return _backbone(config, inputs, config.embedding)
     model = _backbone(config, inputs, config.shared)
@@ -157,9 +182,23 @@ def _pooled_model(config: ModelConfig, inputs: InputShape) -> MatchingModel:
         image_encoder = PooledEncoder(regions, GeneralisedPooling())
     else:
         image_encoder = VectorEncoder(inputs.image_width, config.embedding, config.input_dropout)
-    if inputs.caption == "words":
+    if inputs.caption == "words" and config.words == "mean":
+        text_encoder = MeanWordEncoder(
+            inputs.caption_width,
+            inputs.mask,
+            config.embedding,
+            config.word_size,
+            config.word_vector_dropout,
+            config.word_dropping,
+        )
+    elif inputs.caption == "words":
         words = WordEncoder(
-            inputs.caption_width, inputs.mask, config.embedding, config.word_size, dropping=config.word_dropping
+            inputs.caption_width,
+            inputs.mask,
+            config.embedding,
+            config.word_size,
+            config.word_vector_dropout,
+            config.word_dropping,
         )
         text_encoder = PooledEncoder(words, GeneralisedPooling())
     else:

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
+from functools import partial
 from typing import Any
 
 import torch
 from jaxtyping import Float
 from lightning_fabric import Fabric
 from torch import Tensor, nn
-from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
+from torch.optim.swa_utils import AveragedModel
 
 from truepair.config import OptimisationConfig
 from truepair.errors import TrainingError
@@ -27,6 +28,24 @@ def learning_rate(config: OptimisationConfig, epoch: float, epochs: int) -> floa
     if config.schedule == "cosine":
         return round(config.learning_rate * 0.5 * (1 + math.cos(math.pi * epoch / epochs)), 12)
     return config.learning_rate * config.decay_factor ** int(epoch // config.decay_epochs)
+
+
+def decay_after(steps: float, decay: float) -> float:
+    """How much of the averaged weights a step keeps, after so many steps: ``min(decay, (1 + n) / (10 + n))``.
+
+    The average reaches back over a tenth of the steps so far, at most over ``1 / (1 - decay)``: it never drags random
+    weights along, and short runs need no decay of their own.
+
+    >>> decay_after(0, 0.99), decay_after(80, 0.99), decay_after(10_000, 0.99)
+    (0.1, 0.9, 0.99)
+    """
+    return min(decay, (1 + steps) / (10 + steps))
+
+
+def _average(decay: float, averaged: Sequence[Tensor], current: Sequence[Tensor], steps: Tensor | int) -> None:
+    """One step of the moving average, in place; what `AveragedModel` asks for."""
+    with torch.no_grad():
+        torch._foreach_lerp_(list(averaged), list(current), 1 - decay_after(float(steps), decay))
 
 
 class Optimiser:
@@ -63,7 +82,7 @@ class Optimiser:
         self._fabric = fabric
         self._average: AveragedModel | None = None
         if config.weight_average:
-            self._average = AveragedModel(network, multi_avg_fn=get_ema_multi_avg_fn(config.weight_average))
+            self._average = AveragedModel(network, multi_avg_fn=partial(_average, config.weight_average))
             self._average.requires_grad_(False)
 
     @property

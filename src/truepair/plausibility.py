@@ -154,8 +154,8 @@ def scores_of(
         own, place = pairs.image_of_caption[ids].unique(return_inverse=True)
         encodings = Encodings.of(models, pairs, own, ids)
         rows = torch.arange(len(ids))
-        of_images = _between(encodings, torch.arange(len(own)), of_rivals, everyone)[place]  # [pairs, rivals]
-        of_captions = _between(of_rivals, everyone, encodings, rows).T  # [pairs, rivals]
+        of_images = between(encodings, torch.arange(len(own)), of_rivals, everyone)[place]  # [pairs, rivals]
+        of_captions = between(of_rivals, everyone, encodings, rows).T  # [pairs, rivals]
         own, is_self = own[place], rivals == ids[:, None]
         is_own = rival_images == own[:, None]
         similarity = encodings.paired(place, rows)
@@ -219,7 +219,7 @@ def log_odds(
     return similarity / temperature - (captions.logsumexp(1) + images.logsumexp(1)) / 2
 
 
-def _between(
+def between(
     images: Encodings, rows: Int[Tensor, " i"], captions: Encodings, columns: Int[Tensor, " c"]
 ) -> Float[Tensor, "i c"]:
     """Similarity of images encoded here with captions encoded there."""

@@ -2,7 +2,7 @@ import pytest
 import torch
 
 from truepair.losses.contrastive import info_nce
-from truepair.losses.soft_targets import soft_targets
+from truepair.losses.soft_targets import soft_targets, targets_among_others
 
 
 def batch(seed=0, items=6):
@@ -71,3 +71,15 @@ def test_half_precision_similarities_are_taken_to_full_precision_first():
     for targets in soft_targets(*halves, torch.full((6,), 0.7)):
         assert targets.dtype == torch.float32
         torch.testing.assert_close(targets.sum(1), torch.ones(6))
+
+
+def test_targets_among_others_are_the_probabilities_without_the_own_partner():
+    similarity, *_ = batch()
+    both = targets_among_others(similarity.requires_grad_(), 0.3)
+    for targets, scores in zip(both, (similarity, similarity.T), strict=True):
+        assert not targets.requires_grad
+        for i in range(6):
+            others = [j for j in range(6) if j != i]
+            weights = torch.stack([(scores[i, j] / 0.3).exp() for j in others]).detach()
+            torch.testing.assert_close(targets[i, others], weights / weights.sum())
+            assert targets[i, i] == 0

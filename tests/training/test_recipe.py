@@ -7,15 +7,17 @@ import pytest
 from truepair.config import (
     BaselineConfig,
     CrclConfig,
+    ModelConfig,
     MscnConfig,
     NoiseConfig,
     OptimisationConfig,
     Recipe,
+    TeacherConfig,
     TrainingConfig,
     TrustedConfig,
 )
 from truepair.errors import ConfigError
-from truepair.training.recipe import METHOD_CONFIGS, load_recipe, recipe_from
+from truepair.training.recipe import DEFAULT_MODEL, METHOD_CONFIGS, load_recipe, recipe_from
 
 RECIPES = sorted((Path(__file__).parents[2] / "recipes").glob("*.toml"))
 
@@ -40,8 +42,13 @@ def test_every_recipe_that_comes_with_truepair_can_be_read(path):
     assert path.stem.startswith(f"{recipe.method.name}_")
 
 
-def test_nothing_said_is_the_default():
-    assert recipe_from({}, "here") == Recipe()
+def test_nothing_said_is_the_default_method_with_its_backbone():
+    default = recipe_from({}, "here")
+    assert default == Recipe(model=ModelConfig(**DEFAULT_MODEL))
+    assert default.method == TeacherConfig()
+    some = recipe_from({"model": {"input_dropout": 0.1}}, "here")
+    assert (some.model.input_dropout, some.model.word_vectors) == (0.1, "captions")
+    assert recipe_from({"method": {"name": "crcl"}}, "here").model == ModelConfig()
 
 
 def test_every_section_is_read(tmp_path):
@@ -89,30 +96,30 @@ def test_the_name_chooses_the_method():
     ("values", "message"),
     [
         ({"modle": {}}, "unknown option modle; did you mean model?"),
-        ({"method": {"stage": [1]}}, "unknown option method.stage; did you mean method.stages?"),
+        ({"method": {"name": "crcl", "stage": [1]}}, "unknown option method.stage; did you mean method.stages?"),
         ({"data": {"columns": {"captoin": "x"}}}, "unknown option data.columns.captoin; did you mean data.columns.cap"),
         ({"training": {"zzz": 1}}, "unknown option training.zzz; there are batch_size, seed, "),
         ({"method": {"name": "baseline", "stages": [1]}}, "unknown option method.stages; there are name, loss, epochs"),
-        ({"method": {"name": "magic"}}, "unknown method 'magic'; choose one of baseline, crcl, disncl, mscn"),
+        ({"method": {"name": "magic"}}, "unknown method 'magic'; choose one of baseline, crcl, disncl, mscn, teacher"),
         ({"method": {"name": ["crcl"]}}, "unknown method ['crcl']; choose one of"),
         ({"method": "crcl"}, "method is 'crcl', but it is a section"),
         ({"data": "photos.csv"}, "data is 'photos.csv', but it is a section: [data]"),
         ({"method": {"optimisation": 3}}, "method.optimisation is 3, but it is a section: [method.optimisation]"),
         ({"training": {"batch_size": "64"}}, "training.batch_size is '64', but it must be int"),
         ({"training": {"batch_size": 64.0}}, "training.batch_size is 64.0, but it must be int"),
-        ({"method": {"stages": 5}}, "method.stages is 5, but it must be tuple[int, ...]"),
-        ({"method": {"stages": [5.5]}}, "method.stages is (5.5,), but it must be tuple[int, ...]"),
+        ({"method": {"name": "crcl", "stages": 5}}, "method.stages is 5, but it must be tuple[int, ...]"),
+        ({"method": {"name": "crcl", "stages": [5.5]}}, "method.stages is (5.5,), but it must be tuple[int, ...]"),
         ({"noise": {"level": "word"}}, "noise.level is 'word', but it must be one of 'caption', 'image'"),
         ({"noise": {"rate": 1.0}}, "noise.rate is 1.0"),
         ({"noise": {"rate": 0.2, "index": "a.npy"}}, "noise.rate is 0.2 and noise.index is a.npy: choose one"),
         ({"noise": {"seed": -1}}, "noise.seed is -1"),
         ({"model": {"embedding": 0}}, "model.embedding is 0"),
         ({"model": {"word_dropping": 1.0}}, "model.word_dropping is 1.0"),
-        ({"method": {"momentum": 1.5}}, "method.momentum is 1.5"),
-        ({"method": {"threshold": -0.1}}, "method.threshold is -0.1"),
+        ({"method": {"name": "crcl", "momentum": 1.5}}, "method.momentum is 1.5"),
+        ({"method": {"name": "crcl", "threshold": -0.1}}, "method.threshold is -0.1"),
         ({"method": {"temperature": 0}}, "method.temperature is 0.0"),
-        ({"method": {"stages": []}}, "method.stages is ()"),
-        ({"method": {"stages": [3, 0], "frozen_epochs": 0}}, "a stage of method.stages (3, 0) has no epoch"),
+        ({"method": {"name": "crcl", "stages": []}}, "method.stages is ()"),
+        ({"method": {"name": "crcl", "stages": [3, 0], "frozen_epochs": 0}}, "a stage of method.stages (3, 0) has no epoch"),
         ({"method": {"optimisation": {"learning_rate": float("nan")}}}, "optimisation.learning_rate is nan"),
         ({"method": {"optimisation": {"weight_average": 1.0}}}, "optimisation.weight_average is 1.0"),
         ({"method": {"optimisation": {"weight_decay": -1.0}}}, "optimisation.weight_decay is -1.0"),

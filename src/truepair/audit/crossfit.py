@@ -23,7 +23,7 @@ from truepair.data.loader import Loaders
 from truepair.data.pairs import Pairs
 from truepair.data.text import Vocabulary
 from truepair.errors import ConfigError
-from truepair.model import InputShape, MatchingModel, make_model
+from truepair.model import InputShape, MatchingModel, first_word_vectors, make_model
 from truepair.training.device import make_fabric
 from truepair.training.run import build_method
 
@@ -101,7 +101,8 @@ def trained_models(
     """
     fabric = make_fabric(config.accelerator)
     network = Recipe(model=config.model, method=config.method).network
-    make = partial(make_model, network, InputShape.of(pairs, vocabulary))
+    shape = InputShape.of(pairs, vocabulary)
+    make = partial(make_model, network, shape, first_word_vectors(network, shape, pairs))
     cuda = [fabric.device] if fabric.device.type == "cuda" else []
     total = len(chosen) * config.repetitions * config.method.epochs
     result: list[list[MatchingModel]] = []

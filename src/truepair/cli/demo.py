@@ -18,6 +18,7 @@ from truepair.config import (
     NoiseConfig,
     OptimisationConfig,
     Recipe,
+    TeacherConfig,
     TrainingConfig,
     TrustedConfig,
 )
@@ -45,6 +46,7 @@ DISNCL = DisnclConfig(
     critics_from=1,
     optimisation=OPTIMISATION,
 )
+TEACHER = TeacherConfig(temperature=0.07, optimisation=replace(OPTIMISATION, weight_average=0.99))
 TRUSTED = TrustedConfig(source="development")
 SHUFFLED_FOR_TRAINING = 0.4
 SHUFFLED_FOR_THE_AUDIT = 0.1
@@ -60,6 +62,7 @@ def recipes(seed: int, training: TrainingConfig, rate: float = SHUFFLED_FOR_TRAI
             common, method=MSCN, model=replace(MODEL, similarity_size=64), trusted=replace(TRUSTED, seed=seed)
         ),
         "disncl": replace(common, method=DISNCL),
+        "teacher": replace(common, method=TEACHER),
         "oracle": replace(common, method=PLAIN, training=replace(training, oracle="clean_pairs")),
     }
 
@@ -69,6 +72,7 @@ ROWS = {
     "crcl": "CRCL",
     "mscn": "MSCN (two networks, {trusted} trusted pairs)",
     "disncl": "DisNCL",
+    "teacher": "teacher (the default)",
     "oracle": "oracle (plain, true pairs only)",
 }
 

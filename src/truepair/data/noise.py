@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Literal, get_args
@@ -14,6 +15,7 @@ from truepair.data.pairs import Pairs
 from truepair.errors import ConfigError, DataError
 
 Level = Literal["caption", "image"]
+Partners = Literal["random", "similar"]
 Convention = Literal["per_caption", "per_image"]
 
 _STREAM = 1
@@ -21,7 +23,15 @@ _STREAM = 1
 must not be the first batches of an epoch."""
 
 
-def inject_noise(pairs: Pairs, rate: float, seed: int, *, level: Level = "caption") -> Pairs:
+_LIKES = 100
+"""Most similar captions that one may exchange images with."""
+_SIMILARITIES = 1 << 24
+"""Similarities in memory at a time."""
+
+
+def inject_noise(
+    pairs: Pairs, rate: float, seed: int, *, level: Level = "caption", partners: Partners = "random"
+) -> Pairs:
     """The same captions, some with an image that is not theirs.
 
     Caption level (NCR): ``round(rate · captions)`` captions, drawn at random, exchange their images at random among
@@ -34,12 +44,15 @@ def inject_noise(pairs: Pairs, rate: float, seed: int, *, level: Level = "captio
         rate: Share of the captions (or images) to mismatch, in [0, 1).
         seed: Same seed and same pairs, same noise.
         level: What is drawn. Results at different levels are not comparable.
+        partners: Captions exchange images at random, or, at caption level, two and two that are alike ("similar"): hard
+            noise, mismatches that a careless eye would pass. Alike is a matter of TF-IDF vectors of words; captions of
+            the same text do not exchange. The same captions are drawn for both.
 
     Returns:
         Pairs that know their truth: `true_image_of_caption` is what `image_of_caption` was.
 
     Raises:
-        ConfigError: If `rate` or `level` is out of range.
+        ConfigError: If `rate`, `level` or `partners` is out of range, or `partners` does not go with `level`.
         DataError: If the pairs are known to be noisy already, or such an exchange does not exist: one caption has no
             partner, nor have those of an image that owns more than half of all that can be drawn.
     """
@@ -47,11 +60,18 @@ def inject_noise(pairs: Pairs, rate: float, seed: int, *, level: Level = "captio
         raise ConfigError(f"the noise rate is {rate}, but it is a share in [0, 1)")
     if level not in get_args(Level):
         raise ConfigError(f"the noise level is {level!r}, but it is one of {', '.join(get_args(Level))}")
+    if partners not in get_args(Partners) or (partners == "similar" and level == "image"):
+        raise ConfigError(
+            f"noise partners are {partners!r} at {level} level, but they are one of {', '.join(get_args(Partners))}, "
+            "and 'similar' compares single captions: use level 'caption'"
+        )
     _refuse_noisy(pairs)
     random = np.random.default_rng(np.random.SeedSequence(seed, spawn_key=(_STREAM,)))
     image_of_caption = pairs.image_of_caption.numpy()
     if level == "caption":
-        noisy = _exchanged(image_of_caption, rate, random, "captions")
+        noisy = _exchanged(
+            image_of_caption, rate, random, "captions", pairs.captions if partners == "similar" else None
+        )
     else:
         images = np.unique(image_of_caption)  # an image without captions has none to exchange
         wrong_image = np.arange(len(pairs.images))
@@ -124,8 +144,17 @@ def _with_noise(pairs: Pairs, image_of_caption: np.ndarray) -> Pairs:
     )
 
 
-def _exchanged(owners: np.ndarray, rate: float, random: np.random.Generator, what: str) -> np.ndarray:
-    """`owners` with ``round(rate · n)`` entries exchanged among themselves, each of which becomes another."""
+def _exchanged(
+    owners: np.ndarray,
+    rate: float,
+    random: np.random.Generator,
+    what: str,
+    texts: Sequence[str] | None = None,
+) -> np.ndarray:
+    """`owners` with ``round(rate · n)`` entries exchanged among themselves, each of which becomes another.
+
+    With `texts`, entries of like texts exchange.
+    """
     count = round(rate * len(owners))
     chosen = _chosen(owners, count, random)
     if len(chosen) < count:
@@ -135,8 +164,58 @@ def _exchanged(owners: np.ndarray, rate: float, random: np.random.Generator, wha
             "use another rate or more pairs"
         )
     result = owners.copy()
-    result[chosen] = owners[chosen][_deranged(owners[chosen], random)]
+    if texts is None:
+        order = _deranged(owners[chosen], random)
+    else:
+        order = _exchanged_with_likes([texts[i] for i in chosen], owners[chosen], random)
+    result[chosen] = owners[chosen][order]
     return result
+
+
+def _exchanged_with_likes(texts: Sequence[str], owners: np.ndarray, random: np.random.Generator) -> np.ndarray:
+    """A permutation p with ``owners[p[i]] != owners[i]`` for all i that swaps positions of like texts.
+
+    In random order, each position swaps with the most similar one that is still free, of another owner and another
+    text. Those that find none among their `_LIKES` most similar are exchanged at random with one another, and with
+    swapped positions where that is not enough.
+    """
+    n, permutation = len(texts), np.arange(len(texts))
+    free = np.ones(n, dtype=bool)
+    distinct = {text: number for number, text in enumerate(dict.fromkeys(texts))}
+    text = np.array([distinct[each] for each in texts], dtype=np.int64)
+    order = random.permutation(n)
+    for positions, likes in _most_similar(texts, order):
+        for i, candidates in zip(positions, likes, strict=True):
+            if not free[i]:
+                continue
+            fit = candidates[free[candidates] & (owners[candidates] != owners[i]) & (text[candidates] != text[i])]
+            if len(fit):
+                permutation[[i, fit[0]]] = permutation[[fit[0], i]]
+                free[[i, fit[0]]] = False
+    left = np.flatnonzero(free)
+    if np.unique(owners[left], return_counts=True)[1].max(initial=0) * 2 <= len(left):
+        permutation[left] = left[_deranged(owners[left], random)]
+        return permutation
+    for i in left:  # each joins a swap of which it owns neither image: three in a circle
+        other = permutation  # position i takes what a swapped one had, which takes i's
+        fit = np.flatnonzero((owners != owners[i]) & (owners[other] != owners[i]) & (other != np.arange(n)))
+        partner = random.choice(fit)
+        permutation[[i, partner]] = permutation[[partner, i]]
+    return permutation
+
+
+def _most_similar(texts: Sequence[str], order: np.ndarray) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    """Blocks of `order`, and for each position in them the `_LIKES` most similar ones, most similar first."""
+    from sklearn.feature_extraction.text import TfidfVectorizer
+
+    vectors = TfidfVectorizer(token_pattern=r"(?u)\b\w+\b", dtype=np.float32).fit_transform(texts)
+    most = min(_LIKES, len(texts))
+    for start in range(0, len(texts), size := max(1, _SIMILARITIES // len(texts))):
+        positions = order[start : start + size]
+        similarity = (vectors[positions] @ vectors.T).toarray()
+        nearest = np.argpartition(-similarity, most - 1, axis=1)[:, :most]
+        by_similarity = np.take_along_axis(similarity, nearest, axis=1).argsort(axis=1, kind="stable")[:, ::-1]
+        yield positions, np.take_along_axis(nearest, by_similarity, axis=1)
 
 
 def _chosen(owners: np.ndarray, count: int, random: np.random.Generator) -> np.ndarray:

@@ -1,4 +1,4 @@
-"""Tokens → one vector a word."""
+"""Tokens → one vector a word, or one a caption."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import torch.nn as nn
 
 from truepair.data.batch import Padded
 from truepair.encoders.dropping import WordDropping
+from truepair.encoders.projection import VectorEncoder
 from truepair.encoders.recurrent import BidirectionalGru
 
 
@@ -35,8 +36,7 @@ class WordEncoder(nn.Module):
     ) -> None:
         super().__init__()
         self.dropping = WordDropping(dropping, vocabulary_size, mask)
-        self.vectors = nn.Embedding(vocabulary_size, word_size, padding_idx=0)
-        nn.init.uniform_(self.vectors.weight, -0.1, 0.1)
+        self.vectors = _word_vectors(vocabulary_size, word_size)
         self.dropout = nn.Dropout(word_dropout)
         self.gru = BidirectionalGru(word_size, embedding)
 
@@ -45,3 +45,55 @@ class WordEncoder(nn.Module):
         items = self.dropping(items)
         states: Padded = self.gru(Padded(self.dropout(self.vectors(items.values)), items.lengths))
         return states
+
+
+class MeanWordEncoder(nn.Module):
+    """Token ids ``[captions, words]`` → unit vectors ``[captions, embedding]``: the mean word vector, projected.
+
+    A bag of words: no order, no recurrence. Word vectors start as in `WordEncoder`; ``<start>`` and ``<end>`` count as
+    words.
+
+    Args:
+        vocabulary_size: Number of token ids; id 0 is padding.
+        mask: Id of ``<mask>``, which `dropping` puts in place of words.
+        embedding: Width of the joint space.
+        word_size: Width of word vectors.
+        dropout: Dropout on the mean word vector.
+        dropping: Probability that a word is altered, in training mode (`WordDropping`).
+    """
+
+    def __init__(
+        self,
+        vocabulary_size: int,
+        mask: int,
+        embedding: int,
+        word_size: int = 300,
+        dropout: float = 0.0,
+        dropping: float = 0.0,
+    ) -> None:
+        super().__init__()
+        self.dropping = WordDropping(dropping, vocabulary_size, mask)
+        self.vectors = _word_vectors(vocabulary_size, word_size)
+        self.projection = VectorEncoder(word_size, embedding, dropout)
+
+    def forward(self, items: Padded) -> Padded:
+        """One unit vector a caption."""
+        return self.encoding(self.features(items))
+
+    def features(self, items: Padded) -> Padded:
+        """Token ids → vectors ``[captions, embedding]`` of any length."""
+        items = self.dropping(items)
+        assert items.lengths is not None  # captions have words
+        vectors = self.vectors(items.values).masked_fill(~items.mask[..., None], 0)
+        mean = vectors.sum(1) / items.lengths[:, None]
+        return self.projection.features(Padded(mean))
+
+    def encoding(self, features: Padded) -> Padded:
+        """Vectors of any length → of length 1."""
+        return self.projection.encoding(features)
+
+
+def _word_vectors(vocabulary_size: int, size: int) -> nn.Embedding:
+    vectors = nn.Embedding(vocabulary_size, size, padding_idx=0)
+    nn.init.uniform_(vectors.weight, -0.1, 0.1)
+    return vectors

@@ -51,3 +51,28 @@ def soft_targets(
         others = logits.masked_fill(is_rejected, -torch.inf).softmax(1)
         targets.append((1 - own)[:, None] * others + torch.diag(own))
     return targets[0], targets[1]
+
+
+def targets_among_others(
+    similarity: Float[Tensor, "pairs pairs"], temperature: float
+) -> tuple[Float[Tensor, "pairs pairs"], Float[Tensor, "pairs pairs"]]:
+    r"""What else of the batch a pair's image and caption match, if not one another.
+
+    .. math::
+        Q^{\Rightarrow}_{ij} \propto e^{S_{ij}/\tau}, \quad Q^{\Leftarrow}_{ij} \propto e^{S_{ji}/\tau},
+        \quad j \ne i
+
+    Args:
+        similarity: S ``[images, captions]``, pairs on the diagonal, at least 2.
+        temperature: τ.
+
+    Returns:
+        ``(Q⇒ [images, captions], Q⇐ [captions, images])``, without gradient, with 0 on the diagonal; rows sum to 1.
+
+    Example:
+        >>> targets_among_others(torch.zeros(3, 3), 0.05)[0][0]
+        tensor([0.0000, 0.5000, 0.5000])
+    """
+    logits = full_precision(similarity.detach()) / temperature
+    logits = logits.masked_fill(torch.eye(len(logits), dtype=torch.bool, device=logits.device), -torch.inf)
+    return logits.softmax(1), logits.T.softmax(1)

@@ -11,10 +11,13 @@ from typing import Any, Literal, TypeVar, get_args, get_origin
 
 import dacite
 
-from truepair.config import CrclConfig, MethodConfig, Recipe
+from truepair.config import MethodConfig, Recipe, TeacherConfig
 from truepair.errors import ConfigError
 
 METHOD_CONFIGS: dict[str, type[MethodConfig]] = {config().name: config for config in get_args(MethodConfig)}
+
+DEFAULT_MODEL = {"input_dropout": 0.4, "word_vector_dropout": 0.2, "word_vectors": "captions"}
+"""What the default method's backbone has unless a recipe says otherwise; the papers' methods have what they had."""
 
 Recalls = tuple[float, float, float]
 """R@1, R@5 and R@10 in percent."""
@@ -131,7 +134,7 @@ def recipe_from(values: Mapping[str, Any], where: str) -> Recipe:
     method = values.get("method", {})
     if not isinstance(method, Mapping):
         raise ConfigError(f"{where}: method is {method!r}, but it is a section: [method] with a name")
-    name = method.get("name", CrclConfig().name)
+    name = method.get("name", TeacherConfig().name)
     if name not in [*METHOD_CONFIGS]:
         raise ConfigError(f"{where}: unknown method {name!r}; choose one of {', '.join(METHOD_CONFIGS)}")
     default = METHOD_CONFIGS[name]()
@@ -139,7 +142,10 @@ def recipe_from(values: Mapping[str, Any], where: str) -> Recipe:
     if "optimisation" in method:  # what it does not say has the method's default, not that of the class
         method = {**method, "optimisation": asdict(default.optimisation) | dict(method["optimisation"])}
     built = _built(METHOD_CONFIGS[name], method, where, "method.")
-    return _built(Recipe, {**values, "method": built}, where)
+    model = values.get("model", {})
+    if isinstance(built, TeacherConfig) and isinstance(model, Mapping):
+        model = DEFAULT_MODEL | dict(model)
+    return _built(Recipe, {**values, "model": model, "method": built}, where)
 
 
 def _built(kind: type[Config], values: Mapping[str, Any], where: str, prefix: str = "") -> Config:

@@ -13,7 +13,7 @@ from typing import Any
 from tqdm import tqdm
 
 from truepair import __version__
-from truepair.config import CrclConfig, DisnclConfig, MethodConfig, MscnConfig, Recipe
+from truepair.config import CrclConfig, DisnclConfig, MethodConfig, MscnConfig, Recipe, TeacherConfig
 from truepair.data.corpora import Corpus, load_corpus
 from truepair.data.flickr8k import is_flickr8k
 from truepair.data.precomputed import is_precomputed
@@ -145,6 +145,8 @@ def _rehearsed(method: MethodConfig) -> MethodConfig:
         return replace(method, warmup_epochs=1, purified_epochs=1)
     if isinstance(method, DisnclConfig):
         return replace(method, warmup_epochs=1, main_epochs=1)
+    if isinstance(method, TeacherConfig):
+        return replace(method, warmup_epochs=1, epochs=2)
     return replace(method, epochs=1)
 
 

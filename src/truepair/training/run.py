@@ -32,7 +32,7 @@ from truepair.evaluation.retrieval import evaluate, folds_of
 from truepair.json_files import damaged, read_json, write_json
 from truepair.methods import METHODS
 from truepair.methods.protocol import MakeModel, Method
-from truepair.model import InputShape, MatchingModel, load_weights, make_model, retrieval_weights
+from truepair.model import InputShape, MatchingModel, first_word_vectors, load_weights, make_model, retrieval_weights
 from truepair.training.device import hardware, make_fabric, peak_memory_mb
 from truepair.training.fit import differences, fit
 from truepair.training.log import RunLog
@@ -101,7 +101,8 @@ def run(recipe: Recipe, folder: Path, corpus: Corpus | None = None) -> dict[str,
     _describe(folder, recipe, shape, corpus)
 
     fabric.seed_everything(training.seed, verbose=False)
-    make = partial(make_model, recipe.network, shape)
+    # Captions are read of all training pairs, whoever learns from the pairs: texts are not noisy.
+    make = partial(make_model, recipe.network, shape, first_word_vectors(recipe.network, shape, train))
     method = build_method(recipe.method, make, len(learned), fabric, correspondence)
     log = RunLog(folder, tensorboard=training.tensorboard)
     state = fit(method, learned_loaders, dev, folder, _learning(recipe), log, training.patience)
@@ -151,7 +152,9 @@ def noisy(train: Pairs, noise: NoiseConfig) -> Pairs:
     """The training pairs with the mismatches that `noise` asks for; as they are if it asks for none."""
     if noise.index is not None:
         return read_noise_index(Path(noise.index), train, convention=noise.index_convention)
-    return inject_noise(train, noise.rate, noise.seed, level=noise.level) if noise.rate else train
+    if not noise.rate:
+        return train
+    return inject_noise(train, noise.rate, noise.seed, level=noise.level, partners=noise.partners)
 
 
 def build_method(

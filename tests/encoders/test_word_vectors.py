@@ -1,0 +1,68 @@
+import math
+from collections import Counter
+from itertools import permutations
+
+import numpy as np
+import pytest
+import torch
+
+from truepair.data.text import Vocabulary
+from truepair.encoders.word_vectors import _positive_mutual_information, co_occurrence_vectors
+
+CAPTIONS = [
+    "a red dog runs",
+    "a blue dog runs",
+    "a red cat sleeps",
+    "a blue cat sleeps",
+    "the sun sets sets sets",
+    "the sun rises",
+]
+VOCABULARY = Vocabulary.build(CAPTIONS, minimum_count=1)
+TOKENS = VOCABULARY.encode(CAPTIONS)
+
+
+def by_hand():
+    """Positive pointwise mutual information from sets of words."""
+    met, often = Counter(), Counter()
+    for row in TOKENS.take(torch.arange(len(CAPTIONS))).values.tolist():
+        for a, b in permutations(set(row) - {0}, 2):
+            met[a, b] += 1
+            often[a] += 1
+    total = sum(met.values())
+    result = np.zeros((len(VOCABULARY), len(VOCABULARY)))
+    for (a, b), count in met.items():
+        result[a, b] = max(0.0, math.log(count * total / (often[a] * often[b])))
+    return result
+
+
+def test_mutual_information_is_that_of_sets_of_words():
+    expected = by_hand()
+    assert (expected > 0).sum() > 20
+    np.testing.assert_allclose(_positive_mutual_information(TOKENS, len(VOCABULARY)).toarray(), expected)
+
+
+def test_vectors_are_the_leading_singular_ones():
+    vectors = co_occurrence_vectors(TOKENS, len(VOCABULARY), 4)
+    left, values, _ = np.linalg.svd(by_hand())
+    expected = torch.from_numpy(left[:, :3] * np.sqrt(values[:3])).float()
+    gram, wanted = vectors[:, :3] @ vectors[:, :3].T, expected @ expected.T
+    torch.testing.assert_close(gram / gram.norm(), wanted / wanted.norm(), atol=1e-3, rtol=0)
+    assert vectors.std(correction=0).item() == pytest.approx(0.3 / 3**0.5, rel=1e-4)
+
+
+def test_the_same_captions_give_the_same_vectors_and_padding_none():
+    one, other = (co_occurrence_vectors(TOKENS, len(VOCABULARY), 5) for _ in range(2))
+    assert torch.equal(one, other)
+    assert (one[0] == 0).all()
+
+
+def test_words_of_like_captions_are_alike():
+    vectors = torch.nn.functional.normalize(co_occurrence_vectors(TOKENS, len(VOCABULARY), 5), dim=1)
+    runs, sets, rises = (vectors[VOCABULARY.id_of[word]] for word in ("runs", "sets", "rises"))
+    assert sets @ rises > 0.5 > runs @ rises
+
+
+def test_more_dimensions_than_words_stay_zero():
+    vectors = co_occurrence_vectors(TOKENS, len(VOCABULARY), 100)
+    assert vectors.shape == (len(VOCABULARY), 100)
+    assert (vectors[:, len(VOCABULARY) - 1 :] == 0).all()

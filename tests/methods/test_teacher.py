@@ -1,0 +1,186 @@
+import copy
+from functools import partial
+
+import pytest
+import torch
+
+from truepair.config import ModelConfig, OptimisationConfig, TeacherConfig
+from truepair.data.loader import Loaders
+from truepair.data.noise import inject_noise
+from truepair.data.synthetic import latent_factor_pairs
+from truepair.errors import CheckpointError, ConfigError
+from truepair.evaluation.detection import detection_metrics
+from truepair.losses.complementary import active_complementary_loss
+from truepair.methods.protocol import Method
+from truepair.methods.teacher import Teacher
+from truepair.model import InputShape, make_model
+
+CPU = torch.device("cpu")
+
+
+def teacher(make, fabric, pairs=40, **options):
+    torch.manual_seed(0)
+    return Teacher(TeacherConfig(**{"epochs": 3, "warmup_epochs": 1, **options}), make, pairs, fabric)
+
+
+def train(method, loaders, epochs):
+    return [list(method.train_epoch(epoch, loaders)) for epoch in epochs]
+
+
+@pytest.fixture
+def synthetic(fabric):
+    """Trains a teacher on 2,000 pairs of which a share does not match."""
+
+    def trained(rate):
+        pairs = latent_factor_pairs(2000, world_seed=0, draw_seed=1).pairs
+        noisy = inject_noise(pairs, rate, 0) if rate else pairs
+        make = partial(make_model, ModelConfig(embedding=32), InputShape.of(noisy, None))
+        method = teacher(make, fabric, 2000, epochs=10, warmup_epochs=2)
+        loaders = Loaders(noisy, 64, 0, CPU)
+        train(method, loaders, range(10))
+        return method, loaders
+
+    return trained
+
+
+def test_it_is_a_method(make, fabric):
+    assert isinstance(teacher(make, fabric), Method)
+
+
+def test_in_the_warm_up_every_pair_is_believed_and_nothing_taught(make, fabric, loaders):
+    method = teacher(make, fabric)
+    batch = next(iter(loaders.train(0)))
+    belief = method.belief[batch.pair]
+    assert (belief == 1).all()
+    assert method._taught(batch, belief) is None
+    similarity = method.models[0](batch)
+    expected = active_complementary_loss(similarity, torch.ones(len(batch)))
+    torch.testing.assert_close(method._loss(similarity, belief, None), expected)
+
+
+def by_hand(similarity, belief, taught, tau, weight):
+    """What the soft targets add, pair by pair and candidate by candidate."""
+    size, total = len(similarity), 0.0
+    for s, t in ((similarity, taught), (similarity.T, taught.T)):
+        for i in range(size):
+            others = [j for j in range(size) if j != i]
+            mass = sum((t[i, j] / tau).exp() for j in others)
+            log_total = torch.log(sum((s[i, j] / tau).exp() for j in range(size)))
+            for j in others:
+                total -= (1 - belief[i]) * (t[i, j] / tau).exp() / mass * (s[i, j] / tau - log_total)
+    return weight * total / size
+
+
+def test_doubted_pairs_learn_the_teachers_targets_without_their_own_partner(make, fabric):
+    method = teacher(make, fabric, temperature=0.2, target_weight=0.7)
+    generator = torch.Generator().manual_seed(1)
+    similarity, taught = torch.rand(2, 5, 5, generator=generator, dtype=torch.float64)
+    belief = torch.tensor([0.0, 0.2, 0.5, 0.9, 1.0], dtype=torch.float64)
+    alone = active_complementary_loss(similarity, belief, temperature=0.2)
+    added = by_hand(similarity, belief, taught, 0.2, 0.7)
+    assert added > 0.1
+    torch.testing.assert_close(method._loss(similarity, belief, taught), alone + added)
+    changed = taught + torch.eye(5, dtype=torch.float64)  # of the own partner nothing is asked
+    torch.testing.assert_close(method._loss(similarity, belief, changed), alone + added)
+
+
+def test_the_gradient_is_that_of_finite_differences_and_reaches_no_target(make, fabric):
+    method = teacher(make, fabric)
+    generator = torch.Generator().manual_seed(2)
+    similarity, taught = (0.2 * torch.rand(2, 4, 4, generator=generator, dtype=torch.float64)).unbind()
+    taught.requires_grad_()
+    belief = torch.tensor([0.0, 0.3, 0.8, 1.0], dtype=torch.float64)
+    assert torch.autograd.gradcheck(lambda s: method._loss(s, belief, taught.detach()), similarity.requires_grad_())
+    method._loss(similarity, belief, taught).backward()
+    assert taught.grad is None
+
+
+def test_the_teacher_teaches_in_evaluation_mode_and_the_network_trains_on(make, fabric, loaders):
+    method = teacher(make, fabric)
+    train(method, loaders, [0])
+    method.belief = torch.full((40,), 0.5)
+    batch = next(iter(loaders.train(1)))
+    network = method._optimiser.model.train()
+    once, again = (method._taught(batch, method.belief[batch.pair]) for _ in range(2))
+    assert torch.equal(once, again)
+    assert not once.requires_grad
+    assert network.training
+    assert not method.models[0].training
+
+
+def test_belief_begins_with_the_end_of_the_warm_up(make, fabric, loaders):
+    method = teacher(make, fabric, epochs=4, warmup_epochs=2)
+    train(method, loaders, [0])
+    assert (method.belief == 1).all()
+    method.belief = torch.full((40,), 0.25)
+    train(method, loaders, [1])
+    assert not (method.belief == 0.25).any()
+
+
+def test_it_finds_mismatched_pairs_and_how_many_they_are(synthetic):
+    method, loaders = synthetic(0.4)
+    metrics = detection_metrics(method.confidence(loaders), loaders.pairs.is_clean)
+    assert metrics.auroc > 0.97
+    assert metrics.estimated_noise_rate == pytest.approx(0.4, abs=0.06)
+    assert method.belief[loaders.pairs.is_clean].mean() > 0.7 > 0.3 > method.belief[~loaders.pairs.is_clean].mean()
+    assert not method.notes
+
+
+def test_it_invents_no_noise(synthetic):
+    method, loaders = synthetic(0.0)
+    assert (1 - method.confidence(loaders)).mean() <= 0.02
+
+
+def test_nothing_consistent_to_learn_is_said_and_no_pair_judged(fabric):
+    pairs = inject_noise(latent_factor_pairs(400, world_seed=0, draw_seed=1).pairs, 0.999, 0)
+    make = partial(make_model, ModelConfig(embedding=16), InputShape.of(pairs, None))
+    method, loaders = teacher(make, fabric, 400, epochs=2), Loaders(pairs, 64, 0, CPU)
+    train(method, loaders, range(2))
+    assert (method.confidence(loaders) == 0.5).all()
+    assert "nothing consistent was learned" in method.notes[-1]
+
+
+def test_confidence_draws_nothing_and_leaves_modes_as_they_were(make, fabric, loaders):
+    method = teacher(make, fabric)
+    train(method, loaders, range(3))
+    method.models[0].train()
+    before = torch.get_rng_state()
+    confidence = method.confidence(loaders)
+    assert torch.equal(torch.get_rng_state(), before)
+    assert method.models[0].training
+    assert confidence.shape == (40,)
+    assert "40 training pairs" in method.notes[0]
+    assert torch.equal(method.confidence(loaders), confidence)
+
+
+def test_a_restored_method_goes_on_identically(make, fabric, loaders):
+    method = teacher(make, fabric)
+    train(method, loaders, range(2))
+    restored = teacher(make, fabric)
+    restored.load_state_dict(copy.deepcopy(method.state_dict()))
+    assert torch.equal(restored.belief, method.belief)
+    logs = []
+    for either in (method, restored):
+        torch.manual_seed(3)
+        logs.append(train(either, loaders, [2]))
+    assert logs[0] == logs[1]
+    assert torch.equal(restored.confidence(loaders), method.confidence(loaders))
+
+
+def test_a_state_of_other_pairs_is_refused(make, fabric):
+    with pytest.raises(CheckpointError, match="belief in 40 pairs, but there are 41"):
+        teacher(make, fabric, 41).load_state_dict(teacher(make, fabric).state_dict())
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"optimisation": OptimisationConfig()}, "weight_average is 0"),
+        ({"warmup_epochs": 0}, "warmup_epochs is 0"),
+        ({"epochs": 0}, "epochs is 0"),
+        ({"target_weight": -1.0}, "target_weight is -1.0"),
+    ],
+)
+def test_impossible_options_are_refused(options, message):
+    with pytest.raises(ConfigError, match=message):
+        TeacherConfig(**options)
