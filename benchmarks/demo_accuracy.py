@@ -19,7 +19,14 @@ from accuracy import folder_of, table
 from truepair.cli.demo import recipes
 from truepair.config import DisnclConfig, MscnConfig, Recipe, TrainingConfig, TrustedConfig
 
-MAIN = {"plain InfoNCE": "plain", "CRCL": "crcl", "MSCN": "mscn", "DisNCL": "disncl", "plain oracle": "oracle"}
+MAIN = {
+    "teacher": "teacher",
+    "plain InfoNCE": "plain",
+    "CRCL": "crcl",
+    "MSCN": "mscn",
+    "DisNCL": "disncl",
+    "plain oracle": "oracle",
+}
 WITHOUT = {
     "MSCN, no meta step": {"meta_step": False},
     "MSCN, no purification": {"purify": False},

@@ -212,7 +212,7 @@ def test_an_audit_of_a_run_uses_its_model(table, tmp_path, capsys):
     assert json.loads((out / "summary.json").read_text())["scored_by"]["how"] == "run"
 
 
-@pytest.mark.parametrize("method", ["crcl", "disncl", "mscn"])
+@pytest.mark.parametrize("method", ["crcl", "disncl", "mscn", "teacher"])
 def test_the_demos_recipes_are_those_that_are_written_down(method):
     recipe = load_recipe(Path(__file__).parents[2] / "recipes" / f"{method}_cosine_demo_40.toml")
     assert recipes(0, TrainingConfig())[method] == recipe

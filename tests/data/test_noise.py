@@ -4,6 +4,8 @@ import numpy as np
 import pytest
 import torch
 
+from truepair.config import NoiseConfig
+from truepair.data.demo import load_demo
 from truepair.data.features import Features
 from truepair.data.noise import inject_noise, read_noise_index, write_noise_index
 from truepair.data.pairs import Pairs
@@ -193,3 +195,66 @@ def test_a_pickled_index_is_refused(tmp_path):
     np.save(path, np.array([0, 0, 1, 1], dtype=object), allow_pickle=True)
     with pytest.raises(DataError, match="pickled objects"):
         read_noise_index(path, _pairs([0, 0, 1, 1]), convention="per_caption")
+
+
+# Hard noise: captions that are alike exchange images.
+
+
+def likeness(pairs):
+    """Mean TF-IDF cosine of each moved caption with the most like caption that its new image owned before."""
+    from sklearn.feature_extraction.text import TfidfVectorizer
+
+    vectors = TfidfVectorizer(token_pattern=r"\w+").fit_transform(pairs.captions)
+    found = []
+    for caption in (~pairs.is_clean).nonzero().flatten().tolist():
+        owned = (pairs.true_image_of_caption == pairs.image_of_caption[caption]).nonzero().flatten().tolist()
+        found.append((vectors[owned] @ vectors[caption].T).max())
+    return sum(found) / len(found)
+
+
+@pytest.mark.parametrize("rate", [0.1, 0.4, 0.95])
+def test_hard_noise_moves_the_same_captions_to_images_of_like_captions(rate):
+    pairs = load_demo().train
+    hard, random = inject_noise(pairs, rate, 0, partners="similar"), inject_noise(pairs, rate, 0)
+    assert hard.realised_noise_rate == round(rate * len(pairs)) / len(pairs)
+    assert torch.equal(hard.is_clean, random.is_clean)
+    assert torch.equal(hard.image_of_caption.bincount(), pairs.image_of_caption.bincount())
+    assert torch.equal(hard.image_of_caption, inject_noise(pairs, rate, 0, partners="similar").image_of_caption)
+    assert likeness(hard) > likeness(random) + 0.15
+
+
+def small(captions, owners):
+    count = len(captions)
+    return Pairs(
+        images=Features(np.zeros((max(owners) + 1, 2), dtype=np.float32)),
+        captions=captions,
+        image_of_caption=torch.tensor(owners),
+        image_ids=[str(i) for i in range(max(owners) + 1)],
+        caption_ids=[str(i) for i in range(count)],
+    )
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_hard_noise_finds_an_exchange_whoever_owns_the_captions(seed):
+    random = np.random.default_rng(seed)
+    count = int(random.integers(4, 12))
+    owners = [0] * (count // 2) + list(range(1, count - count // 2 + 1))
+    words = ["dog", "cat", "sun", "sea"]
+    captions = [" ".join(random.choice(words, 2)) for _ in range(count)]
+    noisy = inject_noise(small(captions, owners), 0.99, seed, partners="similar")
+    assert not noisy.is_clean[: round(0.99 * count)].all()
+    assert noisy.realised_noise_rate == round(0.99 * count) / count
+
+
+def test_captions_of_the_same_text_do_not_exchange_where_others_are_free():
+    captions = ["a dog", "a dog", "a dog runs", "a dog sits"]
+    noisy = inject_noise(small(captions, [0, 1, 2, 3]), 0.99, 0, partners="similar")
+    assert {noisy.image_of_caption[0].item(), noisy.image_of_caption[1].item()} == {2, 3}
+
+
+def test_hard_noise_compares_single_captions():
+    pairs = small(["a", "b"], [0, 1])
+    with pytest.raises(ConfigError, match="'similar' at image level"):
+        inject_noise(pairs, 0.5, 0, level="image", partners="similar")
+    with pytest.raises(ConfigError, match=r"noise\.partners is 'similar'"):
+        NoiseConfig(rate=0.1, level="image", partners="similar")

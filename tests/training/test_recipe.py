@@ -119,7 +119,10 @@ def test_the_name_chooses_the_method():
         ({"method": {"name": "crcl", "threshold": -0.1}}, "method.threshold is -0.1"),
         ({"method": {"temperature": 0}}, "method.temperature is 0.0"),
         ({"method": {"name": "crcl", "stages": []}}, "method.stages is ()"),
-        ({"method": {"name": "crcl", "stages": [3, 0], "frozen_epochs": 0}}, "a stage of method.stages (3, 0) has no epoch"),
+        (
+            {"method": {"name": "crcl", "stages": [3, 0], "frozen_epochs": 0}},
+            "a stage of method.stages (3, 0) has no epoch",
+        ),
         ({"method": {"optimisation": {"learning_rate": float("nan")}}}, "optimisation.learning_rate is nan"),
         ({"method": {"optimisation": {"weight_average": 1.0}}}, "optimisation.weight_average is 1.0"),
         ({"method": {"optimisation": {"weight_decay": -1.0}}}, "optimisation.weight_decay is -1.0"),
