@@ -77,6 +77,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=Path("runs/demo"))
     parser.add_argument("--seeds", nargs="*", type=int, default=(0, 1, 2))
     parser.add_argument("--rates", nargs="*", type=float, default=RATES)
+    parser.add_argument("--systems", nargs="*", help="rows to train; all if not given")
     arguments = parser.parse_args()
     import torch
 
@@ -90,7 +91,8 @@ def main() -> None:
         for rate in arguments.rates:
             for name, recipe in systems(seed, rate).items():
                 folder = folder_of(arguments.out, (name, rate, seed))
-                if not (folder / "results.json").exists():
+                is_asked = arguments.systems is None or name in arguments.systems
+                if is_asked and not (folder / "results.json").exists():
                     run(recipe, folder, corpus)
     print("\n\n".join(filter(None, (table(arguments.out, rate, systems(0, rate)) for rate in sorted(RATES)))))
 

@@ -68,7 +68,7 @@ class Evidence:
     Attributes:
         own: ``[pairs]``, τ times the log-odds of each pair against competitors (`plausibility.log_odds`).
         neighbours: ``[pairs]``; see `neighbour_evidence`.
-        random_own: ``[random]``, `own` of some captions with images of random witnesses.
+        random_own: ``[random]``, `own` of some captions with random images.
         random_neighbours: ``[random]``, `neighbours` of the same couples.
     """
 
@@ -148,8 +148,8 @@ def belief_at(
     with the noise rate r, the mean :math:`\mu_0` and the variance v of random pairs' scores, and b such that the mean
     belief is 1 - r. Two Gaussians of equal width would have this form with twice the slope; it is halved because tails
     are wider (calibration error 0.032 instead of 0.044 on Flickr8K at 40 % noise, 0.055 instead of 0.074 at 80 %).
-    Nothing is fitted, no two scores get the same belief, and a higher score never gets a lower one. Below a rate of
-    `_LEAST_RATE` every pair is believed.
+    Nothing is fitted, and a higher score never gets a lower belief. Below a rate of `_LEAST_RATE` every pair is
+    believed.
 
     Args:
         noise_rate: r, in [0, 1).
