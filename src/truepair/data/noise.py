@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -25,7 +26,7 @@ must not be the first batches of an epoch."""
 
 _LIKES = 100
 """Most similar captions that one may exchange images with."""
-_SIMILARITIES = 1 << 24
+_SIMILARITIES = 1 << 23
 """Similarities in memory at a time."""
 
 
@@ -176,8 +177,8 @@ def _exchanged_with_likes(texts: Sequence[str], owners: np.ndarray, random: np.r
     """A permutation p with ``owners[p[i]] != owners[i]`` for all i that swaps positions of like texts.
 
     In random order, each position swaps with the most similar one that is still free, of another owner and another
-    text. Those that find none among their `_LIKES` most similar are exchanged at random with one another, and with
-    swapped positions where that is not enough.
+    text. Those that find none among their `_LIKES` most similar are exchanged at random with one another; where one
+    owner has more than half of them, some swaps are dissolved to join them.
     """
     n, permutation = len(texts), np.arange(len(texts))
     free = np.ones(n, dtype=bool)
@@ -193,28 +194,34 @@ def _exchanged_with_likes(texts: Sequence[str], owners: np.ndarray, random: np.r
                 permutation[[i, fit[0]]] = permutation[[fit[0], i]]
                 free[[i, fit[0]]] = False
     left = np.flatnonzero(free)
-    if np.unique(owners[left], return_counts=True)[1].max(initial=0) * 2 <= len(left):
-        permutation[left] = left[_deranged(owners[left], random)]
-        return permutation
-    for i in left:  # each joins a swap of which it owns neither image: three in a circle
-        other = permutation  # position i takes what a swapped one had, which takes i's
-        fit = np.flatnonzero((owners != owners[i]) & (owners[other] != owners[i]) & (other != np.arange(n)))
-        partner = random.choice(fit)
-        permutation[[i, partner]] = permutation[[partner, i]]
+    owner, size = np.unique(owners[left], return_counts=True)
+    missing = size.max(initial=0) - len(left) // 2
+    if missing > 0:  # enough swaps are without this owner, who has no more than half of all positions
+        most = owner[size.argmax()]
+        without = (owners != most) & (owners[permutation] != most) & (np.arange(n) < permutation)
+        dissolved = random.choice(np.flatnonzero(~free & without), missing, replace=False)
+        left = np.concatenate([left, dissolved, permutation[dissolved]])
+    permutation[left] = left[_deranged(owners[left], random)]
     return permutation
 
 
 def _most_similar(texts: Sequence[str], order: np.ndarray) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-    """Blocks of `order`, and for each position in them the `_LIKES` most similar ones, most similar first."""
+    """Blocks of `order`, and for each position in them the `_LIKES` most similar ones, most similar first.
+
+    Similarities are rounded and ties drawn: sorting leaves ties, of which there are many, to the processor.
+    """
     from sklearn.feature_extraction.text import TfidfVectorizer
 
-    vectors = TfidfVectorizer(token_pattern=r"(?u)\b\w+\b", dtype=np.float32).fit_transform(texts)
-    most = min(_LIKES, len(texts))
-    for start in range(0, len(texts), size := max(1, _SIMILARITIES // len(texts))):
+    if not any(re.search(r"\w", text) for text in texts):  # no vectors without words
+        return
+    vectors = TfidfVectorizer(token_pattern=r"(?u)\b\w+\b").fit_transform(texts)
+    n, most = len(texts), min(_LIKES, len(texts))
+    for start in range(0, n, size := max(1, _SIMILARITIES // n)):
         positions = order[start : start + size]
-        similarity = (vectors[positions] @ vectors.T).toarray()
-        nearest = np.argpartition(-similarity, most - 1, axis=1)[:, :most]
-        by_similarity = np.take_along_axis(similarity, nearest, axis=1).argsort(axis=1, kind="stable")[:, ::-1]
+        similarity = np.rint((vectors[positions] @ vectors.T).toarray() * 2**20).astype(np.int64)
+        similarity = similarity * n + order  # no two of a row are equal
+        nearest = np.argpartition(similarity, n - most, axis=1)[:, n - most :]
+        by_similarity = np.take_along_axis(similarity, nearest, axis=1).argsort(axis=1)[:, ::-1]
         yield positions, np.take_along_axis(nearest, by_similarity, axis=1)
 
 
