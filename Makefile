@@ -7,7 +7,7 @@ TORCH := $(shell grep '^torch==' constraints.txt)
 
 .PHONY: demo test format static tests docs-check clean
 
-demo: .venv/installed          ## real pairs, 40 % shuffled: plain training against CRCL, MSCN and DisNCL, and an audit report
+demo: .venv/installed          ## real pairs, 40 % shuffled: plain training against CRCL, MSCN, DisNCL and the default method
 	$(BIN)/truepair demo --out demo-run
 
 test: .venv/installed static tests   ## everything that CI runs
