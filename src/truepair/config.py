@@ -161,11 +161,11 @@ class ModelConfig:
     filtration (SAF) or graph reasoning (SGR). SGRAF is the mean of a SAF and an SGR run."""
     embedding: int = 1024
     """Width of the joint space (and of a GRU direction)."""
+    word_size: int = 300
+    """Width of word vectors."""
     words: Literal["gru", "mean"] = "gru"
     """How words become a caption: by a GRU that reads them in their order (every published system), or as the mean of
     their vectors, which costs a tenth and knows no order. SAF and SGR need the GRU's words."""
-    word_size: int = 300
-    """Width of word vectors."""
     similarity_size: int = 256
     """Width of the vectors that say how a region and a word (SAF and SGR) or image and caption relate."""
     graph_steps: int = 3
