@@ -12,6 +12,7 @@ from truepair.mixtures import (
     fit_beta,
     fit_beta_mixture,
     fit_gaussian_mixture,
+    fit_with_known_mismatches,
     unit_interval,
 )
 
@@ -250,3 +251,80 @@ def test_a_nan_score_has_no_posterior():
     mixture = Mixture(Beta(2.0, 5.0), Beta(6.0, 2.0), 0.4, converged=True, iterations=0)
     with pytest.raises(DataError, match="NaN"):
         mixture.posterior(torch.tensor([0.5, math.nan]))
+
+
+def known_world(seed, noise_rate, n=5000, known=3000):
+    """Scores of pairs, those of pairs known not to match, and which pairs are clean."""
+    scores, is_clean = gaussian_world(seed, n=n, noise_rate=noise_rate, low=(0.0, 1.0), high=(3.0, 0.7))
+    return scores, torch.from_numpy(np.random.default_rng(seed + 100).normal(0, 1, known)), is_clean
+
+
+@pytest.mark.parametrize("noise_rate", [0.0, 0.05, 0.4, 0.95])
+def test_with_known_mismatches_the_rate_and_the_clean_pairs_are_found(noise_rate):
+    scores, known, is_clean = known_world(0, noise_rate)
+    mixture = fit_with_known_mismatches(scores, known)
+    assert mixture.converged
+    assert not mixture.degenerate
+    assert mixture.noise_rate == pytest.approx(noise_rate, abs=0.02)
+    assert mixture.clean.mean == pytest.approx(3.0, abs=0.1)
+    assert math.sqrt(mixture.clean.variance) == pytest.approx(0.7, abs=0.08)
+    assert accuracy(mixture, scores, is_clean) > 0.95
+
+
+def test_the_component_of_known_mismatches_stays_as_measured():
+    scores, known, _ = known_world(1, 0.4)
+    mixture = fit_with_known_mismatches(scores, known)
+    assert mixture.mismatched.mean == pytest.approx(known.mean().item())
+    assert mixture.mismatched.variance == pytest.approx(known.var().item())
+    assert mixture.mismatched.mean != pytest.approx(fit_gaussian_mixture(scores).mismatched.mean)
+
+
+def test_with_known_mismatches_the_fit_is_a_fixed_point_of_bayes_rule():
+    scores, known, _ = known_world(2, 0.4)
+    mixture = fit_with_known_mismatches(scores, known, tolerance=1e-9)
+    of_null = torch.distributions.Normal(known.mean(), known.std()).log_prob(scores).exp()
+    clean = torch.distributions.Normal(
+        *(torch.tensor(v).double() for v in (mixture.clean.mean, mixture.clean.variance**0.5))
+    )
+    of_clean = (1 - mixture.noise_rate) * clean.log_prob(scores).exp()
+    weight = of_clean / (of_clean + mixture.noise_rate * of_null)
+    mean = (weight * scores).sum() / weight.sum()
+    assert 1 - weight.mean().item() == pytest.approx(mixture.noise_rate, abs=1e-4)
+    assert mean.item() == pytest.approx(mixture.clean.mean, abs=1e-3)
+    variance = (weight * (scores - mean) ** 2).sum() / weight.sum()
+    assert variance.item() == pytest.approx(mixture.clean.variance, abs=1e-3)
+    torch.testing.assert_close(mixture.posterior(scores, monotone=False), weight, rtol=0, atol=1e-9)
+
+
+def test_with_known_mismatches_shift_scale_and_order_change_nothing():
+    scores, known, _ = known_world(3, 0.3, n=800)
+    mixture = fit_with_known_mismatches(scores, known)
+    posterior = mixture.posterior(scores)
+    moved = fit_with_known_mismatches(40 * scores - 9, 40 * known - 9).posterior(40 * scores - 9)
+    order = torch.randperm(800, generator=torch.Generator().manual_seed(0))
+    shuffled = fit_with_known_mismatches(scores[order], known.flip(0)).posterior(scores[order])
+    assert posterior.std() > 0.1
+    torch.testing.assert_close(moved, posterior, rtol=0, atol=1e-6)
+    torch.testing.assert_close(shuffled, posterior[order], rtol=0, atol=1e-6)
+
+
+def test_scores_below_known_mismatches_call_no_pair_mismatched():
+    scores, known, _ = known_world(4, 0.4)
+    mixture = fit_with_known_mismatches(scores - 20, known)
+    assert mixture.degenerate
+    assert mixture.noise_rate == 0.0
+    assert mixture.posterior(scores - 20).tolist() == [1.0] * len(scores)
+
+
+def test_a_fit_cut_short_is_degenerate():
+    scores, known, _ = known_world(5, 0.4)
+    assert fit_with_known_mismatches(scores, known, max_iterations=1).degenerate
+    assert not fit_with_known_mismatches(scores, known).degenerate
+
+
+def test_mismatches_that_cannot_be_measured_are_refused():
+    fine = torch.tensor([0.1, 0.2, 0.4])
+    with pytest.raises(DataError, match=r"finite values of each score, but 2 of 3 are"):
+        fit_with_known_mismatches(torch.tensor([0.1, math.nan, 0.2]), fine)
+    with pytest.raises(DataError, match=r"score of mismatched pairs, but 1 of 1 are"):
+        fit_with_known_mismatches(fine, fine[:1])

@@ -6,8 +6,10 @@ from lightning_fabric import Fabric
 
 from truepair.config import ModelConfig, OptimisationConfig
 from truepair.data.batch import Batch, Padded
+from truepair.encoders.pooling import PooledEncoder
+from truepair.encoders.words import MeanWordEncoder
 from truepair.errors import DataError
-from truepair.model import InputShape, make_model
+from truepair.model import InputShape, first_word_vectors, make_model
 from truepair.optimisation import Optimiser
 
 
@@ -117,15 +119,54 @@ def test_the_choice_of_batch_statistics_reaches_the_region_encoder(world, vocabu
         assert model.image_encoder.encoder.batch_norm_rows == rows
 
 
+def test_the_choice_of_words_reaches_the_text_encoder(world, vocabulary, loaders):
+    shape, scores = InputShape.of(world, vocabulary), {}
+    for words, kind in (("gru", PooledEncoder), ("mean", MeanWordEncoder)):
+        config = ModelConfig(
+            embedding=8, word_size=6, words=words, word_vector_dropout=0.3, word_dropping=0.1, input_dropout=0.2
+        )
+        model = make_model(config, shape)
+        assert type(model.text_encoder) is kind
+        encoder = model.text_encoder if words == "mean" else model.text_encoder.encoder
+        assert encoder.vectors.weight.shape == (len(vocabulary), 6)
+        assert encoder.dropping.probability == 0.1
+        assert {m.p for m in model.text_encoder.modules() if isinstance(m, torch.nn.Dropout)} == {0.3}
+        scores[words] = model.eval()(next(iter(loaders.train(0))))
+        assert scores[words].shape == (8, 8)
+    assert not torch.allclose(scores["gru"], scores["mean"])
+
+
+@pytest.mark.parametrize("options", [{}, {"words": "mean"}, {"similarity": "saf", "similarity_size": 5}])
+def test_given_word_vectors_change_nothing_else(world, vocabulary, options):
+    config, shape = ModelConfig(embedding=8, word_size=6, **options), InputShape.of(world, vocabulary)
+    given = torch.arange(6.0 * len(vocabulary)).reshape(len(vocabulary), 6)
+    weights, states = [], []
+    for vectors in (None, given):
+        torch.manual_seed(0)
+        weights.append(dict(make_model(config, shape, vectors).named_parameters()))
+        states.append(torch.get_rng_state())
+    assert torch.equal(*states)
+    (changed,) = (name for name in weights[0] if not torch.equal(weights[0][name], weights[1][name]))
+    assert changed.endswith("vectors.weight")
+    assert torch.equal(weights[1][changed], given)
+    assert weights[1][changed].requires_grad
+
+
+def test_captions_that_are_vectors_have_no_word_vectors(vector_world):
+    config = ModelConfig(embedding=8, word_vectors="captions")
+    assert first_word_vectors(config, InputShape.of(vector_world, None), vector_world) is None
+
+
 @pytest.mark.parametrize(
     "config",
     [
+        ModelConfig(embedding=8, word_size=6, words="mean"),
         ModelConfig(embedding=8, word_size=6, batch_norm_rows="padded"),
         ModelConfig(embedding=8, word_size=6, batch_norm_rows="valid"),
         ModelConfig("saf", embedding=8, word_size=6, similarity_size=5),
         ModelConfig("sgr", embedding=8, word_size=6, similarity_size=5),
     ],
-    ids=["padded", "valid", "saf", "sgr"],
+    ids=["mean", "padded", "valid", "saf", "sgr"],
 )
 def test_mixed_precision_trains_every_part_and_stays_near_full_precision(loaders, world, vocabulary, config):
     losses = {}

@@ -7,7 +7,7 @@ from torch import nn
 
 from truepair.config import OptimisationConfig
 from truepair.errors import TrainingError
-from truepair.optimisation import Optimiser, learning_rate
+from truepair.optimisation import Optimiser, decay_after, learning_rate
 
 
 def linear(fabric, epochs=10, **options):
@@ -100,6 +100,37 @@ def test_averaged_weights_are_the_moving_average_of_the_raw_ones(fabric):
         torch.testing.assert_close(optimiser.evaluated.weight, average)
     assert not torch.allclose(average, raw)
     assert not optimiser.evaluated.weight.requires_grad
+
+
+@pytest.mark.parametrize("decay", [0.5, 0.9, 0.99])
+def test_the_decay_rises_with_the_steps_up_to_its_limit(decay):
+    decays = [decay_after(float(step), decay) for step in range(2000)]
+    assert decays[0] == pytest.approx(0.1)
+    assert decays == sorted(decays)
+    reached = next(step for step in range(2000) if (1 + step) / (10 + step) >= decay)
+    assert 0 < reached < 1999
+    assert decays[reached - 1] < decay
+    assert set(decays[reached:]) == {decay}
+
+
+def test_a_restored_average_warms_up_where_it_was(fabric):
+    options = {"weight_average": 0.99, "learning_rate": 0.1}
+    network, optimiser = linear(fabric, **options)
+    raws = []
+    for step in range(12):
+        if step == 5:
+            state = copy.deepcopy(optimiser.state_dict())
+            network, optimiser = linear(fabric, **options)
+            optimiser.load_state_dict(state)
+        optimiser.step(loss_of(optimiser), 0.0)
+        raws.append(network.weight.detach().clone())
+    expected, afresh = raws[0], raws[0]
+    for step in range(1, 12):
+        kept, wrong = (1 + step) / (10 + step), (1 + (step if step < 5 else step - 5)) / 10
+        expected = kept * expected + (1 - kept) * raws[step]
+        afresh = wrong * afresh + (1 - wrong) * raws[step]
+    torch.testing.assert_close(optimiser.evaluated.weight, expected)
+    assert not torch.allclose(expected, afresh)
 
 
 def test_averages_start_from_the_weights_and_take_batch_statistics_as_they_are(fabric):

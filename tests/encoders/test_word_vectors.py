@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 import torch
 
-from truepair.data.text import Vocabulary
+from truepair.data.text import Tokens, Vocabulary
+from truepair.encoders import word_vectors
 from truepair.encoders.word_vectors import _positive_mutual_information, co_occurrence_vectors
 
 CAPTIONS = [
@@ -66,3 +67,50 @@ def test_more_dimensions_than_words_stay_zero():
     vectors = co_occurrence_vectors(TOKENS, len(VOCABULARY), 100)
     assert vectors.shape == (len(VOCABULARY), 100)
     assert (vectors[:, len(VOCABULARY) - 1 :] == 0).all()
+
+
+def tokens(*captions):
+    ids = [word for caption in captions for word in caption]
+    ends = np.cumsum([0, *map(len, captions)])
+    return Tokens(torch.tensor(ids, dtype=torch.int32), torch.from_numpy(ends))
+
+
+def test_captions_are_counted_a_block_at_a_time(monkeypatch):
+    whole = co_occurrence_vectors(TOKENS, len(VOCABULARY), 5)
+    monkeypatch.setattr(word_vectors, "_CAPTIONS_AT_A_TIME", 2)  # blocks differ in width, too
+    np.testing.assert_allclose(_positive_mutual_information(TOKENS, len(VOCABULARY)).toarray(), by_hand())
+    assert torch.equal(co_occurrence_vectors(TOKENS, len(VOCABULARY), 5), whole)
+
+
+def test_a_word_that_stands_alone_has_no_vector():
+    captions = tokens([1, 2], [1, 3], [4, 5], [6], [6, 6])
+    vectors = co_occurrence_vectors(captions, 8, 4)
+    assert (vectors[[0, 6, 7]] == 0).all()  # padding, alone, never seen
+    assert (vectors[1:6].norm(dim=1) > 0).all()
+
+
+def test_repeated_words_count_once_a_caption():
+    once = co_occurrence_vectors(tokens([1, 2], [1, 3], [4, 5], [2, 3, 4]), 6, 4)
+    often = co_occurrence_vectors(tokens([1, 2, 2, 2], [1, 3], [5, 4, 5, 4], [2, 3, 4, 3]), 6, 4)
+    assert torch.equal(once, often)
+    assert not torch.equal(once, co_occurrence_vectors(tokens([1, 2], [1, 3], [4, 5], [2, 3]), 6, 4))
+
+
+@pytest.mark.parametrize("captions", [tokens([1], [2], [3, 3]), tokens([1, 2], [1, 2])])
+def test_captions_that_tell_nothing_give_finite_vectors(captions):
+    vectors = co_occurrence_vectors(captions, 4, 3)
+    assert vectors.shape == (4, 3)
+    assert vectors.isfinite().all()
+    assert (vectors[3] == 0).all()
+
+
+def test_vectors_draw_nothing_and_do_not_depend_on_global_seeds():
+    each = []
+    for seed in range(2):
+        np.random.seed(seed)
+        torch.manual_seed(seed)
+        before = np.random.get_state()[1].copy(), torch.get_rng_state()
+        each.append(co_occurrence_vectors(TOKENS, len(VOCABULARY), 5))
+        assert (np.random.get_state()[1] == before[0]).all()
+        assert torch.equal(torch.get_rng_state(), before[1])
+    assert torch.equal(*each)

@@ -48,3 +48,29 @@ def test_word_vectors_start_from_the_captions_where_asked(world, vocabulary, wor
     assert given.abs().sum() > 0
     assert torch.equal(vectors.weight, given)
     assert first_word_vectors(ModelConfig(), shape, world) is None
+
+
+def test_what_stands_past_the_end_of_a_caption_is_not_read():
+    module = encoder()
+    junk = Padded(TOKENS.values.masked_fill(~TOKENS.mask, 8), TOKENS.lengths)
+    assert not torch.equal(junk.values, TOKENS.values)
+    assert torch.equal(module(junk).values, module(TOKENS).values)
+    longer = Padded(junk.values, TOKENS.lengths + 1)
+    assert not torch.allclose(module(longer).values, module(TOKENS).values)
+
+
+def test_words_are_altered_in_training_only():
+    module = encoder()
+    assert torch.equal(module(TOKENS).values, module(TOKENS).values)
+    module.train()
+    each = [module(TOKENS).values for _ in range(5)]
+    assert any(not torch.allclose(one, each[0]) for one in each[1:])
+    for encoded in each:
+        torch.testing.assert_close(encoded.norm(dim=1), torch.ones(3))
+
+
+def test_features_are_the_encoding_before_its_length_is_taken():
+    module = encoder()
+    features = module.features(TOKENS)
+    assert not torch.allclose(features.values.norm(dim=1), torch.ones(3))
+    assert torch.equal(module.encoding(features).values, module(TOKENS).values)

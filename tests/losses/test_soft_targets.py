@@ -83,3 +83,28 @@ def test_targets_among_others_are_the_probabilities_without_the_own_partner():
             weights = torch.stack([(scores[i, j] / 0.3).exp() for j in others]).detach()
             torch.testing.assert_close(targets[i, others], weights / weights.sum())
             assert targets[i, i] == 0
+
+
+def test_targets_among_others_sum_to_one_and_ask_nothing_of_the_own_partner():
+    similarity, *_ = batch()
+    changed = similarity + torch.diag(torch.linspace(-3, 3, 6, dtype=torch.float64))
+    for targets, again in zip(targets_among_others(similarity, 0.3), targets_among_others(changed, 0.3), strict=True):
+        torch.testing.assert_close(targets.sum(1), torch.ones(6, dtype=torch.float64))
+        assert targets.equal(again)
+    of_images, of_captions = targets_among_others(similarity, 0.3)
+    assert not torch.allclose(of_images, of_captions)
+    assert targets_among_others(similarity.T, 0.3)[0].equal(of_captions)
+
+
+def test_of_two_pairs_each_is_the_others_only_target_however_cold():
+    for targets in targets_among_others(torch.tensor([[1.0, -1.0], [0.3, 1.0]]), 1e-3):
+        assert targets.equal(torch.tensor([[0.0, 1.0], [1.0, 0.0]]))
+
+
+def test_half_precision_targets_among_others_are_full_precision():
+    similarity = batch()[0].bfloat16()
+    for targets, wanted in zip(
+        targets_among_others(similarity, 0.05), targets_among_others(similarity.float(), 0.05), strict=True
+    ):
+        assert targets.dtype == torch.float32
+        assert targets.equal(wanted)

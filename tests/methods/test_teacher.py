@@ -1,6 +1,7 @@
 import copy
 from functools import partial
 
+import numpy as np
 import pytest
 import torch
 
@@ -25,6 +26,14 @@ def teacher(make, fabric, pairs=40, **options):
 
 def train(method, loaders, epochs):
     return [list(method.train_epoch(epoch, loaders)) for epoch in epochs]
+
+
+def few(fabric, pairs=400, rate=0.4, **options):
+    """A teacher of few mismatched pairs, enough that beliefs differ; the data, and how to make another."""
+    noisy = inject_noise(latent_factor_pairs(pairs, world_seed=0, draw_seed=1).pairs, rate, 0)
+    make = partial(make_model, ModelConfig(embedding=16, input_dropout=0.1), InputShape.of(noisy, None))
+    new = partial(teacher, make, fabric, pairs, **{"epochs": 6, **options})
+    return new(), Loaders(noisy, 32, 0, CPU), new
 
 
 @pytest.fixture
@@ -69,6 +78,87 @@ def by_hand(similarity, belief, taught, tau, weight):
             for j in others:
                 total -= (1 - belief[i]) * (t[i, j] / tau).exp() / mass * (s[i, j] / tau - log_total)
     return weight * total / size
+
+
+def active_and_complementary_by_hand(similarity, belief, tau, weight):
+    """CRCL's loss, pair by pair and direction by direction."""
+    size, total = len(similarity), 0.0
+    for s in (similarity, similarity.T):
+        for i in range(size):
+            exponentials = [(s[i, j] / tau).exp() for j in range(size)]
+            p = [each / sum(exponentials) for each in exponentials]
+            tangents = [each.tan() for each in p]
+            bounded = sum(tangents[j] for j in range(size) if j != i) / sum(tangents) ** (1 - belief[i])
+            total += -belief[i] * p[i].log() + weight * bounded
+    return total / size
+
+
+@pytest.mark.parametrize("beliefs", [[0.0, 0.2, 0.5, 0.9, 1.0], [1.0] * 5, [0.0] * 5])
+def test_the_loss_is_the_formula_written_out(make, fabric, beliefs):
+    method = teacher(make, fabric, temperature=0.3, negative_weight=2.0, target_weight=0.7)
+    generator = torch.Generator().manual_seed(4)
+    similarity, taught = torch.rand(2, 5, 5, generator=generator, dtype=torch.float64)
+    belief = torch.tensor(beliefs, dtype=torch.float64)
+    expected = active_and_complementary_by_hand(similarity, belief, 0.3, 2.0)
+    torch.testing.assert_close(method._loss(similarity, belief, None), expected)
+    with_targets = expected + by_hand(similarity, belief, taught, 0.3, 0.7)
+    torch.testing.assert_close(method._loss(similarity, belief, taught), with_targets)
+
+
+def test_a_step_follows_that_loss_with_the_beliefs_of_its_pairs_and_what_the_teacher_says(fabric, monkeypatch):
+    method, loaders, _ = few(fabric, temperature=0.2)
+    train(method, loaders, range(2))
+    method.belief = torch.linspace(0, 1, 400)[torch.randperm(400, generator=torch.Generator().manual_seed(5))]
+    network, (averaged,) = method._optimiser.model, method.models
+    seen, batches = [], []
+    taught_of, loss_of = method._taught, method._loss
+
+    def taught(batch, belief):
+        batches.append(batch)
+        return taught_of(batch, belief)
+
+    def loss(similarity, belief, targets):
+        seen.append((similarity.detach(), belief, targets, network.training, averaged.training))
+        with torch.no_grad():
+            torch.testing.assert_close(targets, copy.deepcopy(averaged).eval()(batches[-1]))
+        assert not torch.allclose(targets, similarity)  # of other weights, and without dropout
+        return loss_of(similarity, belief, targets)
+
+    monkeypatch.setattr(method, "_taught", taught)
+    monkeypatch.setattr(method, "_loss", loss)
+    beliefs, logs = method.belief, list(method.train_epoch(2, loaders))
+    assert len(seen) == len(logs) == loaders.batches_per_epoch() > 1
+    for log, batch, (similarity, belief, targets, trains, averaged_trains) in zip(logs, batches, seen, strict=True):
+        assert torch.equal(belief, beliefs[batch.pair])
+        expected = active_and_complementary_by_hand(similarity, belief, 0.2, 5.0)
+        expected += by_hand(similarity, belief, targets, 0.2, 1.0)
+        assert log["loss"] == pytest.approx(expected.item(), rel=1e-4)
+        assert log["belief"] == pytest.approx(belief.mean().item())
+        assert trains
+        assert not averaged_trains
+    assert network.training
+    assert not torch.equal(method.belief, beliefs)
+
+
+def test_the_gradient_reaches_the_network_and_neither_teacher_nor_belief(fabric):
+    method, loaders, _ = few(fabric)
+    train(method, loaders, range(2))
+    assert 0 < method.belief.min() < method.belief.max() < 1
+    batch = next(iter(loaders.train(2)))
+    belief = method.belief[batch.pair]
+    network, (averaged,) = method._optimiser.model.train(), method.models
+    network.zero_grad()
+    method._loss(network(batch), belief, method._taught(batch, belief)).backward()
+    assert all(parameter.grad.abs().sum() > 0 for parameter in network.parameters())
+    assert all(parameter.grad is None for parameter in averaged.parameters())
+    assert not method.belief.requires_grad
+
+
+def test_without_a_weight_nothing_is_taught(make, fabric, loaders):
+    batch = next(iter(loaders.train(0)))
+    belief = torch.full((len(batch),), 0.5)
+    assert teacher(make, fabric, target_weight=0.0)._taught(batch, belief) is None
+    assert teacher(make, fabric)._taught(batch, belief) is not None
 
 
 def test_doubted_pairs_learn_the_teachers_targets_without_their_own_partner(make, fabric):
@@ -117,6 +207,16 @@ def test_belief_begins_with_the_end_of_the_warm_up(make, fabric, loaders):
     assert not (method.belief == 0.25).any()
 
 
+def test_after_the_last_epoch_nobody_needs_another_belief(fabric):
+    method, loaders, _ = few(fabric, epochs=3)
+    train(method, loaders, range(2))
+    before = method.belief
+    train(method, loaders, [2])
+    assert before.std() > 0.1
+    assert torch.equal(method.belief, before)
+    assert not torch.equal(method.confidence(loaders), before)
+
+
 def test_it_finds_mismatched_pairs_and_how_many_they_are(synthetic):
     method, loaders = synthetic(0.4)
     metrics = detection_metrics(method.confidence(loaders), loaders.pairs.is_clean)
@@ -128,7 +228,11 @@ def test_it_finds_mismatched_pairs_and_how_many_they_are(synthetic):
 
 def test_it_invents_no_noise(synthetic):
     method, loaders = synthetic(0.0)
-    assert (1 - method.confidence(loaders)).mean() <= 0.02
+    confidence = method.confidence(loaders)
+    assert (1 - confidence).mean() <= 0.02
+    assert confidence.median() > 0.98
+    assert confidence.std() > 0
+    assert not method.notes
 
 
 def test_nothing_consistent_to_learn_is_said_and_no_pair_judged(fabric):
@@ -148,9 +252,24 @@ def test_confidence_draws_nothing_and_leaves_modes_as_they_were(make, fabric, lo
     confidence = method.confidence(loaders)
     assert torch.equal(torch.get_rng_state(), before)
     assert method.models[0].training
+    assert method._optimiser.model.training
     assert confidence.shape == (40,)
     assert "40 training pairs" in method.notes[0]
-    assert torch.equal(method.confidence(loaders), confidence)
+
+
+def test_confidence_is_the_same_in_either_mode_and_changes_no_belief(fabric):
+    method, loaders, _ = few(fabric)
+    train(method, loaders, range(3))
+    beliefs, numpy_state = method.belief.clone(), np.random.get_state()[1].copy()
+    each = []
+    for training in (True, False):
+        method.models[0].train(training)
+        each.append(method.confidence(loaders))
+        assert method.models[0].training is training
+    assert torch.equal(*each)
+    assert each[0].std() > 0.1
+    assert torch.equal(method.belief, beliefs)
+    assert (np.random.get_state()[1] == numpy_state).all()
 
 
 def test_a_restored_method_goes_on_identically(make, fabric, loaders):
@@ -164,7 +283,25 @@ def test_a_restored_method_goes_on_identically(make, fabric, loaders):
         torch.manual_seed(3)
         logs.append(train(either, loaders, [2]))
     assert logs[0] == logs[1]
-    assert torch.equal(restored.confidence(loaders), method.confidence(loaders))
+
+
+def test_a_restored_method_goes_on_with_the_same_beliefs(fabric):
+    method, loaders, new = few(fabric)
+    train(method, loaders, range(3))
+    restored = new()
+    restored.load_state_dict(copy.deepcopy(method.state_dict()))
+    assert method.belief.std() > 0.1
+    assert torch.equal(restored.belief, method.belief)
+    logs = []
+    for either in (method, restored):
+        torch.manual_seed(3)
+        logs.append(train(either, loaders, [3, 4]))
+    assert logs[0] == logs[1]
+    assert method.belief.std() > 0.1
+    assert torch.equal(restored.belief, method.belief)
+    confidence = method.confidence(loaders)
+    assert confidence.std() > 0.1
+    assert torch.equal(restored.confidence(loaders), confidence)
 
 
 def test_a_state_of_other_pairs_is_refused(make, fabric):
@@ -176,7 +313,10 @@ def test_a_state_of_other_pairs_is_refused(make, fabric):
     ("options", "message"),
     [
         ({"optimisation": OptimisationConfig()}, "weight_average is 0"),
+        ({"optimisation": OptimisationConfig(weight_average=0.0)}, "set it to a decay such as 0.99"),
         ({"warmup_epochs": 0}, "warmup_epochs is 0"),
+        ({"temperature": 0.0}, "temperature is 0.0"),
+        ({"negative_weight": -1.0}, "negative_weight is -1.0"),
         ({"epochs": 0}, "epochs is 0"),
         ({"target_weight": -1.0}, "target_weight is -1.0"),
     ],
