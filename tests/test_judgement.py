@@ -201,7 +201,10 @@ def trained():
         torch.manual_seed(seed)
         fabric = Fabric(accelerator="cpu", devices=1)
         network = make_model(ModelConfig(embedding=16), InputShape.of(pairs, None))
-        optimiser, loaders = Optimiser(network, OptimisationConfig(), 4, fabric), Loaders(pairs, 32, seed, CPU)
+        optimiser, loaders = (
+            Optimiser(network, OptimisationConfig(learning_rate=3e-3), 4, fabric),
+            Loaders(pairs, 32, seed, CPU),
+        )
         for epoch in range(4):
             for batch in loaders.train(epoch):
                 optimiser.step(info_nce(optimiser.model(batch), 0.05), float(epoch))
@@ -244,8 +247,8 @@ def several_captions_an_image(trained):
     models, pairs = trained
     image = torch.tensor([i - (i % 3 == 2) for i in range(60)])
     few = replace(pairs.select(torch.arange(60)), image_of_caption=image, true_image_of_caption=None)
-    witness = torch.tensor([2, 6, 10, 11, 21, 30, 35, 42, 45, 50, 54, 57])
-    assert len(image[witness].unique()) == len(witness) - 1  # 10 and 11 are of one image
+    witness = torch.tensor([2, 6, 11, 15, 18, 21, 24, 30, 35, 42, 45, 50, 54, 57])
+    assert len(image[witness].unique()) == len(witness)  # of images that have one or two captions
     return models, few, witness, torch.tensor([0, 3, 9, 21, 33, 57])
 
 
@@ -303,7 +306,7 @@ def test_evidence_is_that_written_out_pair_by_pair(trained, monkeypatch, at_a_ti
 def test_no_caption_of_its_own_image_speaks_for_a_pair(trained):
     models, pairs, witness, strangers = several_captions_an_image(trained)
     with_own = evidence_for(models, pairs, witness, strangers, 0.2, np.random.default_rng(0))
-    kept = [w for w in witness.tolist() if w not in (10, 11)]  # both of image 10
+    kept = [w for w in witness.tolist() if w != 11]  # of image 10, as is pair 10
     without = evidence_for(models, pairs, torch.tensor(kept), strangers, 0.2, np.random.default_rng(0))
     of_image = pairs.image_of_caption == 10
     assert of_image.nonzero().flatten().tolist() == [10, 11]
@@ -313,7 +316,7 @@ def test_no_caption_of_its_own_image_speaks_for_a_pair(trained):
         assert not torch.isclose(one[~of_image], other[~of_image]).all()
     # Asked all the same, they would have spoken for it.
     arguments = (models, pairs, 10, 10, witness.tolist(), {10}, 0.2, 10)
-    asked, not_asked = evidence_by_hand(*arguments, asked_too=(10, 11)), evidence_by_hand(*arguments)
+    asked, not_asked = evidence_by_hand(*arguments, asked_too=(11,)), evidence_by_hand(*arguments)
     assert abs(asked[0] - not_asked[0]) > 0.01
     assert abs(asked[1] - not_asked[1]) > 0.01
 

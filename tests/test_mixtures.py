@@ -284,7 +284,7 @@ def test_with_known_mismatches_the_fit_is_a_fixed_point_of_bayes_rule():
     mixture = fit_with_known_mismatches(scores, known, tolerance=1e-9)
     of_null = torch.distributions.Normal(known.mean(), known.std()).log_prob(scores).exp()
     clean = torch.distributions.Normal(
-        *(torch.tensor(v).double() for v in (mixture.clean.mean, mixture.clean.variance**0.5))
+        *(torch.tensor(v, dtype=torch.float64) for v in (mixture.clean.mean, mixture.clean.variance**0.5))
     )
     of_clean = (1 - mixture.noise_rate) * clean.log_prob(scores).exp()
     weight = of_clean / (of_clean + mixture.noise_rate * of_null)

@@ -1,7 +1,6 @@
 import copy
 from functools import partial
 
-import numpy as np
 import pytest
 import torch
 
@@ -17,6 +16,7 @@ from truepair.methods.teacher import Teacher
 from truepair.model import InputShape, make_model
 
 CPU = torch.device("cpu")
+QUICK = OptimisationConfig(weight_average=0.9, learning_rate=3e-3)
 
 
 def teacher(make, fabric, pairs=40, **options):
@@ -32,7 +32,7 @@ def few(fabric, pairs=400, rate=0.4, **options):
     """A teacher of few mismatched pairs, enough that beliefs differ; the data, and how to make another."""
     noisy = inject_noise(latent_factor_pairs(pairs, world_seed=0, draw_seed=1).pairs, rate, 0)
     make = partial(make_model, ModelConfig(embedding=16, input_dropout=0.1), InputShape.of(noisy, None))
-    new = partial(teacher, make, fabric, pairs, **{"epochs": 6, **options})
+    new = partial(teacher, make, fabric, pairs, **{"epochs": 8, "optimisation": QUICK, **options})
     return new(), Loaders(noisy, 32, 0, CPU), new
 
 
@@ -260,7 +260,7 @@ def test_confidence_draws_nothing_and_leaves_modes_as_they_were(make, fabric, lo
 def test_confidence_is_the_same_in_either_mode_and_changes_no_belief(fabric):
     method, loaders, _ = few(fabric)
     train(method, loaders, range(3))
-    beliefs, numpy_state = method.belief.clone(), np.random.get_state()[1].copy()
+    beliefs = method.belief.clone()
     each = []
     for training in (True, False):
         method.models[0].train(training)
@@ -269,7 +269,6 @@ def test_confidence_is_the_same_in_either_mode_and_changes_no_belief(fabric):
     assert torch.equal(*each)
     assert each[0].std() > 0.1
     assert torch.equal(method.belief, beliefs)
-    assert (np.random.get_state()[1] == numpy_state).all()
 
 
 def test_a_restored_method_goes_on_identically(make, fabric, loaders):
