@@ -40,6 +40,8 @@ _FEWEST_WITNESSES = 4
 """With fewer, a random pair has no competitor left that is none of its own."""
 _LEAST_RATE = 0.005
 """Smallest estimate of the noise rate: some pair is always the least plausible, and keeps its place in the order."""
+_MAX_ITERATIONS = 10_000
+"""Of fitting the rate: of many pairs with weak evidence, a thousand steps are not enough."""
 _CONSISTENT = 5
 """Standard errors by which the share of pairs with more evidence than random ones must exceed one half."""
 _SHARED = 0.01
@@ -124,7 +126,7 @@ def judgement_of(evidence: Evidence, *, warnings: tuple[str, ...] = ()) -> Judge
             "do the captions belong to these pictures at all?"
         )
         return Judgement(unknown, 0.5, (*warnings, said))
-    mixture = fit_with_known_mismatches(evidence.neighbours, evidence.random_neighbours)
+    mixture = fit_with_known_mismatches(evidence.neighbours, evidence.random_neighbours, max_iterations=_MAX_ITERATIONS)
     rate = max(mixture.noise_rate, _LEAST_RATE)
     scores = evidence.own + WEIGHT * evidence.neighbours
     random_scores = evidence.random_own + WEIGHT * evidence.random_neighbours
@@ -135,7 +137,7 @@ def judgement_of(evidence: Evidence, *, warnings: tuple[str, ...] = ()) -> Judge
         )
         return Judgement(torch.ones_like(scores), 0.0, (*warnings, said))
     if mixture.degenerate:  # mismatches are above random pairs half the time, the others more often
-        rate = min(2 * (1 - share), 1 - _LEAST_RATE)
+        rate = min(max(2 * (1 - share), _LEAST_RATE), 1 - _LEAST_RATE)
         said = f"the noise rate of {rate:.0%} is an upper bound: neighbours' evidence does not fall into two kinds"
         warnings = (*warnings, said)
     return Judgement(belief_at(rate, scores, random_scores), rate, warnings)
@@ -183,7 +185,7 @@ def evidence_for(
     Args:
         models: Who judges; put into evaluation mode.
         pairs: The pairs.
-        witness: Ids of pairs of different images that probably match, at least 2; they are the competitors too.
+        witness: Ids of pairs of different images that probably match, at least 3; they are the competitors too.
         strangers: Images to make random pairs with, drawn from all: those of witnesses only would be too good.
         temperature: τ of the log-odds.
         generator: Draws random pairs.

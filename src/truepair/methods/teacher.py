@@ -98,7 +98,7 @@ class Teacher:
         )
         if taught is None:
             return loss
-        doubt = config.target_weight * (1 - belief)
+        doubt = config.target_weight * (1 - belief.detach())
         targets = targets_among_others(taught, config.temperature)
         return loss + info_nce(similarity, config.temperature, weights=doubt, targets=targets)
 
