@@ -182,8 +182,8 @@ def _pooled_model(config: ModelConfig, inputs: InputShape) -> MatchingModel:
         image_encoder = PooledEncoder(regions, GeneralisedPooling())
     else:
         image_encoder = VectorEncoder(inputs.image_width, config.embedding, config.input_dropout)
-    if inputs.caption == "words" and config.words == "mean":
-        text_encoder = MeanWordEncoder(
+    if inputs.caption == "words":
+        words = (
             inputs.caption_width,
             inputs.mask,
             config.embedding,
@@ -191,16 +191,8 @@ def _pooled_model(config: ModelConfig, inputs: InputShape) -> MatchingModel:
             config.word_vector_dropout,
             config.word_dropping,
         )
-    elif inputs.caption == "words":
-        words = WordEncoder(
-            inputs.caption_width,
-            inputs.mask,
-            config.embedding,
-            config.word_size,
-            config.word_vector_dropout,
-            config.word_dropping,
-        )
-        text_encoder = PooledEncoder(words, GeneralisedPooling())
+        is_mean = config.words == "mean"
+        text_encoder = MeanWordEncoder(*words) if is_mean else PooledEncoder(WordEncoder(*words), GeneralisedPooling())
     else:
         text_encoder = VectorEncoder(inputs.caption_width, config.embedding, config.input_dropout)
     if config.head == "plain":

@@ -102,7 +102,6 @@ def trained_models(
     fabric = make_fabric(config.accelerator)
     network = Recipe(model=config.model, method=config.method).network
     shape = InputShape.of(pairs, vocabulary)
-    make = partial(make_model, network, shape, first_word_vectors(network, shape, pairs))
     cuda = [fabric.device] if fabric.device.type == "cuda" else []
     total = len(chosen) * config.repetitions * config.method.epochs
     result: list[list[MatchingModel]] = []
@@ -112,6 +111,7 @@ def trained_models(
     ):
         for number, ids in enumerate(chosen):
             learned = pairs.select(ids)
+            make = partial(make_model, network, shape, first_word_vectors(network, shape, learned))
             result.append([])
             for repetition in range(config.repetitions):
                 own_seed = int(np.random.SeedSequence((seed, number, repetition)).generate_state(1)[0])

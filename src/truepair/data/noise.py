@@ -22,8 +22,6 @@ Convention = Literal["per_caption", "per_image"]
 _STREAM = 1
 """Spawn key of the noise's random numbers: the loader shuffles with the plain seed, and the subset that gets noise
 must not be the first batches of an epoch."""
-
-
 _LIKES = 100
 """Most similar captions that one may exchange images with."""
 _SIMILARITIES = 1 << 23
