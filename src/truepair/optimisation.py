@@ -36,7 +36,7 @@ def decay_after(steps: float, decay: float) -> float:
     The average reaches back over a tenth of the steps so far, at most over ``1 / (1 - decay)``: it never drags random
     weights along, and short runs need no decay of their own.
 
-    >>> decay_after(0, 0.99), decay_after(80, 0.99), decay_after(10_000, 0.99)
+    >>> decay_after(0.0, 0.99), decay_after(80.0, 0.99), decay_after(10_000.0, 0.99)
     (0.1, 0.9, 0.99)
     """
     return min(decay, (1 + steps) / (10 + steps))
