@@ -58,6 +58,7 @@ SYSTEMS = {
     "teacher, no word dropping": TEACHER | {"model.word-dropping": "0"},
     "teacher, no complementary loss": TEACHER | {"method.negative-weight": "0"},
     "teacher, noise at image level": TEACHER | {"noise.level": "image"},
+    "teacher, noisy development pairs": TEACHER | {"noise.development": ""},
     "teacher, hard noise": TEACHER | {"noise.partners": "similar"},
     "CRCL": {"method.name": "crcl"},
     "CRCL, noise at image level": {"method.name": "crcl", "noise.level": "image"},

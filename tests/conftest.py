@@ -7,16 +7,19 @@ import pytest
 import torch
 from lightning_fabric import Fabric
 
-from truepair.config import ModelConfig
+from truepair.config import ModelConfig, OptimisationConfig
 from truepair.data.features import Features
 from truepair.data.loader import Loaders
+from truepair.data.noise import inject_noise
 from truepair.data.pairs import Pairs
 from truepair.data.synthetic import latent_factor_pairs
 from truepair.data.text import Vocabulary, tokenised
+from truepair.losses.contrastive import info_nce
 from truepair.methods import METHODS
 from truepair.methods.baseline import Baseline
 from truepair.methods.confidence import posterior_of_two_humps
 from truepair.model import InputShape, make_model
+from truepair.optimisation import Optimiser
 
 COLOURS = ("red", "green", "blue", "white", "black")
 ANIMALS = ("dog", "cat", "horse", "bird")
@@ -124,3 +127,23 @@ def twins(monkeypatch):
 @pytest.fixture
 def loaders(world):
     return Loaders(world, batch_size=8, seed=0, device=torch.device("cpu"))
+
+
+@pytest.fixture(scope="session")
+def trained():
+    """Two models that learned from 400 pairs of which 30 % do not match, and these."""
+    pairs = inject_noise(latent_factor_pairs(400, world_seed=0, draw_seed=1).pairs, 0.3, 0)
+    models = []
+    for seed in range(2):
+        torch.manual_seed(seed)
+        fabric = Fabric(accelerator="cpu", devices=1)
+        network = make_model(ModelConfig(embedding=16), InputShape.of(pairs, None))
+        optimiser, loaders = (
+            Optimiser(network, OptimisationConfig(learning_rate=3e-3), 4, fabric),
+            Loaders(pairs, 32, seed, torch.device("cpu")),
+        )
+        for epoch in range(4):
+            for batch in loaders.train(epoch):
+                optimiser.step(info_nce(optimiser.model(batch), 0.05), float(epoch))
+        models.append(network)
+    return models, pairs

@@ -6,6 +6,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from truepair.audit.lab import PairLab
     from truepair.audit.run import audit_corpus, audit_run
     from truepair.config import Recipe
     from truepair.data.corpora import load_corpus
@@ -23,6 +24,7 @@ __version__ = "0.1.0"
 _HOME = {
     "METHODS": "truepair.methods",
     "MatchingModel": "truepair.model",
+    "PairLab": "truepair.audit.lab",
     "Pairs": "truepair.data.pairs",
     "Recipe": "truepair.config",
     "TruepairError": "truepair.errors",
@@ -39,6 +41,7 @@ _HOME = {
 __all__ = [
     "METHODS",
     "MatchingModel",
+    "PairLab",
     "Pairs",
     "Recipe",
     "TruepairError",

@@ -41,8 +41,9 @@ class DataConfig:
 
     path: str = "demo"
     """"demo" (the corpus that ships with truepair), a table (.csv, .tsv, .jsonl, .parquet), a folder of precomputed
-    region features as SCAN lays them out ({split}_ims.npy, {split}_caps.txt), a folder of Flickr8K as it is
-    distributed, or a Karpathy file (.json)."""
+    region features as SCAN lays them out ({split}_ims.npy, {split}_caps.txt), a folder of embeddings (of truepair
+    embed, of clip-retrieval, or images.npy and captions.npy), a folder of Flickr8K as it is distributed, or a Karpathy
+    file (.json)."""
     text: Literal["auto", "words", "features"] = "auto"
     """What the text encoder reads: words of the captions or a column of caption features; "auto" takes the features
     where there are any."""
@@ -101,6 +102,9 @@ class NoiseConfig:
     """Captions exchange images at random, or two and two that are alike in their words (hard noise; caption level)."""
     seed: int = 0
     """Seed of the shuffle."""
+    development: bool = False
+    """Shuffle the development pairs too, at the same rate: nobody whose training pairs are noisy has clean ones to choose
+    a checkpoint by. The papers' development pairs are clean."""
     index: str | None = None
     """A published noise index (.npy) to use instead."""
     index_convention: Literal["per_caption", "per_image"] = "per_caption"
@@ -117,6 +121,10 @@ class NoiseConfig:
             )
         if self.seed < 0:
             raise ConfigError(f"noise.seed is {self.seed}, but it must be at least 0")
+        if self.development and self.index is not None:
+            raise ConfigError(
+                f"noise.development shuffles at noise.rate, but noise.index is {self.index}, of training pairs only"
+            )
         if self.index is not None and self.rate:
             raise ConfigError(f"noise.rate is {self.rate} and noise.index is {self.index}: choose one of them")
 

@@ -17,32 +17,27 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from truepair.data.batch import Padded
 from truepair.data.pairs import Pairs
 from truepair.data.splitting import one_of_each_image
+from truepair.evidence import Evidence, evidence_for
 from truepair.mixtures import fit_gaussian_mixture, fit_with_known_mismatches
 from truepair.model import MatchingModel
 from truepair.pages import shortened
-from truepair.plausibility import Encodings, affordable_candidates, between, log_odds, similarity_of_pairs
+from truepair.plausibility import similarity_of_pairs
 
 WITNESSES = 1024
 """Pairs among which neighbours are sought, and competitors; with all 5,000 images of Flickr8K, AUROC rose by 0.001."""
-RANDOM_PAIRS = 4096
-"""Random pairs to compare with, about."""
-NEIGHBOURS = 10
-"""Nearest witnesses that are asked."""
 WEIGHT = 0.3
 """Of the neighbours' evidence, a sum of two cosines, beside the pair's own similarity."""
-_PAIRS_AT_A_TIME = 1024
 _FEWEST_PAIRS = 200
 """Below, two kinds of scores cannot be told from chance."""
-_FEWEST_WITNESSES = 4
+FEWEST_WITNESSES = 4
 """With fewer, a random pair has no competitor left that is none of its own."""
-_LEAST_RATE = 0.005
+LEAST_RATE = 0.005
 """Smallest estimate of the noise rate: some pair is always the least plausible, and keeps its place in the order."""
 _MAX_ITERATIONS = 10_000
 """Of fitting the rate: of many pairs with weak evidence, a thousand steps are not enough."""
-_CONSISTENT = 5
+CONSISTENT = 5
 """Standard errors by which the share of pairs with more evidence than random ones must exceed one half."""
 _SHARED = 0.01
 """A caption that more than this share of the pairs have says little about any of them."""
@@ -61,23 +56,6 @@ class Judgement:
     belief: Float[Tensor, " pairs"]
     noise_rate: float
     warnings: tuple[str, ...] = ()
-
-
-@dataclass(frozen=True)
-class Evidence:
-    """What speaks for each pair, and what would speak for random ones, in units of cosines.
-
-    Attributes:
-        own: ``[pairs]``, τ times the log-odds of each pair against competitors (`plausibility.log_odds`).
-        neighbours: ``[pairs]``; see `neighbour_evidence`.
-        random_own: ``[random]``, `own` of some captions with random images.
-        random_neighbours: ``[random]``, `neighbours` of the same couples.
-    """
-
-    own: Float[Tensor, " pairs"]
-    neighbours: Float[Tensor, " pairs"]
-    random_own: Float[Tensor, " random"]
-    random_neighbours: Float[Tensor, " random"]
 
 
 def judged(models: Sequence[MatchingModel], pairs: Pairs, temperature: float, seed: int) -> Judgement:
@@ -100,24 +78,25 @@ def judged(models: Sequence[MatchingModel], pairs: Pairs, temperature: float, se
         seed: Of the witnesses.
     """
     images = len(pairs.image_of_caption.unique())
-    if images < _FEWEST_WITNESSES:
+    if images < FEWEST_WITNESSES:
         said = f"there are pairs of {images} images, too few to compare them: no pair is doubted"
         return Judgement(torch.ones(len(pairs)), 0.0, (said,))
     was_training = [model.training for model in models]
     generator = np.random.default_rng(np.random.SeedSequence(seed, spawn_key=(3,)))
-    candidates = _candidates(pairs, generator)
-    witness = _witnesses(models, pairs, candidates)
+    candidates = possible_witnesses(pairs, generator)
+    witness = witnesses_among(models, pairs, candidates)
     strangers = pairs.image_of_caption[candidates[:WITNESSES]]
-    evidence = evidence_for(models, pairs, witness, strangers, temperature, generator)
+    everyone = torch.arange(len(pairs))
+    evidence = evidence_for(models, pairs, everyone, witness, strangers, temperature, generator)
     for model, training in zip(models, was_training, strict=True):
         model.train(training)
-    return judgement_of(evidence, warnings=_warnings_about(pairs))
+    return judgement_of(evidence, warnings=warnings_about(pairs))
 
 
 def judgement_of(evidence: Evidence, *, warnings: tuple[str, ...] = ()) -> Judgement:
     """Steps 2 and 3 of `judged`; `warnings` are put before those that the evidence gives cause for."""
-    share = _share_above(evidence.neighbours, evidence.random_neighbours)
-    needed = 0.5 + _CONSISTENT * ((1 / len(evidence.neighbours) + 1 / len(evidence.random_neighbours)) / 12) ** 0.5
+    share = share_above(evidence.neighbours, evidence.random_neighbours)
+    needed = 0.5 + CONSISTENT * ((1 / len(evidence.neighbours) + 1 / len(evidence.random_neighbours)) / 12) ** 0.5
     if share < needed:
         unknown = torch.full_like(evidence.own, 0.5)
         said = (
@@ -127,7 +106,7 @@ def judgement_of(evidence: Evidence, *, warnings: tuple[str, ...] = ()) -> Judge
         )
         return Judgement(unknown, 0.5, (*warnings, said))
     mixture = fit_with_known_mismatches(evidence.neighbours, evidence.random_neighbours, max_iterations=_MAX_ITERATIONS)
-    rate = max(mixture.noise_rate, _LEAST_RATE)
+    rate = max(mixture.noise_rate, LEAST_RATE)
     scores = evidence.own + WEIGHT * evidence.neighbours
     random_scores = evidence.random_own + WEIGHT * evidence.random_neighbours
     if scores.mean() <= random_scores.mean():
@@ -137,7 +116,7 @@ def judgement_of(evidence: Evidence, *, warnings: tuple[str, ...] = ()) -> Judge
         )
         return Judgement(torch.ones_like(scores), 0.0, (*warnings, said))
     if mixture.degenerate:  # mismatches are above random pairs half the time, the others more often
-        rate = min(max(2 * (1 - share), _LEAST_RATE), 1 - _LEAST_RATE)
+        rate = min(max(2 * (1 - share), LEAST_RATE), 1 - LEAST_RATE)
         said = f"the noise rate of {rate:.0%} is an upper bound: neighbours' evidence does not fall into two kinds"
         warnings = (*warnings, said)
     return Judgement(belief_at(rate, scores, random_scores), rate, warnings)
@@ -172,129 +151,38 @@ def belief_at(
     return (evidence + (low + high) / 2).sigmoid().to(scores)
 
 
-def evidence_for(
-    models: Sequence[MatchingModel],
-    pairs: Pairs,
-    witness: Int[Tensor, " witnesses"],
-    strangers: Int[Tensor, " strangers"],
-    temperature: float,
-    generator: np.random.Generator,
-) -> Evidence:
-    """Evidence for all pairs, a block at a time.
-
-    Args:
-        models: Who judges; put into evaluation mode.
-        pairs: The pairs.
-        witness: Ids of pairs of different images that probably match, at least 3; they are the competitors too.
-        strangers: Images to make random pairs with, drawn from all: those of witnesses only would be too good.
-        temperature: τ of the log-odds.
-        generator: Draws random pairs.
-    """
-    owners = pairs.image_of_caption[witness]
-    known = Encodings.of(models, pairs, owners, witness)
-    witnesses = ([_whole(each) for each in known.images], [_whole(each) for each in known.captions])
-    rivals = torch.arange(affordable_candidates(models, len(witness)))
-    strange = Encodings.of(models, pairs, strangers, witness[:1])
-    of_strangers = between(strange, torch.arange(len(strangers)), known, rivals)
-    own, neighbours = torch.empty(len(pairs)), torch.empty(len(pairs))
-    random_own, random_neighbours = [], []
-    every = max(1, len(pairs) // RANDOM_PAIRS)
-    for ids in pairs.image_of_caption.argsort(stable=True).split(_PAIRS_AT_A_TIME):  # an image is encoded once
-        image, place = pairs.image_of_caption[ids].unique(return_inverse=True)
-        block, rows = Encodings.of(models, pairs, image, ids), torch.arange(len(ids))
-        images, captions = [_whole(each)[place] for each in block.images], [_whole(each) for each in block.captions]
-        of_images = between(block, torch.arange(len(image)), known, rivals)[place]  # [pairs, rivals]
-        of_captions = between(known, rivals, block, rows).T  # [pairs, rivals]
-        is_own = owners == image[place][:, None]
-        no_rival = is_own[:, rivals]
-        similarity = block.paired(place, rows)
-        own[ids] = temperature * log_odds(similarity, of_images, of_captions, no_rival, no_rival, temperature)
-        neighbours[ids] = neighbour_evidence(images, captions, witnesses, is_own)
-
-        some = rows[::every]
-        other = torch.from_numpy(generator.integers(len(strangers), size=len(some)))
-        other = torch.where(strangers[other] == image[place[some]], (other + 1) % len(strangers), other)
-        is_either = is_own[some] | (owners == strangers[other][:, None])
-        couples = Encodings(models, [each.rows(other) for each in strange.images], block.captions)
-        no_rival, similarity = is_either[:, rivals], couples.paired(torch.arange(len(some)), some)
-        odds = log_odds(similarity, of_strangers[other], of_captions[some], no_rival, no_rival, temperature)
-        random_own.append(temperature * odds)
-        images, captions = [_whole(each) for each in couples.images], [each[some] for each in captions]
-        random_neighbours.append(neighbour_evidence(images, captions, witnesses, is_either))
-    return Evidence(own, neighbours, torch.cat(random_own), torch.cat(random_neighbours))
-
-
-def neighbour_evidence(
-    images: Sequence[Float[Tensor, "pairs _"]],
-    captions: Sequence[Float[Tensor, "pairs _"]],
-    witnesses: tuple[Sequence[Float[Tensor, "witnesses _"]], Sequence[Float[Tensor, "witnesses _"]]],
-    excluded: Tensor,
-    neighbours: int = NEIGHBOURS,
-) -> Float[Tensor, " pairs"]:
-    r"""How well each caption fits captions of like images, and each image images of like captions.
-
-    .. math::
-        \frac{1}{k} \sum_{w \in N_k(i)} \langle c_w, c \rangle + \frac{1}{k} \sum_{w \in M_k(c)} \langle i_w, i \rangle
-
-    with the k witnesses N whose images are most like the pair's image, and M whose captions are most like its caption.
-
-    Args:
-        images: Of each model, unit vectors ``[pairs, size]`` of the pairs' images; evidence is the mean over models.
-        captions: Of each model, those of their captions.
-        witnesses: Of each model, unit vectors of the witnesses' images, and of their captions.
-        excluded: ``[pairs, witnesses]``, True where a witness may not be asked.
-        neighbours: k; fewer where there are not so many witnesses.
-
-    Returns:
-        ``[pairs]``, in [-2, 2].
-    """
-    total = torch.zeros(len(excluded))
-    for image, caption, of_image, of_caption in zip(images, captions, *witnesses, strict=True):
-        k = min(neighbours, len(of_image))
-        like_image = (image @ of_image.T).masked_fill(excluded, -torch.inf).topk(k, 1)
-        like_caption = (caption @ of_caption.T).masked_fill(excluded, -torch.inf).topk(k, 1)
-        of_captions = (of_caption[like_image.indices] * caption[:, None]).sum(2)
-        of_images = (of_image[like_caption.indices] * image[:, None]).sum(2)
-        total += _mean_where(of_captions, like_image.values) + _mean_where(of_images, like_caption.values)
-    return total / len(images)
-
-
-def _mean_where(values: Tensor, likeness: Tensor) -> Tensor:
-    """Mean over those that are no excluded witness; 0 if there is none."""
-    asked = likeness > -torch.inf
-    return values.masked_fill(~asked, 0).sum(1) / asked.sum(1).clamp(min=1)
-
-
-def _candidates(pairs: Pairs, generator: np.random.Generator) -> Int[Tensor, " candidates"]:
+def possible_witnesses(
+    pairs: Pairs, generator: np.random.Generator, most: int = WITNESSES
+) -> Int[Tensor, " candidates"]:
     """Random pairs of different images, four times as many as witnesses are wanted, or all there are."""
     order = torch.from_numpy(generator.permutation(len(pairs)))
     candidates = one_of_each_image(pairs.image_of_caption, order)
-    return torch.from_numpy(generator.permutation(candidates.numpy())[: 4 * WITNESSES])
+    return torch.from_numpy(generator.permutation(candidates.numpy())[: 4 * most])
 
 
-def _witnesses(
-    models: Sequence[MatchingModel], pairs: Pairs, candidates: Int[Tensor, " candidates"]
+def witnesses_among(
+    models: Sequence[MatchingModel], pairs: Pairs, candidates: Int[Tensor, " candidates"], most: int = WITNESSES
 ) -> Int[Tensor, " witnesses"]:
-    """Candidates that a mixture over similarities calls clean; all of them if these are too few."""
+    """Candidates that a mixture over similarities calls clean, at most so many; all of them if these are too few."""
     similarity = similarity_of_pairs(models, pairs.select(candidates))
     believed = candidates[fit_gaussian_mixture(similarity).posterior(similarity) > 0.5]
-    return (believed if len(believed) >= _FEWEST_WITNESSES else candidates)[:WITNESSES]
+    return (believed if len(believed) >= FEWEST_WITNESSES else candidates)[:most]
 
 
-def _whole(encodings: Padded) -> Float[Tensor, "items _"]:
-    """One vector an item, on the CPU: of SAF and SGR, that of the whole, which stands before its parts."""
-    values = encodings.values if encodings.lengths is None else encodings.values[:, 0]
-    return values.float().cpu()
+def share_above(scores: Float[Tensor, " pairs"], of_random: Float[Tensor, " random"]) -> float:
+    """Probability, in [0, 1], that a pair scores above one known not to match, ties counting half.
 
+    ½ means that the models cannot tell pairs from random couples. Needs no truth about `scores`.
 
-def _share_above(scores: Tensor, of_random: Tensor) -> float:
-    """Probability that a score is above a random pair's, ties counting half."""
+    >>> share_above(torch.tensor([1.0, 3.0]), torch.tensor([0.0, 2.0]))
+    0.75
+    """
     ordered = of_random.sort().values
     below, not_above = torch.searchsorted(ordered, scores), torch.searchsorted(ordered, scores, right=True)
     return ((below + not_above).double().mean() / (2 * len(ordered))).item()
 
 
-def _warnings_about(pairs: Pairs) -> tuple[str, ...]:
+def warnings_about(pairs: Pairs) -> tuple[str, ...]:
     """What the pairs themselves, before any model, say against relying on a judgement."""
     said = []
     if len(pairs) < _FEWEST_PAIRS:

@@ -30,13 +30,13 @@ class Scores:
     Attributes:
         similarity: ``[pairs]``, mean over the models.
         log_odds: ``[pairs]``, of the pair against its competitors; see `log_odds`. Higher = more plausible.
-        random_log_odds: ``[pairs]``, the same of each caption with the image of a random competitor: what pairs look
-            like that surely do not match.
+        random_log_odds: ``[random]``, the same of captions with random images: what pairs look like that surely do not
+            match.
     """
 
     similarity: Float[Tensor, " pairs"]
     log_odds: Float[Tensor, " pairs"]
-    random_log_odds: Float[Tensor, " pairs"]
+    random_log_odds: Float[Tensor, " random"]
 
     @classmethod
     def unfilled(cls, pairs: int) -> Scores:
@@ -217,6 +217,30 @@ def log_odds(
     captions = (of_images / temperature).masked_fill(no_caption, -torch.inf)
     images = (of_captions / temperature).masked_fill(no_image, -torch.inf)
     return similarity / temperature - (captions.logsumexp(1) + images.logsumexp(1)) / 2
+
+
+def against(
+    similarity: Float[Tensor, " pairs"],
+    others: Float[Tensor, "pairs rivals"],
+    excluded: Bool[Tensor, "pairs rivals"],
+    temperature: float,
+) -> Float[Tensor, " pairs"]:
+    r"""One direction of `log_odds`, with the mean over competitors for their sum: their number is no matter.
+
+    .. math::
+        \frac{S}{\tau} - \log \frac{1}{n} \sum_{j=1}^n e^{S_j/\tau}
+
+    Args:
+        similarity: ``[pairs]``, S, of each pair.
+        others: ``[pairs, rivals]``, of one side of each pair with the competitors.
+        excluded: True where somebody may not compete.
+        temperature: τ.
+
+    Returns:
+        ``[pairs]``, any real number; higher = more plausible. Infinite without competitors.
+    """
+    competing = (others / temperature).masked_fill(excluded, -torch.inf).logsumexp(1)
+    return similarity / temperature - competing + (~excluded).sum(1).clamp(min=1).log()
 
 
 def between(

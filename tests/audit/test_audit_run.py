@@ -48,6 +48,7 @@ def test_the_audit_never_changes_its_input_and_leaves_no_half_written_file(audit
     assert sorted(path.name for path in audited.out.iterdir()) == [
         "dropped.csv",
         "findings.parquet",
+        "issues.parquet",
         "kept.jsonl",
         "report.html",
         "summary.json",

@@ -3,7 +3,7 @@ from dataclasses import replace
 import pytest
 import torch
 
-from truepair.audit.crossfit import cross_fitted, folds_by_image
+from truepair.audit.crossfit import at_most, cross_fitted, folds_by_image
 from truepair.config import BaselineConfig
 from truepair.errors import ConfigError
 
@@ -53,3 +53,21 @@ def test_all_networks_of_a_method_judge(twins, noisy_world, quick):
     folds = cross_fitted(noisy_world, None, replace(quick, folds=2, repetitions=2, method=BaselineConfig(epochs=1)))
     assert [len(fold.models) for fold in folds] == [4, 4]
     assert not any(model.training for fold in folds for model in fold.models)
+
+
+def test_a_model_learns_from_no_image_of_its_fold_and_from_no_more_pairs_than_allowed(noisy_world, quick):
+    folds = cross_fitted(noisy_world, None, replace(quick, folds=2, most_learned=100, method=BaselineConfig(epochs=1)))
+    for fold in folds:
+        assert len(fold.learned) == 100
+        images = set(noisy_world.image_of_caption[fold.pairs].tolist())
+        assert not images & set(noisy_world.image_of_caption[fold.learned].tolist())
+
+
+def test_of_too_many_pairs_a_random_part_is_learned_in_their_order():
+    pairs = torch.arange(0, 1000, 2)
+    assert at_most(pairs, 500, seed=0) is pairs
+    some = at_most(pairs, 50, seed=0)
+    assert len(set(some.tolist())) == 50
+    assert set(some.tolist()) <= set(pairs.tolist())
+    assert some.tolist() == sorted(some.tolist())
+    assert not torch.equal(some, at_most(pairs, 50, seed=1))

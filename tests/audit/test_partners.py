@@ -78,3 +78,21 @@ def test_pairs_that_were_not_asked_for_have_no_partners(models, pairs):
     rest[[3, 8]] = False
     assert (found.image[rest] == NONE).all()
     assert (found.caption[rest] == NONE).all()
+
+
+def test_probes_say_how_likely_a_suggestion_is(trained):
+    """400 pairs, 30 % mismatched: of the suggestions that are called likely, as many are right as was said."""
+    models, pairs = trained
+    suspects = (~pairs.is_clean).nonzero().flatten()
+    probes = pairs.is_clean.nonzero().flatten()[:200]
+    found = best_partners(models, pairs, suspects, probes)
+    suggested = found.image[suspects] != NONE
+    said = found.image_probability[suspects][suggested]
+    right = found.image[suspects][suggested] == pairs.true_image_of_caption[suspects][suggested]
+    assert not said.isnan().any()
+    assert said.std() > 0.05
+    assert abs(float(said.mean()) - float(right.double().mean())) < 0.15
+    assert said[right].mean() > said[~right].mean()
+    assert found.image_probability[probes].isnan().all()  # nobody asked for them
+    alone = best_partners(models, pairs, suspects)
+    assert alone.image_probability.isnan().all()

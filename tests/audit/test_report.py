@@ -2,7 +2,7 @@ import pytest
 import torch
 
 from html_page import Page
-from truepair.audit.charts import calibration_chart, learning_curves, score_histogram
+from truepair.audit.charts import calibration_chart, cut_chart, learning_curves, score_histogram
 from truepair.evaluation.detection import calibration_curve
 
 
@@ -68,10 +68,14 @@ def test_without_pictures_names_are_shown_and_with_the_truth_mistakes_are_marked
 
 def test_the_same_numbers_make_the_same_chart(noisy_world):
     scores = torch.randn(240, generator=torch.Generator().manual_seed(0))
-    charts = [score_histogram(scores, scores - 1, noisy_world.is_clean, None) for _ in range(2)]
+    charts = [score_histogram(scores, scores - 1, scores.sigmoid(), noisy_world.is_clean) for _ in range(2)]
     assert charts[0] == charts[1]
     assert "<metadata>" not in charts[0]
     assert "truly mismatched" in charts[0]  # text, not outlines
+    assert "expected mismatched" in score_histogram(scores, scores - 1, scores.sigmoid(), None)
+    assert cut_chart(scores.sigmoid(), 0.5, noisy_world.is_clean).startswith(
+        '<svg role="img" aria-label="Expected good'
+    )
     curve = calibration_curve(scores.sigmoid(), noisy_world.is_clean)
     assert calibration_chart(curve).startswith('<svg role="img" aria-label="Calibration curve')
 

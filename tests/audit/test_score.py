@@ -1,9 +1,12 @@
+from dataclasses import replace
+
 import pytest
 import torch
 
 from truepair.audit.crossfit import cross_fitted
-from truepair.audit.score import score, separation
-from truepair.mixtures import fit_with_known_mismatches
+from truepair.audit.probability import probabilities
+from truepair.audit.score import cross_fitted_evidence, scores_by_a_run
+from truepair.judgement import share_above
 
 
 @pytest.fixture(scope="module")
@@ -11,25 +14,41 @@ def folds(noisy_world, quick):
     return cross_fitted(noisy_world, None, quick)
 
 
-def test_separation_equals_counting_all_comparisons():
-    generator = torch.Generator().manual_seed(0)
-    scores = torch.randint(0, 6, (40,), generator=generator).float()  # many ties
-    known = torch.randint(0, 5, (30,), generator=generator).float()
-    slow = sum(1.0 if a > b else 0.5 if a == b else 0.0 for a in scores for b in known) / (40 * 30)
-    assert abs(separation(scores, known) - slow) < 1e-9
+@pytest.fixture(scope="module")
+def evidence(folds, noisy_world):
+    return cross_fitted_evidence(folds, noisy_world, candidates=100, temperature=0.05, seed=0)
 
 
-def test_random_pairs_look_like_mismatched_ones_and_unlike_clean_ones(noisy_world, folds):
-    scores = score(folds, noisy_world, candidates=100, temperature=0.05, seed=0)
+def test_random_couples_look_like_mismatched_pairs_and_unlike_clean_ones(noisy_world, evidence):
     clean = noisy_world.is_clean
-    assert separation(scores.log_odds[clean], scores.random_log_odds) > 0.9
-    assert 0.3 < separation(scores.log_odds[~clean], scores.random_log_odds) < 0.7
-    estimated = 1 - fit_with_known_mismatches(scores.log_odds, scores.random_log_odds).posterior(scores.log_odds)
-    assert 0.07 < float(estimated.mean()) < 0.25  # 15 % were put in
+    assert share_above(evidence.own[clean], evidence.random_own) > 0.9
+    assert 0.3 < share_above(evidence.own[~clean], evidence.random_own) < 0.7
+    found = probabilities(evidence, seed=0)
+    assert 0.07 < 1 - float(found.match.mean()) < 0.25  # 15 % were put in
+    assert not found.warnings
 
 
-def test_the_order_in_which_folds_are_scored_leaves_no_pair_out(noisy_world, folds):
-    scores = score(folds, noisy_world, candidates=50, temperature=0.05, seed=0)
-    backwards = score(folds[::-1], noisy_world, candidates=50, temperature=0.05, seed=0)
+def test_the_order_in_which_folds_are_scored_leaves_no_pair_out(noisy_world, folds, evidence):
+    backwards = cross_fitted_evidence(folds[::-1], noisy_world, candidates=100, temperature=0.05, seed=0)
+    torch.testing.assert_close(evidence.pairs[:, 0], backwards.pairs[:, 0])  # similarities need no witnesses
+    assert evidence.pairs.isfinite().all()
+    assert evidence.pairs[:, 0].abs().max() <= 1 + 1e-6
+
+
+def test_no_pair_witnesses_for_itself(noisy_world, folds):
+    """What speaks for a fold's pairs stays the same when the fold's own pairs change partners."""
+    judged = folds[0].pairs
+    image = noisy_world.image_of_caption.clone()
+    image[judged[1:]] = image[judged[1:]].roll(1)
+    one, other = (
+        cross_fitted_evidence(folds, pairs, candidates=100, temperature=0.05, seed=0)
+        for pairs in (noisy_world, replace(noisy_world, image_of_caption=image))
+    )
+    torch.testing.assert_close(one.pairs[judged[0]], other.pairs[judged[0]])
+
+
+def test_a_run_scores_every_pair_once(noisy_world, folds):
+    scores = scores_by_a_run(folds[0].models, noisy_world, candidates=50, temperature=0.05, seed=0)
+    again = scores_by_a_run(folds[0].models, noisy_world, candidates=50, temperature=0.05, seed=0)
+    assert torch.equal(scores.log_odds, again.log_odds)
     assert scores.similarity.abs().max() <= 1 + 1e-6
-    torch.testing.assert_close(scores.similarity, backwards.similarity)

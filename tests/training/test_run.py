@@ -16,7 +16,15 @@ from truepair.data.text import Vocabulary
 from truepair.errors import CheckpointError, ConfigError, DataError
 from truepair.evaluation import retrieval
 from truepair.evaluation.retrieval import evaluate
-from truepair.training.run import drop_exclusive_codes, finished, load_run, load_runs, refuse_another_run, run
+from truepair.training.run import (
+    drop_exclusive_codes,
+    finished,
+    load_run,
+    load_runs,
+    prepared_splits,
+    refuse_another_run,
+    run,
+)
 
 
 @pytest.fixture
@@ -229,3 +237,18 @@ def test_d8_a_run_without_its_exclusive_codes_tests_the_same(recipe, corpus, tmp
     assert evaluate(dropped.models, dropped.splits.test).as_dict() == results["test"]
     again = run(replace(recipe, method=method), tmp_path, corpus)
     assert (again["test"], again["detection"]) == (results["test"], results["detection"])
+
+
+def test_development_pairs_are_as_noisy_as_the_training_pairs_if_asked_for(recipe):
+    noise = NoiseConfig(rate=0.5, seed=3)
+    corpus = load_corpus(recipe.data)
+    clean, noisy_too = (
+        prepared_splits(replace(recipe, noise=replace(noise, development=asked)), corpus).splits
+        for asked in (False, True)
+    )
+    assert clean.dev.image_of_caption.tolist() == corpus.splits.dev.image_of_caption.tolist()
+    assert noisy_too.dev.realised_noise_rate == pytest.approx(0.5, abs=0.05)
+    assert torch.equal(clean.train.image_of_caption, noisy_too.train.image_of_caption)
+    assert noisy_too.test.realised_noise_rate in (None, 0.0)
+    with pytest.raises(ConfigError, match="of training pairs only"):
+        NoiseConfig(index="index.npy", development=True)

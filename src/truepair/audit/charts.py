@@ -7,61 +7,85 @@ from typing import Any
 
 import matplotlib as mpl
 import numpy as np
+from jaxtyping import Bool, Float
 from matplotlib.figure import Figure
 from torch import Tensor
 
 from truepair.evaluation.detection import CalibrationCurve
-from truepair.mixtures import Gaussian, Mixture
 from truepair.svg import BLUE, GREY, INK, ORANGE, STYLE, new_axes, svg
 
 
 def score_histogram(
-    log_odds: Tensor, random_log_odds: Tensor, is_clean: Tensor | None, mixture: Mixture[Gaussian] | None
+    log_odds: Float[Tensor, " pairs"],
+    random_log_odds: Float[Tensor, " random"],
+    mismatch_probability: Float[Tensor, " pairs"],
+    is_clean: Bool[Tensor, " pairs"] | None,
 ) -> str:
-    """How plausible the pairs are, against random pairings; by truth if it is known, else with the mixture."""
+    """How plausible the pairs are, against random pairings; by truth if it is known, else by the estimate."""
     values, random = log_odds.double().numpy(), random_log_odds.double().numpy()
     low, high = np.quantile(np.concatenate([values, random]), [0.001, 0.999])
-    edges = np.linspace(low, high, 45)
+    edges = np.linspace(low, high, 45).tolist()
     values, random = values.clip(low, high), random.clip(low, high)
-    bars: dict[str, Any] = {"bins": edges, "edgecolor": "white", "linewidth": 0.3}
+    if is_clean is not None:
+        mismatched, names = (~is_clean).double().numpy(), ("truly mismatched", "truly matching")
+    else:
+        mismatched, names = mismatch_probability.double().numpy(), ("expected mismatched", "expected matching")
     with mpl.rc_context(STYLE):
-        axes = new_axes("Log-odds of the pair against its competitors", "Pairs")
-        if is_clean is not None:
-            clean = is_clean.numpy()
-            axes.hist(
-                [values[~clean], values[clean]],
-                stacked=True,
-                color=[ORANGE, BLUE],
-                label=["truly mismatched", "truly matching"],
-                **bars,
-            )
-            for patch in axes.containers[0]:
-                patch.set_hatch("////")  # readable in print and without colour
-            summary = "Histogram of scores; truly mismatched pairs lie to the left of truly matching ones."
-        else:
-            axes.hist(values, color=BLUE, alpha=0.75, label="your pairs", **bars)
-            summary = "Histogram of the scores of all pairs."
+        axes = new_axes("Log-odds of the pair's evidence against random pairings", "Pairs")
+        axes.hist(
+            [values, values],
+            edges,
+            weights=[mismatched, 1 - mismatched],
+            stacked=True,
+            color=[ORANGE, BLUE],
+            label=names,
+            edgecolor="white",
+            linewidth=0.3,
+        )
+        for patch in axes.containers[0]:
+            patch.set_hatch("////")  # readable in print and without colour
         counts, _ = np.histogram(random, edges)
-        axes.stairs(counts, edges, color=INK, linestyle=":", linewidth=1.5, label="random pairings, for comparison")
-        if mixture is not None and is_clean is None:
-            grid = np.linspace(low, high, 300)
-            pairs_per_density = len(values) * (edges[1] - edges[0])
-            parts = (
-                (mixture.noise_rate, mixture.mismatched, ORANGE, "--", "estimated mismatched"),
-                (1 - mixture.noise_rate, mixture.clean, INK, "-", "estimated matching"),
-            )
-            for weight, component, colour, line, label in parts:
-                axes.plot(
-                    grid,
-                    pairs_per_density * weight * _density(component, grid),
-                    line,
-                    color=colour,
-                    lw=1.8,
-                    label=label,
-                )
+        axes.stairs(
+            counts * len(values) / max(len(random), 1),
+            edges,
+            color=INK,
+            linestyle=":",
+            linewidth=1.5,
+            label="if all pairs were random",
+        )
         axes.legend(loc="upper left", fontsize=9.5)
         axes.set_ylim(0, axes.get_ylim()[1] * 1.22)
-        return svg(axes, summary)
+        return svg(axes, "Histogram of scores; mismatched pairs lie to the left of matching ones.")
+
+
+def cut_chart(
+    mismatch_probability: Float[Tensor, " pairs"], threshold: float, is_clean: Bool[Tensor, " pairs"] | None
+) -> str:
+    """What dropping the most suspicious pairs costs and leaves, by the estimate, and by the truth if it is known."""
+    wrong = mismatch_probability.double().sort(descending=True)
+    dropped = np.arange(1, len(wrong.values) + 1)
+    shown = np.unique(np.linspace(0, len(dropped) - 1, 400).astype(int))
+
+    def curves(mismatched: Tensor) -> tuple[np.ndarray, np.ndarray]:
+        found = mismatched.cumsum(0).numpy()
+        return dropped - found, found[-1] - found
+
+    with mpl.rc_context(STYLE):
+        axes = new_axes("Pairs dropped, most suspicious first", "Pairs")
+        lost, left = curves(wrong.values)
+        axes.plot(dropped[shown], lost[shown], color=BLUE, label="good ones among them (expected)")
+        axes.plot(dropped[shown], left[shown], color=ORANGE, ls="--", label="wrong ones that stay (expected)")
+        if is_clean is not None:
+            lost, left = curves((~is_clean[wrong.indices]).double())
+            axes.plot(dropped[shown], lost[shown], ":", color=BLUE, label="good ones among them (true)")
+            axes.plot(dropped[shown], left[shown], ":", color=ORANGE, label="wrong ones that stay (true)")
+        cut = int((mismatch_probability >= threshold).sum())
+        axes.axvline(cut, color=GREY, linewidth=1)
+        axes.annotate(f" {threshold:g}", (cut, 1), xycoords=("data", "axes fraction"), va="top", color=GREY)
+        most = min(len(dropped), max(3 * cut, len(dropped) // 10))
+        axes.set(xlim=(0, most), ylim=(0, None))
+        axes.legend(loc="upper right", fontsize=9.5)
+        return svg(axes, "Expected good pairs lost and wrong pairs left for each number of dropped pairs.")
 
 
 def calibration_chart(curve: CalibrationCurve) -> str:
@@ -102,10 +126,3 @@ def learning_curves(lines: Sequence[Mapping[str, Any]]) -> str | None:
 def _rsum(line: Mapping[str, Any]) -> float:
     recalls = [f"{direction}_r{k}" for direction in ("image_to_text", "text_to_image") for k in (1, 5, 10)]
     return float(sum(line[name] for name in recalls))
-
-
-def _density(component: Gaussian, grid: np.ndarray) -> np.ndarray:
-    density: np.ndarray = np.exp(-0.5 * (grid - component.mean) ** 2 / component.variance) / np.sqrt(
-        2 * np.pi * component.variance
-    )
-    return density

@@ -37,11 +37,13 @@ class Fold:
 
     Attributes:
         pairs: ``[fold]``, ids of the pairs.
-        models: Models in evaluation mode whose similarities are averaged; none was trained on these pairs (unless
-            they are a run's, which was).
+        learned: ``[learned]``, ids of the pairs that the models were trained on, none of which has an image of the
+            fold.
+        models: Models in evaluation mode whose similarities are averaged.
     """
 
     pairs: Int[Tensor, " fold"]
+    learned: Int[Tensor, " learned"]
     models: list[MatchingModel]
 
 
@@ -62,7 +64,7 @@ def folds_by_image(image_of_caption: Int[Tensor, " pairs"], folds: int, seed: in
 
 
 def cross_fitted(pairs: Pairs, vocabulary: Vocabulary | None, config: AuditConfig) -> list[Fold]:
-    """Folds of `pairs`, each with ``config.repetitions`` models trained on the other folds.
+    """Folds of `pairs`, each with `repetitions_of` models trained on the other folds.
 
     Args:
         pairs: What to audit; its truth, if known, is not looked at.
@@ -72,10 +74,43 @@ def cross_fitted(pairs: Pairs, vocabulary: Vocabulary | None, config: AuditConfi
     Raises:
         ConfigError: If there are too few images for so many folds.
     """
-    cut = folds_by_image(pairs.image_of_caption, config.folds, config.seed)
-    others = [torch.cat([other for other in cut if other is not fold]) for fold in cut]
-    trained = trained_models(pairs, others, vocabulary, config, seed=config.seed, description="cross-fitting")
-    return [Fold(fold, models) for fold, models in zip(cut, trained, strict=True)]
+    cut = folds_by_image(pairs.image_of_caption, folds_of(len(pairs), config), config.seed)
+    learned = [
+        at_most(torch.cat([other for other in cut if other is not fold]), config.most_learned, config.seed)
+        for fold in cut
+    ]
+    trained = trained_models(pairs, learned, vocabulary, config, seed=config.seed, description="cross-fitting")
+    return [Fold(*each) for each in zip(cut, learned, trained, strict=True)]
+
+
+def folds_of(pairs: int, config: AuditConfig) -> int:
+    """As many folds as asked for; or else 4, or 2 or 3 if these leave as many pairs to learn from as are ever used.
+
+    >>> [folds_of(pairs, AuditConfig(most_learned=50_000)) for pairs in (1_000, 80_000, 1_000_000)]
+    [4, 3, 2]
+    """
+    if config.folds is not None:
+        return config.folds
+    return next((folds for folds in (2, 3) if pairs * (folds - 1) / folds >= config.most_learned), 4)
+
+
+def repetitions_of(learned: int, config: AuditConfig) -> int:
+    """As many models of a fold as asked for; or else 2, or 1 if they have as many pairs to learn from as are ever used.
+
+    >>> [repetitions_of(learned, AuditConfig(most_learned=50_000)) for learned in (1_000, 50_000)]
+    [2, 1]
+    """
+    if config.repetitions is not None:
+        return config.repetitions
+    return 1 if learned >= config.most_learned else 2
+
+
+def at_most(pairs: Int[Tensor, " pairs"], most: int, seed: int) -> Int[Tensor, " chosen"]:
+    """The pairs, or, if there are more, so many of them drawn at random, in their order."""
+    if len(pairs) <= most:
+        return pairs
+    chosen = np.random.default_rng(np.random.SeedSequence(seed, spawn_key=(5,))).permutation(len(pairs))[:most]
+    return pairs[torch.from_numpy(chosen).sort().values]
 
 
 def trained_models(
@@ -87,7 +122,7 @@ def trained_models(
     seed: int,
     description: str,
 ) -> list[list[MatchingModel]]:
-    """For each choice of pairs, ``config.repetitions`` models trained on it, in evaluation mode.
+    """For each choice of pairs, `repetitions_of` models trained on it, in evaluation mode.
 
     Torch's global generators, from which weights and dropout are drawn, are left as they were.
 
@@ -103,7 +138,8 @@ def trained_models(
     network = Recipe(model=config.model, method=config.method).network
     shape = InputShape.of(pairs, vocabulary)
     cuda = [fabric.device] if fabric.device.type == "cuda" else []
-    total = len(chosen) * config.repetitions * config.method.epochs
+    repetitions = [repetitions_of(len(ids), config) for ids in chosen]
+    total = sum(repetitions) * config.method.epochs
     result: list[list[MatchingModel]] = []
     with (
         tqdm(total=total, unit="epoch", desc=description, disable=None, file=sys.stderr) as bar,
@@ -113,7 +149,7 @@ def trained_models(
             learned = pairs.select(ids)
             make = partial(make_model, network, shape, first_word_vectors(network, shape, learned))
             result.append([])
-            for repetition in range(config.repetitions):
+            for repetition in range(repetitions[number]):
                 own_seed = int(np.random.SeedSequence((seed, number, repetition)).generate_state(1)[0])
                 torch.manual_seed(own_seed)
                 loaders = Loaders(learned, config.batch_size, own_seed, fabric.device)

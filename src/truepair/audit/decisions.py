@@ -11,7 +11,7 @@ from truepair.audit.findings import Findings
 from truepair.audit.partners import NONE
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Decision:
     """One pair's fate.
 
@@ -35,7 +35,7 @@ class Decision:
 
 
 def decide(findings: Findings, *, re_pair: bool) -> list[Decision]:
-    """Keep what is no suspect; drop suspects but, with `re_pair`, give a mutual suggestion its image.
+    """Keep what is no suspect; drop suspects but, with `re_pair`, give those that may be re-paired their suggestion.
 
     Returns:
         One decision a pair, in the order of the pairs.
@@ -46,7 +46,7 @@ def decide(findings: Findings, *, re_pair: bool) -> list[Decision]:
         pairs.image_of_caption.tolist(),
         findings.mismatch_probability.tolist(),
         findings.is_suspect.tolist(),
-        torch.where(findings.partners.is_mutual, findings.partners.image, NONE).tolist(),
+        torch.where(findings.may_re_pair, findings.partners.image, NONE).tolist(),
         strict=True,
     )
     for pair, (image, probability, is_suspect, suggested) in enumerate(rows):

@@ -7,15 +7,22 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
+import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from truepair.audit.partners import NONE, Partners, best_partners
 from truepair.data.pairs import Pairs
+from truepair.data.splitting import one_of_each_image
 from truepair.model import MatchingModel
 from truepair.plausibility import Scores, are_local
+
+_SURE = 0.1
+"""Mismatch probability below which a pair may be a probe."""
+_MOST_PROBES = 1000
 
 
 @dataclass(frozen=True, eq=False)
@@ -26,6 +33,7 @@ class Findings:
         pairs: The pairs.
         mismatch_probability: ``[pairs]``, in [0, 1].
         threshold: From which probability on a pair is a suspect.
+        re_pair_threshold: From which suggestion probability on a mutual suggestion may be taken.
         scores: Similarity and log-odds.
         order: ``[pairs]``, pair ids, most suspicious first; equal probabilities are ordered by the log-odds.
         partners: Better partners, where they were looked for.
@@ -34,6 +42,7 @@ class Findings:
     pairs: Pairs
     mismatch_probability: Float[Tensor, " pairs"]
     threshold: float
+    re_pair_threshold: float
     scores: Scores
     order: Int[Tensor, " pairs"]
     partners: Partners
@@ -42,6 +51,19 @@ class Findings:
     def is_suspect(self) -> Bool[Tensor, " pairs"]:
         """True where the mismatch probability reaches the threshold."""
         return self.mismatch_probability >= self.threshold
+
+    @property
+    def suggestion_probability(self) -> Float[Tensor, " pairs"]:
+        """``[pairs]``, that the pair does not match and the suggested image is the caption's own; NaN where unknown."""
+        return self.mismatch_probability * self.partners.image_probability
+
+    @property
+    def may_re_pair(self) -> Bool[Tensor, " pairs"]:
+        """True where caption and suggested image choose each other and are likely enough to be each other's own.
+
+        Where no probability is known, every mutual suggestion may be taken.
+        """
+        return self.partners.is_mutual & ~(self.suggestion_probability < self.re_pair_threshold)
 
     def image_id(self, image: int) -> str | None:
         """An image's name; None for none."""
@@ -59,7 +81,10 @@ def find(
     judges: Callable[[Int[Tensor, " asked"]], Sequence[MatchingModel]],
     *,
     threshold: float,
+    re_pair_threshold: float,
     at_least: int,
+    at_most: int,
+    seed: int,
 ) -> Findings:
     """Rank the pairs, and look for better partners of the suspects, unless SAF or SGR would have to.
 
@@ -67,17 +92,36 @@ def find(
         pairs: The pairs.
         scores: Their scores.
         mismatch_probability: ``[pairs]``, in [0, 1].
-        judges: Models that may look for partners of the given pairs: best if they did not learn from these.
+        judges: Models that may look for partners of the given pairs: best if they did not learn from these, nor from
+            the probes that are among them.
         threshold: From which probability on a pair is a suspect.
+        re_pair_threshold: From which suggestion probability on a mutual suggestion may be taken.
         at_least: Partners are looked for of so many pairs, even if fewer are suspects: those that a report shows.
+        at_most: Partners are looked for of so many suspects, the most suspicious ones.
+        seed: Of the probes.
     """
     by_score = scores.log_odds.argsort(stable=True)
     order = by_score[mismatch_probability[by_score].argsort(stable=True, descending=True)]
     suspects = int((mismatch_probability >= threshold).sum())
-    asked = order[: max(suspects, at_least)]
-    models = judges(asked)
-    partners = best_partners(models, pairs, asked[:0] if are_local(models) else asked)
-    return Findings(pairs, mismatch_probability, threshold, scores, order, partners)
+    asked = order[: max(min(suspects, at_most), at_least)]
+    probes = _probes(pairs, mismatch_probability, asked, seed)
+    models = judges(torch.cat([order[:suspects], asked[suspects:], probes]))
+    partners = Partners.none(len(pairs)) if are_local(models) else best_partners(models, pairs, asked, probes)
+    return Findings(pairs, mismatch_probability, threshold, re_pair_threshold, scores, order, partners)
+
+
+def _probes(
+    pairs: Pairs, mismatch_probability: Float[Tensor, " pairs"], asked: Int[Tensor, " asked"], seed: int
+) -> Int[Tensor, " probes"]:
+    """Pairs that surely match, of images of their own, to try suggestions on: a tenth of them, 1,000 at most."""
+    is_free = mismatch_probability < _SURE
+    is_free[asked] = False
+    free = is_free.nonzero().flatten()
+    generator = np.random.default_rng(np.random.SeedSequence(seed, spawn_key=(6,)))
+    order = torch.from_numpy(generator.permutation(len(free)))
+    chosen = one_of_each_image(pairs.image_of_caption[free], order)
+    drawn = generator.permutation(chosen.numpy())[: min(_MOST_PROBES, len(chosen) // 10)]
+    return free[torch.from_numpy(drawn)]
 
 
 def write_findings(findings: Findings, path: Path) -> None:
@@ -86,8 +130,9 @@ def write_findings(findings: Findings, path: Path) -> None:
     Columns: ``rank`` (from 1), ``caption_id``, ``image_id``, ``caption``, ``mismatch_probability``, ``is_suspect``,
     ``similarity`` (a cosine, in [-1, 1]; in (0, 1) with SAF or SGR), ``log_odds``, ``suggested_image_id`` and
     ``suggested_caption_id`` with their similarities (empty where nothing is better, or the pair is no suspect),
-    ``suggestion_is_mutual`` (caption and image choose each other among the suspects), and ``is_clean`` if the truth is
-    known.
+    ``suggestion_probability`` (that the pair does not match and the suggested image is the caption's very own),
+    ``suggestion_is_mutual`` (caption and image choose each other among the suspects), ``may_re_pair`` (and are likely
+    enough), and ``is_clean`` if the truth is known.
     """
     pairs, partners, order = findings.pairs, findings.partners, findings.order
     ids = order.tolist()
@@ -102,7 +147,9 @@ def write_findings(findings: Findings, path: Path) -> None:
         "log_odds": pa.array(findings.scores.log_odds[order].numpy()),
         "suggested_image_id": pa.array([findings.image_id(i) for i in partners.image[order].tolist()], pa.string()),
         "suggested_image_similarity": _numbers(partners.image_similarity[order]),
+        "suggestion_probability": _numbers(findings.suggestion_probability[order]),
         "suggestion_is_mutual": pa.array(partners.is_mutual[order].numpy()),
+        "may_re_pair": pa.array(findings.may_re_pair[order].numpy()),
         "suggested_caption_id": pa.array(
             [findings.caption_id(i) for i in partners.caption[order].tolist()], pa.string()
         ),

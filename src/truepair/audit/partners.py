@@ -6,14 +6,16 @@ import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 from jaxtyping import Bool, Float, Int
+from sklearn.linear_model import LogisticRegression
 from torch import Tensor
 from tqdm import tqdm
 
 from truepair.data.pairs import Pairs
 from truepair.model import MatchingModel
-from truepair.plausibility import Encodings
+from truepair.plausibility import Encodings, between
 
 _PAIRS_AT_A_TIME = 1024
 _GALLERY_AT_A_TIME = 4096
@@ -22,6 +24,9 @@ _GALLERY_AT_A_TIME = 4096
 _NEAREST = 10
 """A mutual choice must be among so many most similar images of all: among few suspects, to choose each other says
 little."""
+
+_FEWEST_OF_A_KIND = 10
+"""Probes that were given back rightly, and wrongly, below which no probability of a suggestion is given."""
 
 NONE = -1
 """No image, or no caption, is better than the present one."""
@@ -36,6 +41,8 @@ class Partners:
             none. If one of the 10 most similar images and the caption choose each other among the pairs asked for, it
             is that image; otherwise it is the most similar of all.
         image_similarity: ``[pairs]``, its similarity; NaN where there is none.
+        image_probability: ``[pairs]``, probability, in [0, 1], that it is the very one, if the present one is wrong and
+            the right one is in the corpus; NaN where there is none, or where too few probes were at hand.
         is_mutual: ``[pairs]``, True where caption and image choose each other.
         caption: ``[pairs]``, the caption most similar to the image among those that it does not own and that say
             something else, or -1 where the present one is at least as similar.
@@ -44,96 +51,148 @@ class Partners:
 
     image: Int[Tensor, " pairs"]
     image_similarity: Float[Tensor, " pairs"]
+    image_probability: Float[Tensor, " pairs"]
     is_mutual: Bool[Tensor, " pairs"]
     caption: Int[Tensor, " pairs"]
     caption_similarity: Float[Tensor, " pairs"]
 
+    @classmethod
+    def none(cls, pairs: int) -> Partners:
+        """No alternatives, for so many pairs."""
+        nobody, unknown = torch.full((pairs,), NONE), torch.full((pairs,), torch.nan)
+        is_mutual = torch.zeros(pairs, dtype=torch.bool)
+        return cls(nobody, unknown, unknown.clone(), is_mutual, nobody.clone(), unknown.clone())
 
-def best_partners(models: Sequence[MatchingModel], pairs: Pairs, asked: Int[Tensor, " asked"]) -> Partners:
+
+def best_partners(
+    models: Sequence[MatchingModel],
+    pairs: Pairs,
+    asked: Int[Tensor, " asked"],
+    probes: Int[Tensor, " probes"] | None = None,
+) -> Partners:
     """The best alternatives of the pairs `asked` for, among all images and captions; of the others, none.
 
-    Every image and caption is encoded once by every model and stays in memory; similarities are computed in blocks.
+    The galleries are encoded a block at a time: memory grows with the pairs asked for, never with all.
+
+    How likely a suggestion is right is measured on probes, pairs that probably match: each is looked at as if nobody
+    knew its image, and a logistic regression learns from similarity, lead over the next image and mutual choice whether
+    the image that was found is its own.
 
     Args:
-        models: Their similarities are averaged. They should not have learned from the pairs asked for: the image that a
-            mismatched caption belongs to is most likely mismatched itself, and a model that was trained on it has
-            learned to give it to another caption.
+        models: Their similarities are averaged. They should not have learned from the pairs asked for, nor from the
+            probes: the image that a mismatched caption belongs to is most likely mismatched itself, and a model that
+            was trained on it has learned to give it to another caption.
         pairs: All pairs.
         asked: ``[asked]``, ids of the pairs.
+        probes: ``[probes]``, ids of other pairs that probably match; none by default.
     """
-    count = len(pairs)
-    image, caption = torch.full((count,), NONE), torch.full((count,), NONE)
-    image_similarity, caption_similarity = torch.full((count,), torch.nan), torch.full((count,), torch.nan)
-    is_mutual = torch.zeros(count, dtype=torch.bool)
+    result = Partners.none(len(pairs))
     if not len(asked):
-        return Partners(image, image_similarity, is_mutual, caption, caption_similarity)
+        return result
+    probes = asked[:0] if probes is None else probes
+    ids = torch.cat([asked, probes])
+    owner = pairs.image_of_caption.clone()
+    owner[probes] = NONE  # nobody knows
+    images = pairs.image_of_caption[ids].unique()
+    known = Encodings.of(models, pairs, images, ids)
+    place = torch.searchsorted(images, pairs.image_of_caption[ids])
+    present = known.paired(place, torch.arange(len(ids))).clone()  # inference tensors cannot be written to
+    present[len(asked) :] = -torch.inf
     number_of_text: dict[str, int] = {}
     texts = torch.tensor([number_of_text.setdefault(text, len(number_of_text)) for text in pairs.captions])
-    every_image, every_caption = torch.arange(len(pairs.images)), torch.arange(count)
-    encodings = Encodings.of(models, pairs, every_image, every_caption)
-    image_of_caption = pairs.image_of_caption
-    asked_images = image_of_caption[asked].unique()
-    favourite = torch.full((len(pairs.images),), NONE)  # of each image asked for, among the captions asked for
-    for images in asked_images.split(_PAIRS_AT_A_TIME):
-        no_text = torch.full((len(images),), NONE)
-        favourite[images] = _best_captions(encodings, images, no_text, asked, image_of_caption, texts)[1]
-    with tqdm(total=len(asked), unit="pair", desc="better partners", disable=None, file=sys.stderr) as bar:
-        for ids in asked.split(_PAIRS_AT_A_TIME):
-            own = image_of_caption[ids]
-            present = encodings.paired(own, ids)
-            nearest, nearest_image = _best_images(encodings, ids, own, every_image, _NEAREST)
-            chosen, chosen_image = (x[:, 0] for x in _best_images(encodings, ids, own, asked_images, 1))
-            mutual = (favourite[chosen_image] == ids) & (chosen >= nearest[:, -1]) & (chosen > present)
-            best = torch.where(mutual, chosen, nearest[:, 0])
-            where = torch.where(mutual, chosen_image, nearest_image[:, 0])
-            better = best > present
-            image[ids[better]], image_similarity[ids[better]] = where[better], best[better]
-            is_mutual[ids] = mutual
-            best, where = _best_captions(encodings, own, texts[ids], every_caption, image_of_caption, texts)
-            better = best > present
-            caption[ids[better]], caption_similarity[ids[better]] = where[better], best[better]
-            bar.update(len(ids))
-    return Partners(image, image_similarity, is_mutual, caption, caption_similarity)
+
+    galleries = len(pairs.images) + len(pairs)
+    with tqdm(total=galleries, unit="partner", desc="better partners", disable=None, file=sys.stderr) as bar:
+        nearest = _Best.unfilled(len(ids), _NEAREST + 1)
+        for gallery in torch.arange(len(pairs.images)).split(_GALLERY_AT_A_TIME):
+            encoded = Encodings.of(models, pairs, gallery, ids[:1])
+            for rows in torch.arange(len(ids)).split(_PAIRS_AT_A_TIME):
+                scores = between(encoded, torch.arange(len(gallery)), known, rows).T
+                nearest.put(rows, scores.masked_fill(gallery == owner[ids[rows]][:, None], -torch.inf), gallery)
+            bar.update(len(gallery))
+        captions = _Best.unfilled(len(asked), 1)
+        for gallery in torch.arange(len(pairs)).split(_GALLERY_AT_A_TIME):
+            encoded = Encodings.of(models, pairs, images[:1], gallery)
+            for rows in torch.arange(len(asked)).split(_PAIRS_AT_A_TIME):
+                scores = between(known, place[rows], encoded, torch.arange(len(gallery)))
+                is_own = pairs.image_of_caption[gallery] == images[place[rows]][:, None]
+                is_present = is_own | (texts[gallery] == texts[asked[rows]][:, None])
+                captions.put(rows, scores.masked_fill(is_present, -torch.inf), gallery)
+            bar.update(len(gallery))
+
+    among_asked, favourite = _mutual_choices(known, owner[ids], images)
+    rows = torch.arange(len(ids))
+    is_mutual = (
+        (favourite[among_asked.where[:, 0]] == rows)
+        & (among_asked.best[:, 0] >= nearest.best[:, _NEAREST - 1])
+        & (among_asked.best[:, 0] > present)
+    )
+    best = torch.where(is_mutual, among_asked.best[:, 0], nearest.best[:, 0])
+    image = torch.where(is_mutual, images[among_asked.where[:, 0]], nearest.where[:, 0])
+    is_first = image == nearest.where[:, 0]
+    lead = best - torch.where(is_first, nearest.best[:, 1], nearest.best[:, 0])
+    is_right = image == pairs.image_of_caption[ids]
+    features = torch.stack([best, lead, is_mutual.float()], dim=1)
+    probability = _probability_of_suggestions(features, is_right, len(asked))
+
+    better = (best > present)[: len(asked)]
+    chosen = asked[better]
+    result.image[chosen] = image[: len(asked)][better]
+    result.image_similarity[chosen] = best[: len(asked)][better]
+    result.image_probability[chosen] = probability[better]
+    result.is_mutual[asked] = is_mutual[: len(asked)]
+    better = captions.best[:, 0] > present[: len(asked)]
+    result.caption[asked[better]] = captions.where[better, 0]
+    result.caption_similarity[asked[better]] = captions.best[better, 0]
+    return result
 
 
-def _best_images(
-    encodings: Encodings,
-    captions: Int[Tensor, " asked"],
-    own: Int[Tensor, " asked"],
-    gallery: Int[Tensor, " gallery"],
-    count: int,
-) -> tuple[Float[Tensor, "asked count"], Int[Tensor, "asked count"]]:
-    """Of each caption, the most similar images in the gallery but its own, best first; -1 where there are fewer."""
-    best, where = torch.full((len(captions), count), -torch.inf), torch.full((len(captions), count), NONE)
-    for images in gallery.split(_GALLERY_AT_A_TIME):
-        scores = encodings.matrix(images, captions).T  # [asked, block]
-        best, where = _better(best, where, scores.masked_fill(images == own[:, None], -torch.inf), images)
-    return best, where
+@dataclass(frozen=True)
+class _Best:
+    """The best of what was seen so far, best first; -1 where there were fewer."""
+
+    best: Float[Tensor, "rows count"]
+    where: Int[Tensor, "rows count"]
+
+    @classmethod
+    def unfilled(cls, rows: int, count: int) -> _Best:
+        return cls(torch.full((rows, count), -torch.inf), torch.full((rows, count), NONE))
+
+    def put(
+        self, rows: Int[Tensor, " some"], scores: Float[Tensor, "some block"], block: Int[Tensor, " block"]
+    ) -> None:
+        """See some more for some of the rows."""
+        count = self.best.shape[1]
+        scores, places = scores.topk(min(count, scores.shape[1]), dim=1)
+        together, order = torch.cat([self.best[rows], scores], dim=1).topk(count, dim=1)
+        self.where[rows] = torch.cat([self.where[rows], block[places]], dim=1).gather(1, order)
+        self.best[rows] = together
 
 
-def _best_captions(
-    encodings: Encodings,
-    images: Int[Tensor, " asked"],
-    own_text: Int[Tensor, " asked"],
-    gallery: Int[Tensor, " gallery"],
-    image_of_caption: Int[Tensor, " captions"],
-    texts: Int[Tensor, " captions"],
-) -> tuple[Float[Tensor, " asked"], Int[Tensor, " asked"]]:
-    """Of each image, the most similar caption in the gallery that it does not own and that says something else."""
-    best, where = torch.full((len(images), 1), -torch.inf), torch.full((len(images), 1), NONE)
-    for captions in gallery.split(_GALLERY_AT_A_TIME):
-        scores = encodings.matrix(images, captions)  # [asked, block]
-        is_present = (image_of_caption[captions] == images[:, None]) | (texts[captions] == own_text[:, None])
-        best, where = _better(best, where, scores.masked_fill(is_present, -torch.inf), captions)
-    return best[:, 0], where[:, 0]
+def _mutual_choices(
+    known: Encodings, owner: Int[Tensor, " asked"], images: Int[Tensor, " images"]
+) -> tuple[_Best, Int[Tensor, " images"]]:
+    """Among those asked for: of each caption its best image, and of each image its favourite caption, by their rows."""
+    of_captions, of_images = _Best.unfilled(len(owner), 1), _Best.unfilled(len(images), 1)
+    for rows in torch.arange(len(images)).split(_PAIRS_AT_A_TIME):
+        for columns in torch.arange(len(owner)).split(_GALLERY_AT_A_TIME):
+            scores = known.matrix(rows, columns).masked_fill(images[rows][:, None] == owner[columns], -torch.inf)
+            of_images.put(rows, scores, columns)
+            of_captions.put(columns, scores.T, rows)
+    return of_captions, of_images.where[:, 0]
 
 
-def _better(
-    best: Float[Tensor, "asked count"],
-    where: Int[Tensor, "asked count"],
-    scores: Float[Tensor, "asked block"],
-    block: Int[Tensor, " block"],
-) -> tuple[Float[Tensor, "asked count"], Int[Tensor, "asked count"]]:
-    """The best of those so far and those of this block, as many as before, best first."""
-    together, order = torch.cat([best, scores], dim=1).topk(best.shape[1], dim=1)
-    return together, torch.cat([where, block.expand(len(scores), -1)], dim=1).gather(1, order)
+def _probability_of_suggestions(
+    features: Float[Tensor, "found features"], is_right: Bool[Tensor, " found"], asked: int
+) -> Float[Tensor, " asked"]:
+    """Probability that each suggestion is right, as the probes, which stand last, say."""
+    probes = features[asked:].double().numpy()
+    right = is_right[asked:].numpy()
+    if min(right.sum(), len(right) - right.sum()) < _FEWEST_OF_A_KIND:
+        return torch.full((asked,), torch.nan)
+    mean, scale = probes.mean(0), probes.std(0)
+    scale[scale == 0] = 1
+    regression = LogisticRegression().fit((probes - mean) / scale, right)
+    wanted = (features[:asked].double().numpy() - mean) / scale
+    wanted = np.where(np.isfinite(wanted), wanted, 0.0)  # no second image to lead over
+    return torch.from_numpy(regression.predict_proba(wanted)[:, 1]).float()

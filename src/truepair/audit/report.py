@@ -7,12 +7,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from truepair.audit.charts import calibration_chart, learning_curves, score_histogram
+from torch import Tensor
+
+from truepair.audit.charts import calibration_chart, cut_chart, learning_curves, score_histogram
 from truepair.audit.findings import Findings, suspects_at
+from truepair.audit.issues import KINDS, Issue
 from truepair.audit.partners import NONE
 from truepair.data.pairs import Pairs
 from truepair.evaluation.detection import calibration_curve
-from truepair.mixtures import Gaussian, Mixture
 from truepair.pages import picture_of, shortened, write_page
 
 _SIDE = 128
@@ -21,6 +23,8 @@ _BEST = 14
 """Pairs shown as a sample of the most plausible ones."""
 _LONGEST_CAPTION = 300
 """Characters of a caption that a card shows."""
+_EXAMPLES = 8
+"""Pictures or captions shown of a kind of issue."""
 _THRESHOLDS = (0.25, 0.5, 0.75, 0.9)
 
 
@@ -30,6 +34,17 @@ class Shown:
 
     image_id: str
     picture: str | None
+
+
+@dataclass(frozen=True)
+class IssueShown:
+    """One kind of issue on the page, with its first examples."""
+
+    kind: str
+    what: str
+    count: int
+    pictures: list[Shown]
+    captions: list[str]
 
 
 @dataclass(frozen=True)
@@ -46,15 +61,16 @@ class Card:
     better_image: Shown | None
     is_true_image: bool | None
     is_mutual: bool
+    suggestion_probability: float | None
     better_caption: str | None
 
 
 def write_report(
     findings: Findings,
+    issues: Sequence[Issue],
     summary: Mapping[str, Any],
     path: Path,
     *,
-    mixture: Mixture[Gaussian] | None,
     log: Sequence[Mapping[str, Any]],
     cards: int,
 ) -> None:
@@ -62,9 +78,9 @@ def write_report(
 
     Args:
         findings: What was found.
+        issues: Of pictures and captions themselves.
         summary: What ``summary.json`` holds.
         path: Where to write.
-        mixture: What turned scores into probabilities; None where a run's own confidence did.
         log: A run's log, for its learning curves; empty for an audit by cross-fitting.
         cards: Suspects to show.
     """
@@ -74,7 +90,10 @@ def write_report(
     pictures = _pictures(findings, [*shown, *best])
     clean = pairs.is_clean
     charts = {
-        "scores": score_histogram(findings.scores.log_odds, findings.scores.random_log_odds, clean, mixture),
+        "scores": score_histogram(
+            findings.scores.log_odds, findings.scores.random_log_odds, findings.mismatch_probability, clean
+        ),
+        "cut": cut_chart(findings.mismatch_probability, findings.threshold, clean),
         "calibration": None
         if clean is None
         else calibration_chart(calibration_curve(1 - findings.mismatch_probability, clean)),
@@ -91,6 +110,7 @@ def write_report(
         cut_at=suspects_at(findings.mismatch_probability, findings.threshold),
         cuts=[suspects_at(findings.mismatch_probability, threshold) for threshold in _THRESHOLDS],
         settings=_settings(summary),
+        issues=_issues(findings, issues),
     )
 
 
@@ -110,8 +130,34 @@ def _card(findings: Findings, pair: int, rank: int, pictures: Mapping[int, str])
         better_image=None if better_image == NONE else _shown(pairs, better_image, pictures),
         is_true_image=None if truth is None or better_image == NONE else bool(truth[pair] == better_image),
         is_mutual=bool(findings.partners.is_mutual[pair]),
+        suggestion_probability=_number(findings.suggestion_probability[pair]),
         better_caption=None if better_caption == NONE else shortened(pairs.captions[better_caption], _LONGEST_CAPTION),
     )
+
+
+def _issues(findings: Findings, issues: Sequence[Issue]) -> list[IssueShown]:
+    """By kind: how many, and the first few, with a picture where they are of pictures."""
+    pairs = findings.pairs
+    image_of_id = {name: image for image, name in enumerate(pairs.image_ids)}
+    caption_of_id = dict(zip(pairs.caption_ids, pairs.captions, strict=True))
+    shown = []
+    for kind, what in KINDS.items():
+        of_kind = [issue for issue in issues if issue.issue == kind]
+        if not of_kind:
+            continue
+        examples = of_kind[:_EXAMPLES]
+        pictures = [
+            Shown(issue.image_id, picture_of(pairs, image_of_id[issue.image_id], _SIDE))
+            for issue in examples
+            if issue.image_id is not None
+        ]
+        captions = [
+            shortened(caption_of_id[issue.caption_id], _LONGEST_CAPTION)
+            for issue in examples
+            if issue.caption_id is not None
+        ]
+        shown.append(IssueShown(kind, what, len(of_kind), pictures, captions))
+    return shown
 
 
 def _settings(summary: Mapping[str, Any]) -> list[tuple[str, str]]:
@@ -124,6 +170,10 @@ def _settings(summary: Mapping[str, Any]) -> list[tuple[str, str]]:
 
     names = ("truepair", "hardware", "seconds", "peak_memory_mb", "scored_by", "data", "noise", "audit")
     return [line for name in names for line in flat(name, summary[name])]
+
+
+def _number(value: Tensor) -> float | None:
+    return None if value.isnan() else float(value)
 
 
 def _shown(pairs: Pairs, image: int, pictures: Mapping[int, str]) -> Shown:

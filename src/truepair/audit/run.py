@@ -15,28 +15,35 @@ from torch import Tensor
 
 from truepair import __version__
 from truepair.audit.config import AuditConfig
-from truepair.audit.crossfit import Fold, cross_fitted, trained_models
+from truepair.audit.crossfit import at_most, cross_fitted, repetitions_of, trained_models
 from truepair.audit.decisions import decide
 from truepair.audit.findings import Findings, find, precision_at, right_suggestions, write_findings
+from truepair.audit.issues import KINDS, issues_of, write_issues
+from truepair.audit.looking import looks_of
 from truepair.audit.partners import NONE
+from truepair.audit.probability import Probabilities, probabilities
 from truepair.audit.repair import refuse_overwriting, write_pairs, write_table
 from truepair.audit.report import write_report
-from truepair.audit.score import candidates_of, score, separation
+from truepair.audit.score import candidates_of, cross_fitted_evidence, scores_by_a_run
 from truepair.audit.whole import every_pair
 from truepair.config import DataConfig, NoiseConfig
 from truepair.data.corpora import Corpus
+from truepair.data.embeddings import stored_source
 from truepair.data.pairs import Pairs
 from truepair.data.table_files import is_table
 from truepair.data.text import Vocabulary
 from truepair.errors import CheckpointError, ConfigError
 from truepair.evaluation.detection import detection_metrics
 from truepair.json_files import write_json
-from truepair.mixtures import Gaussian, Mixture, fit_with_known_mismatches
+from truepair.judgement import share_above, warnings_about
 from truepair.model import MatchingModel
-from truepair.plausibility import are_local
+from truepair.plausibility import Scores, are_local
 from truepair.training.device import hardware, make_fabric, peak_memory_mb
 from truepair.training.log import read_log
 from truepair.training.run import TrainedRun, noisy
+
+IN_MEMORY = "pairs in memory"
+"""What the corpus of `audit_pairs` is called."""
 
 
 @dataclass(frozen=True)
@@ -108,10 +115,19 @@ def audit_run(run: TrainedRun, out: Path, config: AuditConfig) -> dict[str, Any]
     device = make_fabric(config.accelerator).device
     confidence = _confidence(run)
     models = [model.to(device) for model in run.models]
-    folds = [Fold(torch.arange(len(run.train)), models)]
-    scores = score(folds, run.train, candidates=config.candidates, temperature=config.temperature, seed=config.seed)
+    scores = scores_by_a_run(
+        models, run.train, candidates=config.candidates, temperature=config.temperature, seed=config.seed
+    )
     findings = find(
-        run.train, scores, 1 - confidence, lambda _: models, threshold=config.threshold, at_least=config.cards
+        run.train,
+        scores,
+        1 - confidence,
+        lambda _: models,
+        threshold=config.threshold,
+        re_pair_threshold=config.re_pair_threshold,
+        at_least=config.cards,
+        at_most=config.partners,
+        seed=config.seed,
     )
     source = _Source(run.corpus.splits.name, run.recipe.data, run.recipe.noise, run.corpus)
     log = read_log(run.folder / "log.jsonl")
@@ -120,7 +136,7 @@ def audit_run(run: TrainedRun, out: Path, config: AuditConfig) -> dict[str, Any]
         "run": str(run.folder),
         "method": run.recipe.method.name,
         "saw_the_pairs": True,
-        "candidates": candidates_of(folds[0].models, config.candidates),
+        "candidates": candidates_of(models, config.candidates),
     }
     return _write(findings, None, source, out, config, started=started, device=device, log=log, described=described)
 
@@ -128,7 +144,7 @@ def audit_run(run: TrainedRun, out: Path, config: AuditConfig) -> dict[str, Any]
 def audit_pairs(pairs: Pairs, vocabulary: Vocabulary | None, out: Path, config: AuditConfig) -> dict[str, Any]:
     """Audit pairs that are in memory, by cross-fitting; as `audit_corpus` otherwise."""
     started = time.perf_counter()
-    source = _Source("pairs in memory", DataConfig(), NoiseConfig(), None)
+    source = _Source(IN_MEMORY, DataConfig(), NoiseConfig(), None)
     return _cross_fit(pairs, vocabulary, source, out, config, started)
 
 
@@ -137,41 +153,49 @@ def _cross_fit(
 ) -> dict[str, Any]:
     device = make_fabric(config.accelerator).device  # refused here, in words, where there is none
     folds = cross_fitted(pairs, vocabulary, config)
-    scores = score(folds, pairs, candidates=config.candidates, temperature=config.temperature, seed=config.seed)
-    mixture = fit_with_known_mismatches(scores.log_odds, scores.random_log_odds)
+    evidence = cross_fitted_evidence(
+        folds, pairs, candidates=config.candidates, temperature=config.temperature, seed=config.seed
+    )
+    found = probabilities(evidence, config.seed)
+    scores = Scores(evidence.pairs[:, 0], found.log_odds.float(), found.random_log_odds.float())
 
     def judges(asked: Int[Tensor, " asked"]) -> list[MatchingModel]:
         """Models trained on what looks right, or, if nearly nothing does, on all pairs."""
         rest = torch.ones(len(pairs), dtype=torch.bool)
         rest[asked] = False
         learned = rest.nonzero().flatten() if rest.sum() >= config.batch_size else torch.arange(len(pairs))
+        some = at_most(learned, config.most_learned, config.seed)
         return trained_models(
-            pairs, [learned], vocabulary, config, seed=config.seed + 1, description="learning from the rest"
+            pairs, [some], vocabulary, config, seed=config.seed + 1, description="learning from the rest"
         )[0]
 
     findings = find(
         pairs,
         scores,
-        1 - mixture.posterior(scores.log_odds),
+        1 - found.match,
         judges,
         threshold=config.threshold,
+        re_pair_threshold=config.re_pair_threshold,
         at_least=config.cards,
+        at_most=config.partners,
+        seed=config.seed,
     )
     described = {
         "how": "cross-fitting",
-        "folds": config.folds,
-        "repetitions": config.repetitions,
+        "folds": len(folds),
+        "learned": len(folds[0].learned),
+        "repetitions": repetitions_of(len(folds[0].learned), config),
         "method": config.method.name,
         "epochs": config.method.epochs,
         "saw_the_pairs": False,
         "candidates": candidates_of(folds[0].models, config.candidates),
     }
-    return _write(findings, mixture, source, out, config, started=started, device=device, log=[], described=described)
+    return _write(findings, found, source, out, config, started=started, device=device, log=[], described=described)
 
 
 def _write(
     findings: Findings,
-    mixture: Mixture[Gaussian] | None,
+    found: Probabilities | None,
     source: _Source,
     out: Path,
     config: AuditConfig,
@@ -185,6 +209,10 @@ def _write(
     pairs, scores = findings.pairs, findings.scores
     out.mkdir(parents=True, exist_ok=True)
     write_findings(findings, out / "findings.parquet")
+    store = Path(source.data.path)
+    looks = looks_of(pairs, store if store.is_dir() else None, config.look_at)
+    issues = issues_of(pairs, looks)
+    write_issues(issues, out / "issues.parquet")
     decisions = decide(findings, re_pair=config.re_pair)
     table = _table(source)
     if table is not None and source.corpus is not None:
@@ -198,8 +226,11 @@ def _write(
         "pairs": len(pairs),
         "images": len(pairs.image_of_caption.unique()),
         "estimated_mismatches": round(float(findings.mismatch_probability.double().sum()), 1),
-        "estimated_noise_rate": round(float(findings.mismatch_probability.double().mean()), 4),
-        "separation": round(separation(scores.log_odds, scores.random_log_odds), 4),
+        "estimated_noise_rate": round(_noise_rate(findings, found), 4),
+        "noise_rate_interval": None if found is None else [round(end, 4) for end in found.interval],
+        "evidence_weights": None if found is None else found.weights,
+        "warnings": [*warnings_about(pairs), *(() if found is None else found.warnings)],
+        "separation": round(share_above(scores.log_odds, scores.random_log_odds), 4),
         "scored_by": described,
         "threshold": config.threshold,
         "suspects": int(findings.is_suspect.sum()),
@@ -207,10 +238,14 @@ def _write(
         "dropped": actions.count("drop"),
         "re_paired": actions.count("re-pair"),
         "skipped": 0 if source.corpus is None else len(source.corpus.skipped),
+        "source_kind": _source_kind(source),
         "image_root": None if table is None else str(Path(table.image_root or Path(table.path).parent)),
         "truth": _against_the_truth(findings, 1 - findings.mismatch_probability),
+        "looked_at": None if looks is None else len(looks) - looks.count(None),
+        "issues": {kind: sum(issue.issue == kind for issue in issues) for kind in KINDS},
         "files": {
             "findings": "findings.parquet",
+            "issues": "issues.parquet",
             "manifest": files[0].name,
             "others": [file.name for file in files[1:]],
             "report": "report.html",
@@ -223,9 +258,13 @@ def _write(
         "hardware": hardware(device),
         "truepair": __version__,
     }
-    write_report(findings, summary, out / "report.html", mixture=mixture, log=log, cards=config.cards)
+    write_report(findings, issues, summary, out / "report.html", log=log, cards=config.cards)
     write_json(out / "summary.json", summary)
     return summary
+
+
+def _noise_rate(findings: Findings, found: Probabilities | None) -> float:
+    return float(findings.mismatch_probability.double().mean()) if found is None else found.noise_rate
 
 
 def _confidence(run: TrainedRun) -> Float[Tensor, " pairs"]:
@@ -244,16 +283,25 @@ def _confidence(run: TrainedRun) -> Float[Tensor, " pairs"]:
 
 def _table(source: _Source) -> DataConfig | None:
     """The table to clean; None for all that is none, and for pairs that were mismatched on purpose, in no file."""
-    is_noisy = source.noise.rate > 0 or source.noise.index is not None
     from_table = source.data.path != "demo" and is_table(Path(source.data.path))
-    return source.data if source.corpus is not None and from_table and not is_noisy else None
+    return source.data if source.corpus is not None and from_table and not _is_noisy(source) else None
+
+
+def _source_kind(source: _Source) -> str | None:
+    """What a feature store was made of, which ``truepair fix`` can copy; None as for `_table`."""
+    store = stored_source(Path(source.data.path)) if source.corpus is not None else None
+    return None if store is None or _is_noisy(source) else str(store["kind"])
+
+
+def _is_noisy(source: _Source) -> bool:
+    return source.noise.rate > 0 or source.noise.index is not None
 
 
 def _refuse_inputs(data: DataConfig, out: Path) -> None:
     """Before any work: refuse a folder in which an output would overwrite an input."""
     inputs = [Path(p) for p in (data.path, data.image_features, data.caption_features) if p is not None]
     suffixes = {".csv", Path(data.path).suffix}
-    names = ["findings.parquet", "dropped.csv", "re_paired.csv", "report.html", "summary.json"]
+    names = ["findings.parquet", "issues.parquet", "dropped.csv", "re_paired.csv", "report.html", "summary.json"]
     names += ["kept_image_features.npy", "kept_caption_features.npy", *(f"kept{suffix}" for suffix in suffixes)]
     for name in names:
         refuse_overwriting(out / name, inputs)

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from truepair.config import DataConfig
 from truepair.data.demo import load_demo
+from truepair.data.embeddings import is_embeddings, load_embeddings_splits
 from truepair.data.flickr8k import is_flickr8k, load_flickr8k
 from truepair.data.karpathy import load_karpathy
 from truepair.data.pairs import Pairs, Splits
@@ -19,9 +20,10 @@ from truepair.errors import ConfigError
 _DEVELOPMENT_IMAGES = {"first_1000_images": 1000}
 """Development images that the released code of DECL and CRCL evaluates: those of the first 5,000 captions."""
 
-_DEMO, _REGIONS, _FLICKR8K, _KARPATHY, _TABLE = (
+_DEMO, _REGIONS, _EMBEDDINGS, _FLICKR8K, _KARPATHY, _TABLE = (
     "the demo",
     "a folder of region features",
+    "a folder of embeddings",
     "a folder of Flickr8K",
     "a Karpathy file",
     "a table",
@@ -32,7 +34,7 @@ _READ_BY = {
     "development": (_REGIONS, _FLICKR8K, _KARPATHY),
     "columns": (_TABLE,),
     **dict.fromkeys(("image_root", "image_features", "caption_features"), (_FLICKR8K, _KARPATHY, _TABLE)),
-    **dict.fromkeys(("development_share", "test_share", "split_seed"), (_FLICKR8K, _TABLE)),
+    **dict.fromkeys(("development_share", "test_share", "split_seed"), (_EMBEDDINGS, _FLICKR8K, _TABLE)),
 }
 """Options of `DataConfig` that only some kinds of corpus read, and which."""
 
@@ -101,6 +103,15 @@ def _splits(config: DataConfig, skipped: list[SkippedRow], notes: list[str]) -> 
         return load_precomputed_splits(
             path, captions_per_image=config.captions_per_image, names=("train", "dev", config.test_split)
         )
+    if is_embeddings(path):
+        _refuse_unread(config, _EMBEDDINGS)
+        return load_embeddings_splits(
+            path,
+            development_share=config.development_share,
+            test_share=config.test_share,
+            seed=config.split_seed,
+            notes=notes,
+        )
     if is_flickr8k(path):
         _refuse_unread(config, _FLICKR8K)
         return load_flickr8k(
@@ -116,8 +127,9 @@ def _splits(config: DataConfig, skipped: list[SkippedRow], notes: list[str]) -> 
         )
     if path.is_dir():
         raise ConfigError(
-            f"data.path {config.path!r} is a folder without a corpus: it has neither train_ims.npy (region features) "
-            "nor captions.txt or Flickr8k.token.txt (Flickr8K)"
+            f"data.path {config.path!r} is a folder without a corpus: it has neither train_ims.npy (region features), "
+            "nor embeddings.json, img_emb/ or images.npy and captions.npy (embeddings), nor captions.txt or "
+            "Flickr8k.token.txt (Flickr8K); 'truepair embed' makes features of a folder of pictures"
         )
     if path.suffix.lower() == ".json":
         _refuse_unread(config, _KARPATHY)

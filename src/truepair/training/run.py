@@ -143,9 +143,15 @@ def run(recipe: Recipe, folder: Path, corpus: Corpus | None = None) -> dict[str,
 
 
 def prepared_splits(recipe: Recipe, corpus: Corpus) -> TrustedSplits:
-    """The corpus as `recipe` uses it: without the images of trusted pairs, and with mismatches among training pairs."""
-    taken = with_trusted(corpus.splits, recipe.trusted, recipe.data, corpus.vocabulary)
-    return replace(taken, splits=replace(taken.splits, train=noisy(taken.splits.train, recipe.noise)))
+    """The corpus as `recipe` uses it: without the images of trusted pairs, and with mismatches among training pairs.
+
+    With ``noise.development`` they are among development pairs too, drawn with the next seed.
+    """
+    taken, noise = with_trusted(corpus.splits, recipe.trusted, recipe.data, corpus.vocabulary), recipe.noise
+    splits = replace(taken.splits, train=noisy(taken.splits.train, noise))
+    if noise.development:
+        splits = replace(splits, dev=noisy(splits.dev, replace(noise, seed=noise.seed + 1)))
+    return replace(taken, splits=splits)
 
 
 def noisy(train: Pairs, noise: NoiseConfig) -> Pairs:

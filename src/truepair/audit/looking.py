@@ -1,0 +1,47 @@
+"""The plain facts of a corpus's pictures: from the feature store that knows them, or by looking at every one."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import pyarrow.parquet as pq
+from tqdm import tqdm
+
+from truepair.data.looks import Look, look_at
+from truepair.data.pairs import Pairs
+from truepair.data.pictures import decoded
+from truepair.errors import DataError
+
+_SIDE = 64
+"""Pixels that a picture is decoded to at least, where its format can decode less than all."""
+
+
+def looks_of(pairs: Pairs, folder: Path | None, most: int) -> list[Look | None] | None:
+    """One look an image, None where a picture cannot be read; or None if nobody looked.
+
+    Args:
+        pairs: The pairs.
+        folder: The feature store that they are from, if they are from one.
+        most: Where no store has looked, pictures are looked at here if there are at most so many.
+    """
+    if folder is not None and (folder / "images.parquet").exists():
+        return _from_store(pairs, folder / "images.parquet")
+    if pairs.pictures is None or len(pairs.images) > most:
+        return None
+    looks: list[Look | None] = []
+    for image in tqdm(range(len(pairs.images)), unit="picture", desc="looking", disable=None, file=sys.stderr):
+        try:
+            data = pairs.pictures[image]
+            looks.append(look_at(data, decoded(data, largest_side=_SIDE)))
+        except DataError:
+            looks.append(None)
+    return looks
+
+
+def _from_store(pairs: Pairs, path: Path) -> list[Look | None]:
+    table = pq.read_table(path, columns=["image_id", "sha256", "difference_hash", "width", "height", "is_blank"])
+    place = {name: row for row, name in enumerate(table["image_id"].to_pylist())}
+    columns = [table[name].to_pylist() for name in table.column_names[1:]]
+    rows = [place.get(name) for name in pairs.image_ids]
+    return [None if row is None else Look(*(column[row] for column in columns)) for row in rows]

@@ -1,0 +1,53 @@
+"""``truepair embed``: features of pictures and captions."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Annotated, Any
+
+import tyro
+
+from truepair.embedding.config import EmbedConfig
+
+
+@dataclass(frozen=True)
+class Embed:
+    """Encode pictures and captions with frozen networks into a folder of features, to audit, train on and search.
+
+    The source is never changed. A run that was stopped goes on with the same command. Pictures that cannot be read are
+    left out with their captions and listed in skipped.csv.
+
+    For example:
+      truepair embed photos.csv --out features/
+      truepair embed photos/ --out features/ --grid 3 --text-encoder none
+      truepair embed 'shards/{00000..00099}.tar' --out features/ --image-encoder CLIP --text-encoder CLIP
+    """
+
+    source: Annotated[str, tyro.conf.Positional]
+    """A table (.csv, .tsv, .jsonl, .parquet), a folder of pictures with captions, tar shards, or a dataset."""
+    out: Path
+    """The folder to write to."""
+    options: Annotated[EmbedConfig, tyro.conf.arg(name="")] = field(default_factory=EmbedConfig)
+    """Encoders, columns and resources."""
+
+
+def command(arguments: Sequence[str]) -> None:
+    """Parse, encode, say what came of it."""
+    parsed = tyro.cli(Embed, prog="truepair embed", args=arguments)
+    from truepair.embedding.run import embed
+
+    print(embed_lines(embed(parsed.source, parsed.out, parsed.options), parsed.out))
+
+
+def embed_lines(summary: dict[str, Any], out: Path) -> str:
+    """What an embedding did, in a few lines."""
+    lines = [f"{summary['images']:,} images, {summary['captions']:,} captions, {summary['images_per_second']} images/s"]
+    if summary["skipped"]:
+        reasons = ", ".join(f"{reason} ({count:,})" for reason, count in summary["skipped"].items())
+        lines.append(f"left out: {reasons}; see {out / 'skipped.csv'}")
+    if summary["cut_captions"]:
+        tokens = summary["text_encoder"]["maximum_tokens"]
+        lines.append(f"{summary['cut_captions']:,} captions are longer than {tokens} tokens and were cut")
+    return "\n".join([*lines, f"features: {out}; next: truepair audit {out} --out audit/"])

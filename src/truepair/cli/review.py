@@ -1,0 +1,83 @@
+"""``truepair review``: look at an audit's suspects, and decide."""
+
+from __future__ import annotations
+
+import os
+import socket
+import sys
+import webbrowser
+from collections.abc import Sequence
+from contextlib import closing
+from dataclasses import dataclass
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Annotated
+
+import tyro
+
+from truepair.errors import ConfigError
+
+
+@dataclass(frozen=True)
+class Review:
+    """Look at the suspects of an audit in a browser: keep, drop or re-pair them, choose where to cut, write the rest.
+
+    The page is served on this computer only, to whoever has the address that is printed. Decisions are saved one by
+    one in review.sqlite in the audit's folder; the same command goes on from there. Needs 'truepair[review]'.
+
+    For example:
+      truepair review audit/
+      truepair review audit/ --port 8765 --export cleaned/ --no-browser
+    """
+
+    audit: Annotated[Path, tyro.conf.Positional]
+    """The audit's folder."""
+    port: int = 0
+    """The port to listen on; 0 takes a free one."""
+    export: Path | None = None
+    """The folder that the cleaned manifest is written to; by default reviewed/ in the audit's folder."""
+    browser: bool = True
+    """Open the page in a browser, if run in a terminal."""
+
+    def __post_init__(self) -> None:
+        """Refuse a port that cannot be."""
+        if not 0 <= self.port <= 65535:
+            raise ConfigError(f"port is {self.port}, but ports are 0 to 65535")
+
+
+def command(arguments: Sequence[str]) -> None:
+    """Parse, open the audit, say where the page is, serve it until interrupted."""
+    parsed = tyro.cli(Review, prog="truepair review", args=arguments)
+    missing = [name for name in ("fastapi", "uvicorn") if find_spec(name) is None]
+    if missing:
+        raise ConfigError(f"the review page needs {' and '.join(missing)}: pip install 'truepair[review]'")
+    import uvicorn
+
+    from truepair.review.app import make_app
+
+    with closing(_listening(parsed.port)) as listening:
+        app = make_app(parsed.audit, export=parsed.export)
+        address = f"http://127.0.0.1:{listening.getsockname()[1]}/?token={app.state.token}"
+        print(f"review: {address}\nCtrl-C ends it; decisions are saved as they are made", flush=True)
+        if parsed.browser and sys.stdout.isatty() and _has_display():
+            webbrowser.open(address)
+        config = uvicorn.Config(app, log_level="warning", access_log=False, ws="none", lifespan="off")
+        uvicorn.Server(config).run(sockets=[listening])
+
+
+def _listening(port: int) -> socket.socket:
+    """A socket that listens on this computer's own address, so that a browser that is early waits."""
+    listening = socket.socket()
+    listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    try:
+        listening.bind(("127.0.0.1", port))
+    except OSError as error:
+        listening.close()
+        raise ConfigError(f"cannot listen on port {port} ({error.strerror}): choose another --port, or 0") from error
+    listening.listen()
+    return listening
+
+
+def _has_display() -> bool:
+    """Where there is none, a browser would be one that takes over the terminal."""
+    return sys.platform != "linux" or any(os.environ.get(name) for name in ("DISPLAY", "WAYLAND_DISPLAY"))

@@ -1,0 +1,305 @@
+"""Features that frozen encoders made: a store of ``truepair embed``, a folder of clip-retrieval, or two .npy files.
+
+A store holds ``images.npy`` (``[images, dim]`` or ``[images, regions, dim]``), ``images.parquet`` (a row an image:
+``image_id``, ``reference``, by which the source finds the picture, ``sha256`` of its bytes, ``difference_hash``,
+``width``, ``height``, ``is_blank``), ``captions.npy`` (``[captions, dim]``; missing if captions are to be read as
+words), ``pairs.parquet`` (a row a caption: ``caption_id``, ``caption``, ``image``, the row of its image, and
+``image_id``), ``skipped.csv`` and ``embeddings.json``.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import torch
+from jaxtyping import Int
+from torch import Tensor
+
+from truepair.data.batch import Padded
+from truepair.data.features import FeatureFile, check_finite
+from truepair.data.lines import lines_of
+from truepair.data.pairs import Inputs, Pairs, Pictures, Splits, Subset
+from truepair.data.pictures import PictureFiles
+from truepair.data.splitting import random_split, split_by_name
+from truepair.errors import DataError
+from truepair.json_files import read_json
+from truepair.sources.protocol import Source
+
+DESCRIPTION = "embeddings.json"
+PARTS = "parts"
+"""A folder in a store that is not finished."""
+PLAN = "plan.json"
+"""The file in it that says what the store will be."""
+FORMAT = 1
+
+_CAPTION_FILE = "captions.txt"
+_IMAGE_FOLDER, _CAPTION_FOLDER, _METADATA_FOLDER = "img_emb", "text_emb", "metadata"
+_IMAGE_NAMES = ("image_path", "key", "url")
+"""Columns of clip-retrieval's metadata that name an image, the best first."""
+
+
+def is_embeddings(folder: Path) -> bool:
+    """Whether a folder holds features in one of the forms that `load_embeddings_splits` reads."""
+    return _is_store(folder) or _is_clip_retrieval(folder) or _is_array_pair(folder)
+
+
+def load_embeddings_splits(
+    folder: Path,
+    *,
+    development_share: float = 0.1,
+    test_share: float = 0.1,
+    seed: int = 0,
+    notes: list[str] | None = None,
+) -> Splits:
+    """Features as training, development and test pairs; images are drawn at random with all of their captions.
+
+    Features stay on disk and are read row by row; captions and names are in memory.
+
+    - A store of ``truepair embed``. Pictures are read from its source when they are looked at.
+    - A folder of clip-retrieval: ``img_emb/img_emb_0.npy`` …, ``metadata/metadata_0.parquet`` … with a column
+      ``caption``, and ``text_emb/text_emb_0.npy`` … if captions have features. Rows with the same ``image_path``, or
+      else ``key``, or ``url``, are of one image, whose features are those of the first of these rows.
+    - ``images.npy`` and ``captions.npy`` with equally many rows, one pair a row, and ``captions.txt`` with one caption
+      a line if the words are known.
+
+    Args:
+        folder: The folder; its name becomes the corpus's.
+        development_share: Share of the images, in (0, 1), for development.
+        test_share: Share of the images, in (0, 1), for the test.
+        seed: Seed of the random split.
+        notes: A list to which sentences are added: how many rows were left out because they have no caption.
+
+    Raises:
+        DataError: If the store is not finished, a file is missing or damaged, counts differ, features hold NaN or
+            infinite values, or there are no captions.
+        ConfigError: As `random_split`.
+    """
+    if _is_store(folder):
+        pairs = _load_store(folder)
+    elif _is_clip_retrieval(folder):
+        pairs = _load_clip_retrieval(folder, [] if notes is None else notes)
+    else:
+        pairs = _load_array_pair(folder)
+    split_of_image = random_split(len(pairs.images), development_share, test_share, seed)
+    split_of_pair = [split_of_image[image] for image in pairs.image_of_caption.tolist()]
+    return split_by_name(pairs, split_of_pair, folder.resolve().name)
+
+
+def stored_source(folder: Path) -> dict[str, Any] | None:
+    """What a finished feature store was made of: ``kind``, ``path`` and options of `sources.opening.open_source`.
+
+    None if the folder is no feature store of ``truepair embed``.
+    """
+    described = read_json(folder / DESCRIPTION, holds={"source": dict})
+    return None if described is None else dict(described["source"])
+
+
+class JoinedFeatures:
+    """`Inputs` over several others of one form, numbered through."""
+
+    def __init__(self, parts: Sequence[Inputs]) -> None:
+        self.parts = parts
+        self._ends = np.cumsum([0, *map(len, parts)])
+
+    def __len__(self) -> int:
+        return int(self._ends[-1])
+
+    def take(self, rows: Int[Tensor, " items"]) -> Padded:
+        """See `Inputs.take`.
+
+        Raises:
+            IndexError: If a row is out of range.
+        """
+        outside = rows[(rows < 0) | (rows >= len(self))]
+        if len(outside):
+            raise IndexError(f"row {int(outside[0])} is out of range: there are {len(self):,} rows")
+        part_of_row = torch.from_numpy(np.searchsorted(self._ends, rows.numpy(), side="right") - 1)
+        order = part_of_row.argsort(stable=True)
+        taken = [
+            self.parts[part].take(rows[part_of_row == part] - int(self._ends[part]))
+            for part in part_of_row.unique().tolist() or [0]  # no rows at all have a width, too
+        ]
+        in_order = order.argsort()
+        lengths = [piece.lengths for piece in taken if piece.lengths is not None]
+        values = torch.cat([piece.values for piece in taken])[in_order]
+        return Padded(values, torch.cat(lengths)[in_order] if lengths else None)
+
+
+@dataclass(frozen=True)
+class SourcePictures:
+    """The pictures of a store, read from its source, which is opened when the first of them is looked at.
+
+    Attributes:
+        references: What the source finds each picture by.
+        opened_by: ``path`` and options of `open_source`.
+    """
+
+    references: Sequence[str]
+    opened_by: Mapping[str, Any]
+
+    def __len__(self) -> int:
+        return len(self.references)
+
+    def __getitem__(self, image: int) -> bytes:
+        return self._source.picture(self.references[image])
+
+    @cached_property
+    def _source(self) -> Source:
+        from truepair.sources.opening import open_source
+
+        return open_source(**self.opened_by)
+
+
+def _is_store(folder: Path) -> bool:
+    return (folder / DESCRIPTION).is_file() or (folder / PARTS / PLAN).is_file()
+
+
+def _is_clip_retrieval(folder: Path) -> bool:
+    return (folder / _IMAGE_FOLDER).is_dir() and (folder / _METADATA_FOLDER).is_dir()
+
+
+def _is_array_pair(folder: Path) -> bool:
+    return (folder / "images.npy").is_file() and (folder / "captions.npy").is_file()
+
+
+def _load_store(folder: Path) -> Pairs:
+    described = read_json(folder / DESCRIPTION, holds={"format": int, "source": dict, "text_encoder": dict | None})
+    if described is None:
+        raise DataError(f"{folder} is not finished: run 'truepair embed' again, as before, and it goes on")
+    if described["format"] != FORMAT:
+        raise DataError(
+            f"{folder} has format {described['format']}, but this version of truepair reads {FORMAT}: update truepair, "
+            "or embed again"
+        )
+    images = _table(folder / "images.parquet", ["image_id", "reference"])
+    pairs = _table(folder / "pairs.parquet", ["caption_id", "caption", "image"])
+    has_captions = described["text_encoder"] is not None
+    opened_by = {name: value for name, value in described["source"].items() if name != "kind"}
+    return Pairs(
+        images=_features(folder / "images.npy", len(images), "rows in images.parquet"),
+        captions=pairs["caption"].to_pylist(),
+        image_of_caption=torch.tensor(pairs["image"].to_numpy()),
+        image_ids=images["image_id"].to_pylist(),
+        caption_ids=pairs["caption_id"].to_pylist(),
+        caption_inputs=_features(folder / "captions.npy", len(pairs), "rows in pairs.parquet")
+        if has_captions
+        else None,
+        pictures=SourcePictures(images["reference"].to_pylist(), opened_by),
+    )
+
+
+def _load_clip_retrieval(folder: Path, notes: list[str]) -> Pairs:
+    tables = _numbered_files(folder / _METADATA_FOLDER, ".parquet")
+    names = pq.read_schema(next(iter(tables.values()))).names
+    if "caption" not in names:
+        raise DataError(
+            f"{folder / _METADATA_FOLDER} has no column 'caption' (but {', '.join(names)}): nothing says what the "
+            "images are paired with; run clip-retrieval inference with captions"
+        )
+    named_by = next((name for name in _IMAGE_NAMES if name in names), None)
+    columns = ["caption"] if named_by is None else ["caption", named_by]
+    parts = {number: _table(path, columns) for number, path in tables.items()}
+    rows = pa.concat_tables(parts.values(), promote_options="permissive")
+    counts = {number: len(part) for number, part in parts.items()}
+    captions = rows["caption"].to_pylist()
+    kept = [row for row, caption in enumerate(captions) if isinstance(caption, str) and caption.strip()]
+    if len(kept) < len(captions):
+        notes.append(f"{len(captions) - len(kept):,} of the {len(captions):,} rows have no caption and are left out")
+
+    row_names = [f"row-{row}" for row in range(1, len(rows) + 1)]
+    given = [None] * len(rows) if named_by is None else rows[named_by].to_pylist()
+    image_names = [row_name if name is None else str(name) for name, row_name in zip(given, row_names, strict=True)]
+    first_rows: dict[str, int] = {}
+    for row in kept:
+        first_rows.setdefault(image_names[row], row)
+    image_of_name = {name: image for image, name in enumerate(first_rows)}
+    has_captions = (folder / _CAPTION_FOLDER).is_dir()
+    return Pairs(
+        images=Subset(_joined(folder / _IMAGE_FOLDER, counts), torch.tensor(list(first_rows.values()))),
+        captions=[captions[row] for row in kept],
+        image_of_caption=torch.tensor([image_of_name[image_names[row]] for row in kept]),
+        image_ids=list(first_rows),
+        caption_ids=[row_names[row] for row in kept],
+        caption_inputs=Subset(_joined(folder / _CAPTION_FOLDER, counts), torch.tensor(kept)) if has_captions else None,
+        pictures=_pictures_at(list(first_rows)) if named_by == "image_path" else None,
+    )
+
+
+def _load_array_pair(folder: Path) -> Pairs:
+    captions = FeatureFile(folder / "captions.npy")
+    images = _features(folder / "images.npy", len(captions), "rows in captions.npy; one row of each is a pair")
+    check_finite(captions, str(captions.path))
+    texts = [f"caption {row}" for row in range(len(captions))]
+    if (folder / _CAPTION_FILE).is_file():
+        texts = list(lines_of(folder / _CAPTION_FILE))
+        if len(texts) != len(captions):
+            raise DataError(
+                f"{folder / _CAPTION_FILE} has {len(texts):,} lines but captions.npy has {len(captions):,} rows; write "
+                "one caption a line"
+            )
+    return Pairs(
+        images=images,
+        captions=texts,
+        image_of_caption=torch.arange(len(captions)),
+        image_ids=[f"image-{row}" for row in range(len(captions))],
+        caption_ids=[f"caption-{row}" for row in range(len(captions))],
+        caption_inputs=captions,
+    )
+
+
+def _joined(folder: Path, counts: Mapping[int, int]) -> JoinedFeatures:
+    """The features of numbered files, whose rows are those of the metadata of the same number."""
+    files = _numbered_files(folder, ".npy")
+    if files.keys() != counts.keys():
+        raise DataError(
+            f"{folder} has the numbers {_shown(files)}, but {_METADATA_FOLDER} has {_shown(counts)}: copy what is "
+            "missing"
+        )
+    parts = [_features(files[number], count, f"rows in metadata {number}") for number, count in counts.items()]
+    shapes = {part.header.shape[1:] for part in parts}
+    if len(shapes) > 1:
+        raise DataError(f"{folder} has files of unlike widths, {' and '.join(map(str, sorted(shapes)))}; embed again")
+    return JoinedFeatures(parts)
+
+
+def _features(path: Path, expected: int, of_what: str) -> FeatureFile:
+    features = FeatureFile(path)
+    if len(features) != expected:
+        raise DataError(f"{path} has {len(features):,} rows, but there are {expected:,} {of_what}")
+    check_finite(features, str(path))
+    return features
+
+
+def _numbered_files(folder: Path, suffix: str) -> dict[int, Path]:
+    """The files of a folder by the number at the end of their name, in its order."""
+    numbers = {path: re.search(r"_(\d+)$", path.stem) for path in sorted(folder.glob(f"*{suffix}"))}
+    files = {int(number[1]): path for path, number in numbers.items() if number is not None}
+    if not files:
+        raise DataError(f"{folder} holds no numbered {suffix} files, such as {folder.name}_0{suffix}")
+    return dict(sorted(files.items()))
+
+
+def _table(path: Path, columns: list[str]) -> pa.Table:
+    try:
+        return pq.read_table(path, columns=columns)
+    except (pa.ArrowException, OSError) as error:
+        raise DataError(f"{path} cannot be read as Parquet with the columns {', '.join(columns)} ({error})") from error
+
+
+def _pictures_at(paths: Sequence[str]) -> Pictures | None:
+    """The files that the metadata names, if they are on this machine."""
+    return PictureFiles([Path(path) for path in paths]) if paths and Path(paths[0]).is_file() else None
+
+
+def _shown(numbers: Mapping[int, object]) -> str:
+    """A few numbers of many."""
+    first = ", ".join(map(str, list(numbers)[:5]))
+    return first if len(numbers) <= 5 else f"{first} … {len(numbers):,} in all"

@@ -1,0 +1,1 @@
+"""Frozen encoders over pictures and captions: from files to a folder of features."""

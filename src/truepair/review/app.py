@@ -1,0 +1,100 @@
+"""The review page as an application: a folder in, something that answers a browser out."""
+
+from __future__ import annotations
+
+import secrets
+import sqlite3
+from collections.abc import Callable
+from errno import EDQUOT, ENOSPC
+from pathlib import Path
+from typing import Any
+
+from fastapi import FastAPI
+from fastapi.exceptions import RequestValidationError
+from fastapi.responses import JSONResponse
+from fastapi.staticfiles import StaticFiles
+from starlette.requests import Request
+
+from truepair.errors import TruepairError
+from truepair.review.audit_folder import open_audit
+from truepair.review.cut import Cut
+from truepair.review.decisions_db import HandDecisions
+from truepair.review.exporting import check_target
+from truepair.review.guard import Guard
+from truepair.review.routes import Review, UnknownError, router
+
+_STATIC = Path(__file__).parent / "static"
+_NO_TELEMETRY: Any = {"tracing": False, "metrics": False, "logs": False, "auto_configure": False}
+
+
+def make_app(folder: Path, *, export: Path | None = None) -> FastAPI:
+    """The page that reviews an audit; ``app.state.token`` is what its address must hold (``/?token=…``).
+
+    Decisions are kept in ``review.sqlite`` in the audit's folder.
+
+    Args:
+        folder: The audit's folder.
+        export: Where the cleaned manifest goes; ``reviewed`` in the audit's folder by default.
+
+    Raises:
+        ConfigError: If the folder holds no audit, or its corpus cannot be opened.
+        DataError: If the audit is damaged, the corpus or the findings have changed since the review began, or `export`
+            holds something else.
+    """
+    audit = open_audit(folder)
+    export = folder / "reviewed" if export is None else export
+    check_target(audit, export)
+    decisions = HandDecisions(folder / "review.sqlite", audit.digest, audit.findings_file)
+    cut = Cut(audit.probability, audit.may_re_pair, re_pair=audit.re_pairs)
+
+    # No pages about the interface, which would load scripts from elsewhere, and no telemetry, whatever the environment
+    # of the process says: captions stay here.
+    app = FastAPI(title="truepair review", openapi_url=None, docs_url=None, redoc_url=None, telemetry=_NO_TELEMETRY)
+    app.state.review = Review(audit, decisions, cut, export, pictures_version=secrets.token_hex(4))
+    app.state.token = secrets.token_urlsafe(24)
+    app.include_router(router)
+    app.mount("/static", StaticFiles(directory=_STATIC))
+    app.add_middleware(Guard, token=app.state.token)
+    for kind, answer in _ANSWERS.items():
+        app.add_exception_handler(kind, answer)
+    return app
+
+
+def _unknown(_: Request, error: Exception) -> JSONResponse:
+    return JSONResponse({"error": str(error)}, 404)
+
+
+def _mendable(_: Request, error: Exception) -> JSONResponse:
+    return JSONResponse({"error": str(error)}, 400)
+
+
+def _misshapen(_: Request, error: Exception) -> JSONResponse:
+    assert isinstance(error, RequestValidationError)
+    why = "; ".join(f"{'.'.join(map(str, each['loc'][1:]))}: {each['msg']}" for each in error.errors())
+    return JSONResponse({"error": why}, 400)
+
+
+def _not_saved(request: Request, error: Exception) -> JSONResponse:
+    path = request.app.state.review.decisions.path
+    is_full = getattr(error, "sqlite_errorcode", None) == sqlite3.SQLITE_FULL
+    step = "free some space" if is_full else "see that the file is there and writable"
+    why = f"{path}: {error}; nothing was saved: {step}, and try again"
+    return JSONResponse({"error": why}, 507 if is_full else 503)
+
+
+def _not_written(request: Request, error: Exception) -> JSONResponse:
+    assert isinstance(error, OSError)
+    is_full = error.errno in (ENOSPC, EDQUOT)
+    step = "free some space" if is_full else "see that its folder is there and writable"
+    out = request.app.state.review.export
+    why = f"{out} was not written ({error.strerror or error}); what was there is unchanged: {step}, and try again"
+    return JSONResponse({"error": why}, 507 if is_full else 503)
+
+
+_ANSWERS: dict[type[Exception], Callable[[Request, Exception], Any]] = {
+    UnknownError: _unknown,
+    TruepairError: _mendable,
+    RequestValidationError: _misshapen,
+    sqlite3.Error: _not_saved,
+    OSError: _not_written,
+}

@@ -1,0 +1,339 @@
+"""Decisions made by hand, in ``review.sqlite`` in the audit's folder: saved one by one, and undone one by one."""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import closing, contextmanager
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from functools import lru_cache
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+from jaxtyping import Int8
+
+from truepair.errors import DataError
+
+Action = Literal["keep", "drop", "re-pair"]
+"""What can be decided about a pair."""
+ACTIONS: tuple[str, ...] = ("clear", "keep", "drop", "re-pair")
+"""By code: what `HandDecisions.codes_at` gives. "clear" is no decision: the rule decides."""
+
+_APPLICATION, _VERSION = 0x74705256, 1  # "tpRV"
+_PATIENCE = 5.0
+"""Seconds to wait for another process that writes to the same database."""
+_SCHEMA = """
+CREATE TABLE audit (findings TEXT NOT NULL, made TEXT NOT NULL);
+CREATE TABLE decisions (
+    caption_id TEXT PRIMARY KEY,
+    rank INTEGER NOT NULL UNIQUE,
+    action TEXT NOT NULL CHECK (action IN ('keep', 'drop', 're-pair')),
+    image_id TEXT CHECK ((image_id IS NOT NULL) = (action = 're-pair')),
+    who TEXT NOT NULL DEFAULT 'by hand',
+    time TEXT NOT NULL,
+    step INTEGER NOT NULL REFERENCES history (step)
+);
+CREATE TABLE history (
+    step INTEGER PRIMARY KEY AUTOINCREMENT,
+    page TEXT NOT NULL,
+    kind TEXT NOT NULL CHECK (kind IN ('decide', 'undo', 'redo')),
+    of_step INTEGER REFERENCES history (step),
+    caption_id TEXT NOT NULL,
+    rank INTEGER NOT NULL,
+    action TEXT NOT NULL CHECK (action IN ('clear', 'keep', 'drop', 're-pair')),
+    image_id TEXT,
+    former_step INTEGER REFERENCES history (step),
+    time TEXT NOT NULL
+);
+CREATE INDEX history_of_page ON history (page, step);
+CREATE TRIGGER history_is_never_changed BEFORE UPDATE ON history
+BEGIN SELECT RAISE(ABORT, 'history is append-only'); END;
+CREATE TRIGGER history_is_never_shortened BEFORE DELETE ON history
+BEGIN SELECT RAISE(ABORT, 'history is append-only'); END;
+"""
+# decisions.step is the "decide" step that the decision comes from. In history, action and image_id are what holds after
+# a step, and former_step is where the decision before it came from.
+
+
+@dataclass(frozen=True)
+class HandDecision:
+    """What somebody decided about a pair.
+
+    Attributes:
+        action: What to do.
+        image_id: The image that the caption gets, if the action is ``"re-pair"``; None otherwise.
+        time: When, UTC, ISO 8601.
+    """
+
+    action: Action
+    image_id: str | None
+    time: str
+
+
+@dataclass(frozen=True)
+class Change:
+    """What a step, an undo or a redo did.
+
+    Attributes:
+        caption_id: Of which pair.
+        rank: Its rank in the findings, from 1.
+        decision: What is decided about it now; None if nothing.
+        was_superseded: True if an undo or redo left it alone because another page has decided it since.
+    """
+
+    caption_id: str
+    rank: int
+    decision: HandDecision | None
+    was_superseded: bool = False
+
+
+class HandDecisions:
+    """The decisions about one audit; safe to use from several threads, processes and pages at once.
+
+    Every call is one transaction of its own, committed before it returns. Pages see each other's decisions; undo and
+    redo are of the steps of the page that asks, also after a restart.
+    """
+
+    def __init__(self, path: Path, digest: str, findings: Path) -> None:
+        """Open the database, or make it.
+
+        Args:
+            path: The database.
+            digest: Of the findings that decisions are about, see `audit_folder.digest_of`.
+            findings: Where these are, for messages.
+
+        Raises:
+            DataError: If the database is of other findings or another version, is none, or cannot be made.
+        """
+        self.path = path
+        self._uri = path.resolve().as_uri()
+        self.codes_at = lru_cache(maxsize=8)(self._codes_at)
+        try:
+            with self._transaction(mode="rwc") as connection:
+                _prepare(connection, path, digest, findings)
+        except sqlite3.Error as error:
+            raise DataError(
+                f"{path} cannot be opened as a database of decisions ({error}): is the folder writable, and is the "
+                "file a review's? Move it away to start over"
+            ) from error
+
+    def decide(self, page: str, rank: int, caption_id: str, action: str, image_id: str | None = None) -> Change:
+        """Decide about a pair, or take the decision back.
+
+        Args:
+            page: Who asks; undo and redo follow it.
+            rank: The pair's rank in the findings, from 1.
+            caption_id: The pair's name.
+            action: One of `ACTIONS`.
+            image_id: The image it gets, with ``"re-pair"``; None with all others.
+        """
+        with self._transaction() as connection:
+            current = _current(connection, caption_id)
+            now = "clear" if current is None else current["action"]
+            if (now, None if current is None else current["image_id"]) != (action, image_id):
+                former = None if current is None else current["step"]
+                step = _append(connection, page, "decide", None, caption_id, rank, action, image_id, former)
+                _put(connection, step)
+            return _change(connection, caption_id, rank)
+
+    def undo(self, page: str) -> Change | None:
+        """Take back the last step of a page that is not undone; None if there is none.
+
+        The pair gets the decision back that it had before. If another page has decided it since, that stays.
+        """
+        return self._step_back_or_on(page, "undo")
+
+    def redo(self, page: str) -> Change | None:
+        """Make the page's last undone step again; None if there is none, or the page has decided something since."""
+        return self._step_back_or_on(page, "redo")
+
+    def _step_back_or_on(self, page: str, kind: Literal["undo", "redo"]) -> Change | None:
+        with self._transaction() as connection:
+            done, undone = steps_to_undo_and_redo(
+                connection.execute("SELECT step, kind, of_step FROM history WHERE page = ? ORDER BY step", (page,))
+            )
+            steps = done if kind == "undo" else undone
+            if not steps:
+                return None
+            step = _step(connection, steps[-1])
+            current = _current(connection, step["caption_id"])
+            after_it = None if step["action"] == "clear" else step["step"]
+            expected, target = (after_it, step["former_step"]) if kind == "undo" else (step["former_step"], after_it)
+            current_step = None if current is None else current["step"]
+            was_superseded = current_step != expected
+            if was_superseded:
+                target = current_step
+            holds = None if target is None else _step(connection, target)
+            action, image_id = ("clear", None) if holds is None else (holds["action"], holds["image_id"])
+            names = step["caption_id"], step["rank"]
+            _append(connection, page, kind, step["step"], *names, action, image_id, current_step)
+            if target is None:
+                connection.execute("DELETE FROM decisions WHERE caption_id = ?", (step["caption_id"],))
+            else:
+                _put(connection, target)
+            return _change(connection, *names, was_superseded=was_superseded)
+
+    def last_step(self) -> int:
+        """The number of the last step; 0 before the first."""
+        with self._connection() as connection:
+            return int(connection.execute("SELECT coalesce(max(step), 0) FROM history").fetchone()[0])
+
+    def _codes_at(self, step: int, pairs: int) -> Int8[np.ndarray, " pairs"]:
+        """What was decided about each pair after a step, as numbers of `ACTIONS`; history never changes, so cached.
+
+        Args:
+            step: After which step; 0 for none.
+            pairs: How many pairs the findings have.
+        """
+        codes = np.zeros(pairs, dtype=np.int8)
+        with self._connection() as connection:
+            rows = connection.execute("SELECT rank, action FROM history WHERE step <= ? ORDER BY step", (step,))
+            last = {row["rank"]: row["action"] for row in rows}
+        if last:
+            ranks = np.fromiter(last, dtype=np.int64)
+            codes[ranks - 1] = [ACTIONS.index(action) for action in last.values()]
+        codes.flags.writeable = False
+        return codes
+
+    def of_ranks(self, ranks: Sequence[int]) -> dict[int, HandDecision]:
+        """The decisions about some pairs, by rank; pairs without one are left out."""
+        marks = ", ".join("?" * len(ranks))
+        with self._connection() as connection:
+            rows = connection.execute(f"SELECT * FROM decisions WHERE rank IN ({marks})", list(ranks))
+            return {row["rank"]: _decision(row) for row in rows}
+
+    def all(self) -> dict[str, HandDecision]:
+        """All decisions, by caption id."""
+        with self._connection() as connection:
+            return {row["caption_id"]: _decision(row) for row in connection.execute("SELECT * FROM decisions")}
+
+    def decided(self, up_to_rank: int) -> int:
+        """How many of the pairs up to a rank are decided."""
+        with self._connection() as connection:
+            found = connection.execute("SELECT count(*) FROM decisions WHERE rank <= ?", (up_to_rank,))
+            return int(found.fetchone()[0])
+
+    @contextmanager
+    def _connection(self, mode: str = "rw") -> Iterator[sqlite3.Connection]:
+        uri = f"{self._uri}?mode={mode}"
+        with closing(sqlite3.connect(uri, uri=True, timeout=_PATIENCE, isolation_level=None)) as connection:
+            connection.row_factory = sqlite3.Row
+            yield connection
+
+    @contextmanager
+    def _transaction(self, mode: str = "rw") -> Iterator[sqlite3.Connection]:
+        """Reads and writes that nobody comes between; all of them, or none after an error (closing rolls back)."""
+        with self._connection(mode) as connection:
+            connection.execute("BEGIN IMMEDIATE")
+            yield connection
+            connection.execute("COMMIT")
+
+
+def steps_to_undo_and_redo(history: Iterable[Sequence[Any]]) -> tuple[list[int], list[int]]:
+    """The steps of a page that can be undone, and those that can be made again; the next one last in each.
+
+    Args:
+        history: The page's ``(step, kind, of_step)``, in order.
+
+    >>> steps_to_undo_and_redo([(1, "decide", None), (2, "decide", None), (3, "undo", 2)])
+    ([1], [2])
+    >>> steps_to_undo_and_redo([(1, "decide", None), (2, "undo", 1), (3, "decide", None)])
+    ([3], [])
+    """
+    done: list[int] = []
+    undone: list[int] = []
+    for step, kind, _ in history:
+        if kind == "decide":
+            done.append(step)
+            undone.clear()
+        elif kind == "undo":
+            undone.append(done.pop())
+        else:
+            done.append(undone.pop())
+    return done, undone
+
+
+def now() -> str:
+    """The time, UTC, ISO 8601, in seconds."""
+    return datetime.now(UTC).isoformat(timespec="seconds")
+
+
+def _prepare(connection: sqlite3.Connection, path: Path, digest: str, findings: Path) -> None:
+    """Tables in a new database; a check of one that has them."""
+    application = connection.execute("PRAGMA application_id").fetchone()[0]
+    version = connection.execute("PRAGMA user_version").fetchone()[0]
+    is_new = connection.execute("SELECT count(*) FROM sqlite_master").fetchone()[0] == 0
+    if is_new:
+        for statement in _statements(_SCHEMA):
+            connection.execute(statement)
+        connection.execute("INSERT INTO audit VALUES (?, ?)", (digest, now()))
+        connection.execute(f"PRAGMA application_id = {_APPLICATION}")
+        connection.execute(f"PRAGMA user_version = {_VERSION}")
+        return
+    if (application, version) != (_APPLICATION, _VERSION):
+        raise DataError(
+            f"{path} is no database of decisions that this version of truepair reads (application {application:#x}, "
+            f"version {version}; expected {_APPLICATION:#x}, {_VERSION}): move it away to start over"
+        )
+    known, made = connection.execute("SELECT findings, made FROM audit").fetchone()
+    if known != digest:
+        raise DataError(
+            f"{path} (made {made}) holds decisions about other findings than {findings} has now: was the audit made "
+            f"again? Move {path.name} away to start over, or bring those findings back (theirs: {known[:12]}, now: "
+            f"{digest[:12]})"
+        )
+
+
+def _statements(script: str) -> Iterator[str]:
+    """The statements of a script, each complete; `executescript` would end the transaction."""
+    statement = ""
+    for line in script.strip().splitlines():
+        statement += line + "\n"
+        if sqlite3.complete_statement(statement):
+            yield statement
+            statement = ""
+
+
+def _append(connection: sqlite3.Connection, page: str, kind: str, of_step: int | None, *rest: Any) -> int:
+    """A row of history; `rest` is caption_id, rank, action, image_id, former_step. Returns its step."""
+    cursor = connection.execute(
+        "INSERT INTO history (page, kind, of_step, caption_id, rank, action, image_id, former_step, time) "
+        "VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)",
+        (page, kind, of_step, *rest, now()),
+    )
+    return int(cursor.lastrowid or 0)
+
+
+def _put(connection: sqlite3.Connection, step: int) -> None:
+    """Make a step's decision the pair's current one."""
+    connection.execute(
+        "DELETE FROM decisions WHERE caption_id = (SELECT caption_id FROM history WHERE step = ?)", (step,)
+    )
+    connection.execute(
+        "INSERT INTO decisions (caption_id, rank, action, image_id, time, step) "
+        "SELECT caption_id, rank, action, image_id, time, step FROM history WHERE step = ? AND action != 'clear'",
+        (step,),
+    )
+
+
+def _step(connection: sqlite3.Connection, step: int) -> sqlite3.Row:
+    row: sqlite3.Row = connection.execute("SELECT * FROM history WHERE step = ?", (step,)).fetchone()
+    return row
+
+
+def _current(connection: sqlite3.Connection, caption_id: str) -> sqlite3.Row | None:
+    row: sqlite3.Row | None = connection.execute(
+        "SELECT * FROM decisions WHERE caption_id = ?", (caption_id,)
+    ).fetchone()
+    return row
+
+
+def _change(connection: sqlite3.Connection, caption_id: str, rank: int, *, was_superseded: bool = False) -> Change:
+    row = _current(connection, caption_id)
+    return Change(caption_id, rank, None if row is None else _decision(row), was_superseded)
+
+
+def _decision(row: sqlite3.Row) -> HandDecision:
+    return HandDecision(row["action"], row["image_id"], row["time"])

@@ -1,0 +1,117 @@
+"""Who may talk to the review page: a browser on this computer that was given the page's address, and nobody else."""
+
+from __future__ import annotations
+
+import secrets
+from urllib.parse import parse_qs
+
+from starlette.datastructures import Headers, MutableHeaders
+from starlette.requests import HTTPConnection
+from starlette.responses import JSONResponse
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+LARGEST_BODY = 64 * 1024
+"""Bytes of a request's body."""
+
+_NAMES = ("127.0.0.1", "localhost")
+_HEADERS = {
+    "Content-Security-Policy": "default-src 'self'; img-src 'self' data:; base-uri 'none'; form-action 'none'; "
+    "frame-ancestors 'none'; object-src 'none'",
+    "Cross-Origin-Opener-Policy": "same-origin",
+    "Cross-Origin-Resource-Policy": "same-origin",
+    "Referrer-Policy": "no-referrer",
+    "X-Content-Type-Options": "nosniff",
+    "X-Frame-Options": "DENY",
+}
+
+
+class Guard:
+    """Lets a request through if it asks this very server, comes from its own page, and knows the token.
+
+    - Its Host is 127.0.0.1 or localhost with the server's port: a name that somebody else points here is refused.
+    - Its Origin, where it has one, is that host: other sites cannot decide or export.
+    - It has the token, as a cookie or in the address: other users of the computer do not.
+    - Its body is at most `LARGEST_BODY` long.
+
+    Answers get headers that forbid browsers to run, embed or send on anything.
+    """
+
+    def __init__(self, app: ASGIApp, token: str) -> None:
+        self.app = app
+        self.token = token
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer a request, or refuse it (ASGI)."""
+        if scope["type"] == "lifespan":
+            await self.app(scope, receive, send)
+        if scope["type"] != "http":
+            return
+
+        async def send_guarded(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                headers = MutableHeaders(scope=message)
+                headers.update(_HEADERS)
+                headers.setdefault("Cache-Control", "no-store")
+            await send(message)
+
+        refused = self._refusal(scope)
+        body = None if refused else await _body(scope, receive)
+        if refused is None and body is None:
+            refused = _error(413, f"the request is larger than {LARGEST_BODY:,} bytes, the most that a review asks for")
+        if refused is not None:
+            await refused(scope, receive, send_guarded)
+            return
+        messages = [{"type": "http.request", "body": body, "more_body": False}]
+
+        async def receive_again() -> Message:
+            return messages.pop() if messages else await receive()
+
+        await self.app(scope, receive_again, send_guarded)
+
+    def _refusal(self, scope: Scope) -> JSONResponse | None:
+        """Why not; None if nothing speaks against it."""
+        headers = Headers(scope=scope)
+        host, port = headers.get("host", ""), scope["server"][1]
+        allowed = [f"{name}:{port}" for name in _NAMES] + (list(_NAMES) if port == 80 else [])
+        if host not in allowed:
+            return _error(
+                403,
+                f"this page answers to {' and '.join(allowed)}, not to {host[:200]!r}: open the address that the "
+                f"command printed; through SSH, forward the same port (ssh -L {port}:127.0.0.1:{port} …)",
+            )
+        origin = headers.get("origin")
+        if origin is not None and origin != f"http://{host}":
+            return _error(403, f"a page of {origin[:200]} must not use this one")
+        given = parse_qs(scope["query_string"].decode("latin-1")).get("token", [])
+        given.append(HTTPConnection(scope).cookies.get(cookie_of_token(scope), ""))
+        if not any(secrets.compare_digest(token.encode(), self.token.encode()) for token in given):
+            return _error(
+                403,
+                "the page is of another start of truepair review, or the address lacks its token: open the whole "
+                "address that the command printed",
+            )
+        return None
+
+
+def cookie_of_token(scope: Scope) -> str:
+    """The token's cookie: one a port, because browsers send cookies of one port to all of a computer's."""
+    return f"truepair-token-{scope['server'][1]}"
+
+
+async def _body(scope: Scope, receive: Receive) -> bytes | None:
+    """A request's body; None if it is too long, of which no more is read."""
+    length = Headers(scope=scope).get("content-length", "0")
+    if not length.isdecimal() or int(length) > LARGEST_BODY:
+        return None
+    body = b""
+    while True:
+        message = await receive()
+        body += bytes(message.get("body", b""))
+        if len(body) > LARGEST_BODY:
+            return None
+        if not message.get("more_body", False):
+            return body
+
+
+def _error(status: int, why: str) -> JSONResponse:
+    return JSONResponse({"error": why}, status)

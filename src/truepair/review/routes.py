@@ -1,0 +1,257 @@
+"""What the review page can be asked."""
+
+from __future__ import annotations
+
+import secrets
+from dataclasses import dataclass, field
+from functools import cache
+from pathlib import Path
+from threading import Lock
+from typing import Annotated, Any, Literal
+
+from fastapi import APIRouter, Cookie, Depends, Query, Request
+from fastapi.responses import HTMLResponse, Response
+from jinja2 import Environment, PackageLoader, StrictUndefined, Template
+from pydantic import BaseModel, ConfigDict, Field
+
+from truepair.errors import DataError
+from truepair.review import listing
+from truepair.review.audit_folder import NONE, AuditFolder
+from truepair.review.cut import Cut
+from truepair.review.decisions_db import Change, HandDecision, HandDecisions
+from truepair.review.exporting import export
+from truepair.review.guard import cookie_of_token
+
+MOST_PAIRS = 200
+"""Pairs of one answer."""
+_COOKIE = "truepair-reviewer"
+_YEAR = 365 * 24 * 3600
+_Image = dict[str, Any]
+
+
+class UnknownError(DataError):
+    """Something was asked for that is not there."""
+
+
+@dataclass(frozen=True)
+class Review:
+    """What the answers are made of."""
+
+    audit: AuditFolder
+    decisions: HandDecisions
+    cut: Cut
+    export: Path
+    pictures_version: str
+    """Stands in pictures' addresses, which browsers keep: another start may be of other pictures."""
+    exporting: Lock = field(default_factory=Lock)
+
+
+class Decided(BaseModel):
+    """A decision; "clear" takes it back."""
+
+    model_config = ConfigDict(extra="forbid")
+    caption_id: str
+    action: Literal["keep", "drop", "re-pair", "clear"]
+    image_id: str | None = None
+
+
+class Exported(BaseModel):
+    """Where to cut."""
+
+    model_config = ConfigDict(extra="forbid")
+    threshold: float = Field(gt=0, le=1)
+
+
+def _review(request: Request) -> Review:
+    review: Review = request.app.state.review
+    return review
+
+
+def _reviewer(reviewer: Annotated[str | None, Cookie(alias=_COOKIE, max_length=64)] = None) -> str:
+    """Whose steps undo and redo follow: a browser, across restarts."""
+    return reviewer or "nobody"
+
+
+TheReview = Annotated[Review, Depends(_review)]
+Reviewer = Annotated[str, Depends(_reviewer)]
+Share = Annotated[float, Query(ge=0, le=1)]
+
+router = APIRouter()
+
+
+@router.get("/")
+def page(request: Request, review: TheReview) -> HTMLResponse:
+    """The page; it gives the browser the token and a name of its own as cookies."""
+    audit = review.audit
+    shown = {
+        "corpus": audit.summary["corpus"],
+        "pairs": len(audit.findings),
+        "suspects": audit.suspects,
+        "threshold": audit.threshold,
+        "re_pairs": audit.re_pairs,
+        "export": review.export,
+    }
+    answer = HTMLResponse(_template().render(shown))
+    safely: dict[str, Any] = {"httponly": True, "samesite": "strict"}
+    answer.set_cookie(cookie_of_token(request.scope), request.app.state.token, **safely)
+    if _COOKIE not in request.cookies:
+        answer.set_cookie(_COOKIE, secrets.token_urlsafe(12), max_age=_YEAR, **safely)
+    return answer
+
+
+@router.get("/api/pairs")
+def pairs(
+    review: TheReview,
+    offset: Annotated[int, Query(ge=0)] = 0,
+    limit: Annotated[int, Query(ge=1, le=MOST_PAIRS)] = 100,
+    filter: str = "",
+    order: listing.Order = "suspicious",
+    probability_from: Share = 0.0,
+    probability_to: Share = 1.0,
+    text: str = "",
+    as_of: Annotated[int | None, Query(ge=0)] = None,
+) -> dict[str, Any]:
+    """Some of the pairs that the filters leave.
+
+    Filters look at the decisions after step `as_of`, so that a list does not shift under who works through it: a page
+    that goes on asks with the ``as_of`` of its first answer. The pairs' own decisions are always the current ones.
+    """
+    step = review.decisions.last_step() if as_of is None else as_of
+    codes = review.decisions.codes_at(step, len(review.audit.findings))
+    query = listing.Query(listing.filters_from(filter), order, probability_from, probability_to, text)
+    rows = listing.rows_of(review.audit, codes, query)
+    return {
+        "total": len(rows),
+        "offset": offset,
+        "as_of": step,
+        "progress": _progress(review),
+        "pairs": _pairs(review, rows[offset : offset + limit].tolist()),
+    }
+
+
+@router.get("/pictures/{image}")
+def picture(review: TheReview, image: int, size: Annotated[int, Query(ge=32, le=1024)] = 320) -> Response:
+    """A picture as WebP, by the number of its image."""
+    try:
+        small = review.audit.thumbnails.of(image, size)
+    except DataError as error:
+        raise UnknownError(str(error)) from error
+    return Response(small, media_type="image/webp", headers={"Cache-Control": "private, max-age=31536000, immutable"})
+
+
+@router.post("/api/decide")
+def decide(review: TheReview, reviewer: Reviewer, asked: Decided) -> dict[str, Any]:
+    """Decide about a pair; saved when this answers."""
+    audit = review.audit
+    row = audit.row_of(asked.caption_id)
+    if row is None:
+        raise UnknownError(f"there is no caption {asked.caption_id!r} in {audit.findings_file}")
+    if (asked.action == "re-pair") != (asked.image_id is not None):
+        raise DataError(f"action is {asked.action!r} and image_id {asked.image_id!r}: re-pair, and only it, needs one")
+    if asked.image_id is not None:
+        if audit.number_of_image(asked.image_id) == NONE:
+            raise UnknownError(f"there is no image {asked.image_id!r} among the audited pairs' images")
+        if asked.image_id == audit.findings["image_id"][row].as_py():
+            raise DataError(f"{asked.caption_id!r} has the image {asked.image_id!r} already: keep it instead")
+    change = review.decisions.decide(reviewer, row + 1, asked.caption_id, asked.action, asked.image_id)
+    return _changed(review, change)
+
+
+@router.post("/api/undo")
+def undo(review: TheReview, reviewer: Reviewer) -> dict[str, Any]:
+    """Take back the last step that this browser made."""
+    change = review.decisions.undo(reviewer)
+    if change is None:
+        raise DataError("there is nothing to undo: this browser has decided nothing, or all of it is undone")
+    return _changed(review, change)
+
+
+@router.post("/api/redo")
+def redo(review: TheReview, reviewer: Reviewer) -> dict[str, Any]:
+    """Make the step again that was undone last."""
+    change = review.decisions.redo(reviewer)
+    if change is None:
+        raise DataError("there is nothing to redo: nothing is undone, or something was decided since")
+    return _changed(review, change)
+
+
+@router.get("/api/cut")
+def cut(review: TheReview, threshold: float) -> dict[str, Any]:
+    """What a threshold would do, by itself and with the decisions made by hand."""
+    codes = review.decisions.codes_at(review.decisions.last_step(), len(review.audit.findings))
+    together = review.cut.with_decisions(threshold, codes)
+    return review.cut.at(threshold) | {"with_decisions": together, "by_hand": int((codes != 0).sum())}
+
+
+@router.post("/api/export")
+def write_manifest(review: TheReview, asked: Exported) -> dict[str, Any]:
+    """Write the cleaned manifest."""
+    with review.exporting:
+        return export(review.audit, review.decisions.all(), review.export, threshold=asked.threshold)
+
+
+@cache
+def _template() -> Template:
+    environment = Environment(
+        loader=PackageLoader("truepair.review"), autoescape=True, undefined=StrictUndefined, trim_blocks=True
+    )
+    return environment.get_template("review.html")
+
+
+def _progress(review: Review) -> dict[str, int]:
+    """Suspects come first, so that those decided are the decisions up to a rank."""
+    suspects = review.audit.suspects
+    return {"suspects": suspects, "decided": review.decisions.decided(suspects)}
+
+
+def _pairs(review: Review, rows: list[int]) -> list[dict[str, Any]]:
+    """Rows of the findings as the page shows them."""
+    audit = review.audit
+    decisions = review.decisions.of_ranks([row + 1 for row in rows])
+    shown = []
+    for row, found in zip(rows, audit.rows(rows), strict=True):
+        caption = int(audit.suggested_caption[row])
+        shown.append(
+            {
+                "rank": row + 1,
+                "caption_id": found["caption_id"],
+                "caption": found["caption"],
+                "mismatch_probability": found["mismatch_probability"],
+                "is_suspect": found["is_suspect"],
+                "image": _image(review, found["image_id"], int(audit.image[row])),
+                "suggestion": _image(review, found["suggested_image_id"], int(audit.suggested_image[row])),
+                "is_mutual": bool(audit.is_mutual[row]),
+                "may_re_pair": bool(audit.may_re_pair[row]),
+                "suggestion_probability": found["suggestion_probability"],
+                "suggested_caption": None if caption == NONE else audit.findings["caption"][caption].as_py(),
+                "decision": _decision(review, decisions.get(row + 1)),
+            }
+        )
+    return shown
+
+
+def _image(review: Review, image_id: str | None, number: int) -> _Image | None:
+    """An image by name, with the address of its picture if there may be one; None for no image."""
+    if image_id is None:
+        return None
+    has_picture = number != NONE and review.audit.pairs.pictures is not None
+    return {"id": image_id, "picture": f"/pictures/{number}?v={review.pictures_version}" if has_picture else None}
+
+
+def _decision(review: Review, decision: HandDecision | None) -> dict[str, Any] | None:
+    if decision is None:
+        return None
+    image = None
+    if decision.image_id is not None:
+        image = _image(review, decision.image_id, review.audit.number_of_image(decision.image_id))
+    return {"action": decision.action, "image": image, "time": decision.time}
+
+
+def _changed(review: Review, change: Change) -> dict[str, Any]:
+    return {
+        "caption_id": change.caption_id,
+        "rank": change.rank,
+        "decision": _decision(review, change.decision),
+        "was_superseded": change.was_superseded,
+        "progress": _progress(review),
+    }

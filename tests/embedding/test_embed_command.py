@@ -1,0 +1,44 @@
+import pytest
+from embedding_samples import encoded, picture
+
+from truepair.cli.embed import embed_lines
+from truepair.cli.main import main
+from truepair.embedding.config import EmbedConfig
+from truepair.errors import ConfigError
+
+
+def test_a_table_becomes_a_folder_of_features(tmp_path, clip_folder, capsys):
+    for number in range(4):
+        (tmp_path / f"{number}.png").write_bytes(encoded(picture(number)))
+    (tmp_path / "2.png").write_bytes(b"broken")
+    (tmp_path / "t.tsv").write_text("file\ttitle\n" + "".join(f"{n}.png\ta red dog\n" for n in range(4)))
+    columns = ["--image-col", "file", "--caption-col", "title"]
+    networks = ["--image-encoder", clip_folder, "--text-encoder", clip_folder, "--accelerator", "cpu"]
+    out = tmp_path / "features"
+    assert main(["embed", str(tmp_path / "t.tsv"), "--out", str(out), *columns, *networks]) == 0
+    said = capsys.readouterr().out.splitlines()
+    assert said[0].startswith("3 images, 3 captions, ")
+    assert said[1] == f"left out: unreadable picture (1); see {out / 'skipped.csv'}"
+    assert said[2] == f"features: {out}; next: truepair audit {out} --out audit/"
+    assert main(["embed", str(tmp_path / "t.tsv"), "--out", str(out), *columns, *networks, "--grid", "2"]) == 1
+    assert "holds features with grid None, but 2 was asked for" in capsys.readouterr().err
+
+
+def test_cut_captions_are_told(tmp_path):
+    summary = {"images": 1234, "captions": 2000, "images_per_second": 80.5, "skipped": {}, "cut_captions": 12}
+    lines = embed_lines(summary | {"text_encoder": {"maximum_tokens": 64}}, tmp_path)
+    assert lines.splitlines()[:2] == [
+        "1,234 images, 2,000 captions, 80.5 images/s",
+        "12 captions are longer than 64 tokens and were cut",
+    ]
+
+
+@pytest.mark.parametrize("option", ["grid", "batch_size", "workers"])
+def test_counts_below_one_are_refused(option):
+    with pytest.raises(ConfigError, match=f"{option} is 0, but it must be at least 1"):
+        EmbedConfig(**{option: 0})
+
+
+def test_a_caption_column_is_needed():
+    with pytest.raises(ConfigError, match="caption_col is empty"):
+        EmbedConfig(caption_col=())

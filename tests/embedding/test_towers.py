@@ -1,0 +1,110 @@
+import numpy as np
+import pytest
+import torch
+from embedding_samples import WORDS, picture
+from PIL import Image
+
+from truepair.embedding.choosing import load_image_encoder, load_text_encoder
+from truepair.embedding.text_encoders import encode_by_length
+from truepair.errors import ConfigError
+
+transformers = pytest.importorskip("transformers", reason="needs the extra hf")
+
+CPU = torch.device("cpu")
+CAPTIONS = ["a red dog", "it is a blue bird and it sleeps", "cat", "a zebra"]
+
+
+def unit(vectors: torch.Tensor) -> np.ndarray:
+    return (vectors / vectors.norm(dim=-1, keepdim=True)).numpy()
+
+
+@pytest.fixture(params=["clip", "siglip"])
+def folder(request, clip_folder, siglip_folder):
+    return {"clip": clip_folder, "siglip": siglip_folder}[request.param]
+
+
+def image_encoder(folder, tmp_path, grid=None):
+    return load_image_encoder(folder, grid=grid, device=CPU, cache=tmp_path)
+
+
+def preprocessed(encoder, *pictures):
+    return np.stack([encoder.preprocess(image) for image in pictures])
+
+
+def test_pictures_are_the_networks_image_features_of_length_1(folder, tmp_path):
+    encoder = image_encoder(folder, tmp_path)
+    pictures = [picture(seed) for seed in range(3)]
+    processor = transformers.AutoImageProcessor.from_pretrained(folder, backend="pil")
+    pixels = processor(pictures, return_tensors="pt")["pixel_values"]
+    with torch.no_grad():
+        expected = transformers.AutoModel.from_pretrained(folder).get_image_features(pixels).pooler_output
+    features = encoder.encode(preprocessed(encoder, *pictures))
+    assert features.shape == (3, encoder.description.size)
+    assert encoder.description.shared_space
+    np.testing.assert_allclose(features, unit(expected), atol=1e-6)
+
+
+def test_regions_are_the_patch_tokens_behind_the_last_layer_norm(folder, tmp_path):
+    encoder = image_encoder(folder, tmp_path, grid=4)
+    values = preprocessed(encoder, picture(0), picture(1))
+    network = transformers.AutoModel.from_pretrained(folder).vision_model
+    with torch.no_grad():
+        states = network(torch.from_numpy(values)).last_hidden_state
+        if states.shape[1] == 17:  # CLIP: a token for the whole, then 16 patches
+            states = network.post_layernorm(states[:, 1:])
+    regions = encoder.encode(values)
+    assert regions.shape == (2, 16, 16)
+    assert not encoder.description.shared_space
+    np.testing.assert_allclose(regions, states.numpy(), atol=1e-5)
+    halves = image_encoder(folder, tmp_path, grid=2).encode(values)
+    top_right = states[:, [2, 3, 6, 7]].mean(1)  # rows of four patches
+    np.testing.assert_allclose(halves[:, 1], top_right.numpy(), atol=1e-5)
+
+
+def test_captions_are_the_networks_text_features_one_by_one(folder):
+    encoder = load_text_encoder(folder, CPU)
+    tokenizer = transformers.AutoTokenizer.from_pretrained(folder)
+    network = transformers.AutoModel.from_pretrained(folder)
+    is_siglip = network.config.model_type == "siglip"
+    expected = []
+    for caption in CAPTIONS:
+        options = {"padding": "max_length"} if is_siglip else {}
+        tokens = tokenizer(caption, truncation=True, max_length=8, return_tensors="pt", **options)
+        with torch.no_grad():
+            expected.append(unit(network.get_text_features(tokens["input_ids"]).pooler_output))
+    encoded = encode_by_length(encoder, CAPTIONS, batch_size=2)
+    np.testing.assert_allclose(encoded.features, np.concatenate(expected), atol=1e-5)
+    assert encoded.cut == 1  # the second has eight words, which leaves no room for the end
+
+
+def test_both_towers_have_one_width(folder, tmp_path):
+    text = load_text_encoder(folder, CPU)
+    assert text.description.size == image_encoder(folder, tmp_path).description.size
+    assert text.description.maximum_tokens == 8
+
+
+@pytest.mark.parametrize("size", [(1, 1), (3, 3), (3, 200), (200, 1)])
+def test_the_smallest_pictures_go_through(folder, tmp_path, size):
+    encoder = image_encoder(folder, tmp_path)
+    values = encoder.preprocess(Image.new("RGB", size, "red"))
+    assert values.shape == (3, 32, 32)
+    assert values[0].mean() > values[1].mean()
+
+
+def test_a_grid_finer_than_the_patches_is_refused(folder, tmp_path):
+    with pytest.raises(ConfigError, match=r"grid is 5, but .* sees 4 × 4 positions"):
+        image_encoder(folder, tmp_path, grid=5)
+
+
+def test_what_cannot_be_loaded_is_named(tmp_path, bert_folder):
+    with pytest.raises(ConfigError, match=r"'no/such-network' cannot be loaded: it is neither the folder"):
+        load_image_encoder("no/such-network", grid=None, device=CPU, cache=tmp_path)
+    with pytest.raises(ConfigError, match=r"is of type 'bert'; known are 'efficientnet-lite0', clip and siglip"):
+        load_image_encoder(bert_folder, grid=None, device=CPU, cache=tmp_path)
+    (tmp_path / "config.json").write_text("{}")
+    with pytest.raises(ConfigError, match="cannot be loaded"):
+        load_text_encoder(str(tmp_path), CPU)
+
+
+def test_every_word_of_the_tests_is_known(clip_folder):
+    assert set(WORDS) <= set(transformers.AutoTokenizer.from_pretrained(clip_folder).get_vocab())
