@@ -103,8 +103,8 @@ class NoiseConfig:
     seed: int = 0
     """Seed of the shuffle."""
     development: bool = False
-    """Shuffle the development pairs too, at the same rate: nobody whose training pairs are noisy has clean ones to choose
-    a checkpoint by. The papers' development pairs are clean."""
+    """Shuffle the development pairs too, at the same rate: nobody whose training pairs are noisy has clean ones to
+    choose a checkpoint by. The papers' development pairs are clean."""
     index: str | None = None
     """A published noise index (.npy) to use instead."""
     index_convention: Literal["per_caption", "per_image"] = "per_caption"

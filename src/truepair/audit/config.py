@@ -22,7 +22,7 @@ class AuditConfig:
     probability that it is the very one reaches audit.re_pair_threshold; other suspects are left out."""
     re_pair_threshold: float = 0.5
     """With audit.re_pair: from which suggestion probability on. Look at re_paired.csv all the same."""
-    partners: int = 10_000
+    partners: int = 5_000
     """Suspects, the most suspicious ones, for which better partners are looked for in the whole corpus."""
     folds: int | None = None
     """Cross-fitting: pairs are cut into this many parts, and each part is scored by models trained on the others. 4 if
@@ -38,7 +38,7 @@ class AuditConfig:
         )
     )
     """The backbone of a fold's models. Where captions are words, their mean is read, which costs a tenth of a GRU."""
-    most_learned: int = 50_000
+    most_learned: int = 30_000
     """Pairs that one model learns from, at most. In a larger corpus these are a random part; all pairs are judged."""
     batch_size: int = 128
     """Pairs in a training batch."""
