@@ -30,5 +30,6 @@ def encode_captions(model: MatchingModel, pairs: Pairs, batch_size: int = 256) -
 
 def _encode(model: MatchingModel, encoder: torch.nn.Module, inputs: Inputs, order: Tensor, batch_size: int) -> Padded:
     model.eval()
-    device = next(model.parameters()).device
+    weights = next(model.parameters(), None)
+    device = torch.device("cpu") if weights is None else weights.device
     return joined([encoder(inputs.take(rows).to(device)) for rows in order.split(batch_size)])

@@ -3,8 +3,13 @@ from dataclasses import replace
 import pytest
 import torch
 
-from truepair.audit.crossfit import at_most, cross_fitted, folds_by_image
+from truepair.audit.crossfit import at_most, cross_fitted, folds_by_image, zero_shot
+from truepair.audit.run import audit_pairs
 from truepair.config import BaselineConfig
+from truepair.data.batch import Padded
+from truepair.data.features import Features
+from truepair.data.noise import inject_noise
+from truepair.data.synthetic import latent_factor_pairs
 from truepair.errors import ConfigError
 
 
@@ -71,3 +76,37 @@ def test_of_too_many_pairs_a_random_part_is_learned_in_their_order():
     assert set(some.tolist()) <= set(pairs.tolist())
     assert some.tolist() == sorted(some.tolist())
     assert not torch.equal(some, at_most(pairs, 50, seed=1))
+
+
+def shared_space(pairs=600, width=16, seed=0):
+    """Pairs whose features are of one space already, a fifth of them mismatched."""
+    generator = torch.Generator().manual_seed(seed)
+    images = torch.randn(pairs, width, generator=generator)
+    captions = images + 0.6 * torch.randn(pairs, width, generator=generator)
+    made = latent_factor_pairs(pairs, world_seed=0, draw_seed=0).pairs
+    both = {"images": Features(images.numpy()), "caption_inputs": Features(captions.numpy())}
+    return inject_noise(replace(made, **both), 0.2, seed=0)
+
+
+def test_features_of_one_space_are_judged_without_training(quick, tmp_path):
+    pairs = shared_space()
+    summary = audit_pairs(pairs, None, tmp_path / "audit", replace(quick, zero_shot=True))
+    assert summary["scored_by"]["how"] == "zero-shot"
+    assert summary["truth"]["auroc"] > 0.97
+    assert summary["estimated_noise_rate"] == pytest.approx(0.2, abs=0.05)
+    assert summary["truth"]["suggested_right"] > 60
+    (fold,) = zero_shot(pairs)
+    image, caption = (
+        pairs.images.take(torch.tensor([3])).values[0],
+        pairs.caption_inputs.take(torch.tensor([5])).values[0],
+    )
+    batch = Padded(image[None]), Padded(caption[None])
+    found = fold.models[0].scores.matrix(fold.models[0].image_encoder(batch[0]), fold.models[0].text_encoder(batch[1]))
+    torch.testing.assert_close(found[0, 0], torch.cosine_similarity(image, caption, dim=0))
+
+
+def test_features_of_two_spaces_and_words_are_refused_where_nothing_is_trained(noisy_world, world):
+    with pytest.raises(ConfigError, match="they are not of one space"):
+        zero_shot(replace(noisy_world, caption_inputs=Features(torch.zeros(len(noisy_world), 3).numpy())))
+    with pytest.raises(ConfigError, match="these are regions or words"):
+        zero_shot(world)

@@ -24,6 +24,9 @@ class AuditConfig:
     """With audit.re_pair: from which suggestion probability on. Look at re_paired.csv all the same."""
     partners: int = 5_000
     """Suspects, the most suspicious ones, for which better partners are looked for in the whole corpus."""
+    zero_shot: bool = False
+    """Train nothing: compare the features of image and caption as they are, where both sides are of one space (CLIP or
+    SigLIP). Quick; of a few thousand pairs or more of one kind, trained models usually find more."""
     folds: int | None = None
     """Cross-fitting: pairs are cut into this many parts, and each part is scored by models trained on the others. 4 if
     not given; 2 or 3 where these already leave audit.most_learned pairs to learn from."""

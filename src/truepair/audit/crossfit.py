@@ -19,11 +19,13 @@ from tqdm import tqdm
 
 from truepair.audit.config import AuditConfig
 from truepair.config import Recipe
-from truepair.data.loader import Loaders
+from truepair.data.loader import Loaders, inputs_of_captions
 from truepair.data.pairs import Pairs
 from truepair.data.text import Vocabulary
+from truepair.encoders.projection import UnitVectors
 from truepair.errors import ConfigError
 from truepair.model import InputShape, MatchingModel, first_word_vectors, make_model
+from truepair.similarity.cosine import CosineSimilarity
 from truepair.training.device import make_fabric
 from truepair.training.run import build_method
 
@@ -81,6 +83,28 @@ def cross_fitted(pairs: Pairs, vocabulary: Vocabulary | None, config: AuditConfi
     ]
     trained = trained_models(pairs, learned, vocabulary, config, seed=config.seed, description="cross-fitting")
     return [Fold(*each) for each in zip(cut, learned, trained, strict=True)]
+
+
+def zero_shot(pairs: Pairs) -> list[Fold]:
+    """All pairs as one fold, judged by the cosine of their features as they are: CLIP's, for instance.
+
+    Raises:
+        ConfigError: If images or captions have no vectors, or vectors of different width.
+    """
+    image, caption = pairs.images.take(torch.tensor([0])), inputs_of_captions(pairs).take(torch.tensor([0]))
+    shapes = [list(side.values.shape[1:]) for side in (image, caption)]
+    if not (image.lengths is None and caption.lengths is None and caption.values.is_floating_point()):
+        raise ConfigError(
+            "audit.zero_shot compares features as they are, but these are regions or words: give one vector an image "
+            "and one a caption, of one space, as 'truepair embed' makes with CLIP or SigLIP on both sides"
+        )
+    if shapes[0] != shapes[1]:
+        raise ConfigError(
+            f"audit.zero_shot compares features as they are, but those of images have {shapes[0][0]} values and those "
+            f"of captions {shapes[1][0]}: they are not of one space; leave it out, and models are trained"
+        )
+    everyone = torch.arange(len(pairs))
+    return [Fold(everyone, everyone, [MatchingModel(UnitVectors(), UnitVectors(), CosineSimilarity()).eval()])]
 
 
 def folds_of(pairs: int, config: AuditConfig) -> int:

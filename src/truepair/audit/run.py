@@ -15,7 +15,7 @@ from torch import Tensor
 
 from truepair import __version__
 from truepair.audit.config import AuditConfig
-from truepair.audit.crossfit import at_most, cross_fitted, repetitions_of, trained_models
+from truepair.audit.crossfit import at_most, cross_fitted, repetitions_of, trained_models, zero_shot
 from truepair.audit.decisions import decide
 from truepair.audit.findings import Findings, find, precision_at, right_suggestions, write_findings
 from truepair.audit.issues import KINDS, issues_of, write_issues
@@ -152,7 +152,7 @@ def _cross_fit(
     pairs: Pairs, vocabulary: Vocabulary | None, source: _Source, out: Path, config: AuditConfig, started: float
 ) -> dict[str, Any]:
     device = make_fabric(config.accelerator).device  # refused here, in words, where there is none
-    folds = cross_fitted(pairs, vocabulary, config)
+    folds = zero_shot(pairs) if config.zero_shot else cross_fitted(pairs, vocabulary, config)
     evidence = cross_fitted_evidence(
         folds, pairs, candidates=config.candidates, temperature=config.temperature, seed=config.seed
     )
@@ -160,7 +160,9 @@ def _cross_fit(
     scores = Scores(evidence.pairs[:, 0], found.log_odds.float(), found.random_log_odds.float())
 
     def judges(asked: Int[Tensor, " asked"]) -> list[MatchingModel]:
-        """Models trained on what looks right, or, if nearly nothing does, on all pairs."""
+        """Models trained on what looks right, or, if nearly nothing does, on all pairs; zero-shot, the very same."""
+        if config.zero_shot:
+            return folds[0].models
         rest = torch.ones(len(pairs), dtype=torch.bool)
         rest[asked] = False
         learned = rest.nonzero().flatten() if rest.sum() >= config.batch_size else torch.arange(len(pairs))
@@ -180,13 +182,15 @@ def _cross_fit(
         at_most=config.partners,
         seed=config.seed,
     )
-    described = {
+    trained = {
         "how": "cross-fitting",
         "folds": len(folds),
         "learned": len(folds[0].learned),
         "repetitions": repetitions_of(len(folds[0].learned), config),
         "method": config.method.name,
         "epochs": config.method.epochs,
+    }
+    described = ({"how": "zero-shot"} if config.zero_shot else trained) | {
         "saw_the_pairs": False,
         "candidates": candidates_of(folds[0].models, config.candidates),
     }

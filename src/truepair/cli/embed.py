@@ -14,7 +14,7 @@ from truepair.embedding.config import EmbedConfig
 
 @dataclass(frozen=True)
 class Embed:
-    """Encode pictures and captions with frozen networks into a folder of features, to audit, train on and search.
+    """Encode pictures and captions with frozen networks into a folder of features, to audit and to train on.
 
     The source is never changed. A run that was stopped goes on with the same command. Pictures that cannot be read are
     left out with their captions and listed in skipped.csv.

@@ -32,8 +32,8 @@ class Fix:
     """The folder to write to: new, empty, or what an earlier fix wrote, which is replaced as a whole."""
     threshold: float | None = None
     """Drop pairs whose mismatch probability is at least this; as in the audit, if not given."""
-    re_pair: bool | None = None
-    """Give suspects the picture that is suggested, where it is likely to be theirs; as in the audit, if not given."""
+    re_pair: bool = False
+    """Give suspects the picture that is suggested, where it is likely to be theirs; so it is too if the audit did."""
     decisions: Path | None = None
     """A table (.csv, .tsv, .jsonl, .parquet) with the columns caption_id, action (keep, drop, re-pair) and, for
     re-pair, image_id. It goes before decisions of a review."""
@@ -59,6 +59,6 @@ def command(arguments: Sequence[str]) -> None:
     if parsed.decisions is not None:
         by_hand |= read_decisions(parsed.decisions, audit)
     threshold = audit.threshold if parsed.threshold is None else parsed.threshold
-    result = export(audit, by_hand, parsed.out, threshold=threshold, re_pair=parsed.re_pair)
+    result = export(audit, by_hand, parsed.out, threshold=threshold, re_pair=parsed.re_pair or audit.re_pairs)
     counts = f"{result['keep']:,} kept, {result['drop']:,} dropped, {result['re-pair']:,} given another picture"
     print(f"{counts}; {len(by_hand):,} of these by hand\ncopy: {parsed.out}")
