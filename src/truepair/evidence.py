@@ -79,8 +79,7 @@ def evidence_for(
         pairs: The pairs.
         chosen: Which of them are judged.
         witness: Ids of pairs of different images that probably match, at least 3; they are the competitors too.
-        strangers: Images to make random couples with. They are to be like the judged pairs' images: those of witnesses,
-            or images that the models were trained on where the judged ones were not, would be too good.
+        strangers: Images to make random couples with, drawn from all: those of witnesses would be too good.
         temperature: τ of the log-odds.
         generator: Draws random couples.
         couples: Random couples of a pair that has any.

@@ -83,7 +83,8 @@ def cut_chart(
         axes.axvline(cut, color=GREY, linewidth=1)
         axes.annotate(f" {threshold:g}", (cut, 1), xycoords=("data", "axes fraction"), va="top", color=GREY)
         most = min(len(dropped), max(3 * cut, len(dropped) // 10))
-        axes.set(xlim=(0, most), ylim=(0, None))
+        highest = max(lost[most - 1], left[0], 1)
+        axes.set(xlim=(0, most), ylim=(0, 1.05 * highest))
         axes.legend(loc="upper right", fontsize=9.5)
         return svg(axes, "Expected good pairs lost and wrong pairs left for each number of dropped pairs.")
 

@@ -230,7 +230,7 @@ def _write(
         "pairs": len(pairs),
         "images": len(pairs.image_of_caption.unique()),
         "estimated_mismatches": round(float(findings.mismatch_probability.double().sum()), 1),
-        "estimated_noise_rate": round(_noise_rate(findings, found), 4),
+        "estimated_noise_rate": round(float(findings.mismatch_probability.double().mean()), 4),
         "noise_rate_interval": None if found is None else [round(end, 4) for end in found.interval],
         "evidence_weights": None if found is None else found.weights,
         "warnings": [*warnings_about(pairs), *(() if found is None else found.warnings)],
@@ -265,10 +265,6 @@ def _write(
     write_report(findings, issues, summary, out / "report.html", log=log, cards=config.cards)
     write_json(out / "summary.json", summary)
     return summary
-
-
-def _noise_rate(findings: Findings, found: Probabilities | None) -> float:
-    return float(findings.mismatch_probability.double().mean()) if found is None else found.noise_rate
 
 
 def _confidence(run: TrainedRun) -> Float[Tensor, " pairs"]:

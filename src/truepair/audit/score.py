@@ -35,7 +35,8 @@ def cross_fitted_evidence(
     """Evidence for all pairs, each by the models of its fold, which learned neither its image nor its caption.
 
     Witnesses and competitors are pairs that the models learned and that probably match. Random couples are of captions
-    and images of the fold, as strange to the models as the pairs that are judged.
+    of the fold with images drawn from all: with images of the fold only, the noise rate of the demo came out at 45 %
+    where 40 % were shuffled, with all at 41 %.
 
     Args:
         folds: Who judges which pairs; each pair is in exactly one.
@@ -51,7 +52,7 @@ def cross_fitted_evidence(
             most = candidates_of(fold.models, candidates)
             learned = pairs.select(fold.learned)
             witness = witnesses_among(fold.models, learned, possible_witnesses(learned, generator, most), most)
-            images = generator.permutation(pairs.image_of_caption[fold.pairs].unique().numpy())
+            images = generator.permutation(pairs.image_of_caption.unique().numpy())
             strangers = torch.from_numpy(images[:_STRANGERS])
             couples = max(1, min(_COUPLES, 4 * _STRANGERS // len(pairs)))
             evidence = evidence_for(
