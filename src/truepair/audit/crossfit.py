@@ -49,7 +49,7 @@ class Fold:
     models: list[MatchingModel]
 
 
-def folds_by_image(image_of_caption: Int[Tensor, " pairs"], folds: int, seed: int) -> list[Int[Tensor, " fold"]]:
+def folds_by_image(image_of_caption: Int[Tensor, " pairs"], folds: int, seed: int) -> list[Int[Tensor, " _"]]:
     """The pairs cut into `folds` parts with about as many images each; captions of one image stay together.
 
     Raises:
@@ -139,7 +139,7 @@ def at_most(pairs: Int[Tensor, " pairs"], most: int, seed: int) -> Int[Tensor, "
 
 def trained_models(
     pairs: Pairs,
-    chosen: Sequence[Int[Tensor, " chosen"]],
+    chosen: Sequence[Int[Tensor, " _"]],
     vocabulary: Vocabulary | None,
     config: AuditConfig,
     *,
