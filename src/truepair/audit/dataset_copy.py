@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Collection, Sequence
+import sys
+from collections.abc import Collection, Iterator, Sequence
+from contextlib import contextmanager
 from itertools import chain
 from pathlib import Path
 
@@ -53,7 +55,8 @@ def copy_dataset(source: DatasetSource, provenance: Provenance, folder: Path) ->
         copied = concatenate_datasets(
             [dataset, Dataset.from_file(str(changed_rows))], info=dataset.info, split=dataset.split
         )
-    copied.select(order).save_to_disk(str(folder))
+    with _quiet_unless_seen():
+        copied.select(order).save_to_disk(str(folder))
     shutil.rmtree(changed_rows.parent)
     return sorted(folder.iterdir())
 
@@ -69,3 +72,18 @@ def _with_captions(cells: pa.Table, columns: Sequence[str], name: str, kept: Col
     for column, cell in kept_captions(written, name, kept).items():
         cells = _replaced(cells, column, pa.array([cell], cells.schema.field(column).type))
     return cells
+
+
+@contextmanager
+def _quiet_unless_seen() -> Iterator[None]:
+    """No progress bar of the library's where nobody looks at it."""
+    from datasets import are_progress_bars_disabled, disable_progress_bars, enable_progress_bars
+
+    if sys.stderr.isatty() or are_progress_bars_disabled():
+        yield
+        return
+    disable_progress_bars()
+    try:
+        yield
+    finally:
+        enable_progress_bars()
