@@ -19,7 +19,7 @@ static: .venv/installed
 	$(BIN)/lint-imports
 
 tests: .venv/installed
-	$(BIN)/python -m pytest
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses auto --dist loadfile
 	$(BIN)/python -m pytest --doctest-modules src README.md --doctest-glob='*.md'
 
 format: .venv/installed
