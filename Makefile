@@ -19,7 +19,7 @@ static: .venv/installed
 	$(BIN)/lint-imports
 
 tests: .venv/installed
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses auto --dist loadfile
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses auto --dist worksteal
 	$(BIN)/python -m pytest --doctest-modules src README.md --doctest-glob='*.md'
 
 format: .venv/installed
