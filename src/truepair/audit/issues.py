@@ -107,7 +107,7 @@ def near_copies(hashes: UInt64[np.ndarray, " images"]) -> list[list[int]]:
         Groups of at least two, each increasing, in the order of their first.
 
     Example:
-        >>> near_copies(np.array([0b111, 2**60, 0b100], np.uint64))
+        >>> near_copies(np.array([0b111, 2**64 - 1, 0b100], np.uint64))
         [[0, 2]]
     """
     links = []
