@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
+from math import sqrt
 
 import numpy as np
 import torch
@@ -37,7 +38,7 @@ LEAST_RATE = 0.005
 """Smallest estimate of the noise rate: some pair is always the least plausible, and keeps its place in the order."""
 _MAX_ITERATIONS = 10_000
 """Of fitting the rate: of many pairs with weak evidence, a thousand steps are not enough."""
-CONSISTENT = 5
+_CONSISTENT = 5
 """Standard errors by which the share of pairs with more evidence than random ones must exceed one half."""
 _SHARED = 0.01
 """A caption that more than this share of the pairs have says little about any of them."""
@@ -96,7 +97,7 @@ def judged(models: Sequence[MatchingModel], pairs: Pairs, temperature: float, se
 def judgement_of(evidence: Evidence, *, warnings: tuple[str, ...] = ()) -> Judgement:
     """Steps 2 and 3 of `judged`; `warnings` are put before those that the evidence gives cause for."""
     share = share_above(evidence.neighbours, evidence.random_neighbours)
-    needed = 0.5 + CONSISTENT * ((1 / len(evidence.neighbours) + 1 / len(evidence.random_neighbours)) / 12) ** 0.5
+    needed = needed_share(len(evidence.neighbours), len(evidence.random_neighbours))
     if share < needed:
         unknown = torch.full_like(evidence.own, 0.5)
         said = (
@@ -105,8 +106,7 @@ def judgement_of(evidence: Evidence, *, warnings: tuple[str, ...] = ()) -> Judge
             "do the captions belong to these pictures at all?"
         )
         return Judgement(unknown, 0.5, (*warnings, said))
-    mixture = fit_with_known_mismatches(evidence.neighbours, evidence.random_neighbours, max_iterations=_MAX_ITERATIONS)
-    rate = max(mixture.noise_rate, LEAST_RATE)
+    rate, is_bound = rate_against_random(evidence.neighbours, evidence.random_neighbours)
     scores = evidence.own + WEIGHT * evidence.neighbours
     random_scores = evidence.random_own + WEIGHT * evidence.random_neighbours
     if scores.mean() <= random_scores.mean():
@@ -115,8 +115,7 @@ def judgement_of(evidence: Evidence, *, warnings: tuple[str, ...] = ()) -> Judge
             f"those of random pairs (mean {random_scores.mean():.3f}): no pair is doubted"
         )
         return Judgement(torch.ones_like(scores), 0.0, (*warnings, said))
-    if mixture.degenerate:  # mismatches are above random pairs half the time, the others more often
-        rate = min(max(2 * (1 - share), LEAST_RATE), 1 - LEAST_RATE)
+    if is_bound:
         said = f"the noise rate of {rate:.0%} is an upper bound: neighbours' evidence does not fall into two kinds"
         warnings = (*warnings, said)
     return Judgement(belief_at(rate, scores, random_scores), rate, warnings)
@@ -180,6 +179,23 @@ def share_above(scores: Float[Tensor, " pairs"], of_random: Float[Tensor, " rand
     ordered = of_random.sort().values
     below, not_above = torch.searchsorted(ordered, scores), torch.searchsorted(ordered, scores, right=True)
     return ((below + not_above).double().mean() / (2 * len(ordered))).item()
+
+
+def needed_share(pairs: int, random: int) -> float:
+    """The `share_above` from which on pairs differ from random ones by more than chance, for so many of each."""
+    return 0.5 + _CONSISTENT * sqrt((1 / pairs + 1 / random) / 12)
+
+
+def rate_against_random(scores: Float[Tensor, " pairs"], of_random: Float[Tensor, " random"]) -> tuple[float, bool]:
+    """The share of pairs that score like random ones, in (0, 1), and whether it is an upper bound only.
+
+    It is one where the scores do not fall into two kinds: mismatched pairs are above random ones half the time, the
+    others more often.
+    """
+    mixture = fit_with_known_mismatches(scores, of_random, max_iterations=_MAX_ITERATIONS)
+    if mixture.degenerate:
+        return min(max(2 * (1 - share_above(scores, of_random)), LEAST_RATE), 1 - LEAST_RATE), True
+    return max(mixture.noise_rate, LEAST_RATE), False
 
 
 def warnings_about(pairs: Pairs) -> tuple[str, ...]:

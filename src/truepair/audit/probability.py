@@ -25,7 +25,7 @@ from sklearn.linear_model import LogisticRegression
 from torch import Tensor
 
 from truepair.evidence import KINDS, Evidence
-from truepair.judgement import CONSISTENT, LEAST_RATE, share_above
+from truepair.judgement import LEAST_RATE, needed_share, rate_against_random, share_above
 from truepair.mixtures import fit_with_known_mismatches
 
 _MOST_FITTED = 50_000
@@ -38,7 +38,6 @@ _TOLERANCE = 1e-4
 """Mean change of the probabilities at which a fit ends."""
 _REGULARISATION = 10.0
 """Inverse strength of the penalty on standardised weights: enough that separable evidence ends somewhere."""
-_MAX_ITERATIONS = 10_000
 
 
 @dataclass(frozen=True)
@@ -74,7 +73,7 @@ def probabilities(evidence: Evidence, seed: int) -> Probabilities:
     generator = np.random.default_rng(np.random.SeedSequence(seed, spawn_key=(4,)))
     own, random_own = evidence.own, evidence.random_own
     share = share_above(own, random_own)
-    needed = 0.5 + CONSISTENT * ((1 / len(own) + 1 / len(random_own)) / 12) ** 0.5
+    needed = needed_share(len(own), len(random_own))
     if share < needed:
         said = (
             f"nothing consistent was learned: pairs are more plausible than random ones in {share:.1%} of comparisons "
@@ -83,11 +82,8 @@ def probabilities(evidence: Evidence, seed: int) -> Probabilities:
         )
         scores = own.double(), random_own.double()
         return Probabilities(torch.full_like(own, 0.5), *scores, 0.5, (0.0, 1.0), {}, (said,))
-    mixture = fit_with_known_mismatches(own, random_own, max_iterations=_MAX_ITERATIONS)
-    rate, warnings = max(mixture.noise_rate, LEAST_RATE), tuple[str, ...]()
-    if mixture.degenerate:  # mismatched pairs are above random ones half the time, the others more often
-        rate = min(max(2 * (1 - share), LEAST_RATE), 1 - LEAST_RATE)
-        warnings = (f"the noise rate of {rate:.0%} is an upper bound: the evidence does not fall into two kinds",)
+    rate, is_bound = rate_against_random(own, random_own)
+    said = f"the noise rate of {rate:.0%} is an upper bound: the evidence does not fall into two kinds"
     fitted = evidence if len(own) <= _MOST_FITTED else _some(evidence, _MOST_FITTED, generator)
     tilt = _Tilt.fitted(fitted, rate)
     log_odds, random_log_odds = tilt(evidence.pairs), tilt(evidence.random)
@@ -101,7 +97,7 @@ def probabilities(evidence: Evidence, seed: int) -> Probabilities:
         mean,
         (max(min(rates), 0.0), min(max(rates), 1.0)),
         tilt.weights,
-        warnings,
+        (said,) if is_bound else (),
     )
 
 

@@ -151,6 +151,21 @@ class ParquetTable:
         return self._file.read(columns=[leaf])[name]
 
 
+def ids_of(table: TableFile, column: str | None) -> list[str] | None:
+    """A column of names, as text; None for no column.
+
+    Raises:
+        DataError: If a row has none.
+    """
+    if column is None:
+        return None
+    ids = table.values(column)
+    for row, name in enumerate(ids, start=1):
+        if name is None or name == "":
+            raise DataError(f"{table.path}: row {row} has no value in column {column!r}")
+    return [str(name) for name in ids]
+
+
 def is_table(path: Path) -> bool:
     """Whether a file name has the extension of a table.
 

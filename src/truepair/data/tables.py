@@ -17,7 +17,7 @@ from truepair.data.features import FeatureFile, Features, check_finite
 from truepair.data.pairs import Inputs, Pairs, Pictures, Splits
 from truepair.data.pictures import ChosenPictures, PictureFiles, patch_features
 from truepair.data.splitting import SPLIT_NAMES, known_split, pairs_and_their_images, random_split, split_by_name
-from truepair.data.table_files import TableFile, open_table
+from truepair.data.table_files import TableFile, ids_of, open_table
 from truepair.errors import ConfigError, DataError
 
 
@@ -155,7 +155,7 @@ def _load(
 ) -> tuple[Pairs, list[str] | None]:
     """All pairs of the table whose pictures are readable, and the split of each where a column says it."""
     _check_columns(table, columns)
-    named_captions = _ids(table, columns.caption_id)
+    named_captions = ids_of(table, columns.caption_id)
     captions = _captions(table, columns.caption, named_captions)
     caption_ids = named_captions or [f"row-{row}" for row in range(1, len(table) + 1)]
     _check_unique(table, columns.caption_id, caption_ids)
@@ -239,7 +239,7 @@ class _RowImages:
 
 
 def _row_images(table: TableFile, columns: TableColumns, root: Path, has_features: bool) -> _RowImages:
-    names = _ids(table, columns.image_id)
+    names = ids_of(table, columns.image_id)
     if columns.image is None:
         keys = names or [f"row-{row}" for row in range(1, len(table) + 1)]
         return _RowImages(keys, keys, None)
@@ -289,16 +289,6 @@ def _captions(table: TableFile, column: str, names: Sequence[str] | None) -> lis
                 f"give each caption a row of its own"
             )
     return captions
-
-
-def _ids(table: TableFile, column: str | None) -> list[str] | None:
-    if column is None:
-        return None
-    ids = table.values(column)
-    for row, name in enumerate(ids, start=1):
-        if name is None or name == "":
-            raise DataError(f"{table.path}: row {row} has no value in column {column!r}")
-    return [str(name) for name in ids]
 
 
 def _splits(table: TableFile, column: str | None) -> list[str] | None:

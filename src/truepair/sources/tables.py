@@ -10,7 +10,7 @@ from typing import Any
 
 import pyarrow as pa
 
-from truepair.data.table_files import TableFile, open_table
+from truepair.data.table_files import TableFile, ids_of, open_table
 from truepair.errors import ConfigError, DataError
 from truepair.sources.blocks import block, block_names
 from truepair.sources.captions import Captions, captions_in
@@ -79,9 +79,9 @@ class TableSource:
             named = [image_col, *caption_cols, *(name for name in (image_id_col, caption_id_col) if name is not None)]
             check_columns(self.path, table.names, named)
             self._cells: dict[str, list[Any]] = {name: table.values(name) for name in self.caption_cols}
-            caption_ids = _ids(table, caption_id_col)
+            caption_ids = ids_of(table, caption_id_col)
             self._pictures, keys = _pictures(table, image_col, image_root)
-            image_ids = _ids(table, image_id_col)
+            image_ids = ids_of(table, image_id_col)
         except (pa.ArrowException, OSError) as error:
             raise DataError(f"{self.path} cannot be read ({error})") from error
         self._row_names = caption_ids or [row_name(row) for row in range(len(table))]
@@ -176,16 +176,6 @@ def _grouped(keys: Sequence[str | None]) -> list[_Picture]:
         picture = pictures.setdefault(row if key is None else key, _Picture(key or row_name(row), []))
         picture.rows.append(row)
     return list(pictures.values())
-
-
-def _ids(table: TableFile, column: str | None) -> list[str] | None:
-    if column is None:
-        return None
-    ids = table.values(column)
-    for row, name in enumerate(ids, start=1):
-        if name is None or name == "":
-            raise DataError(f"{table.path}: row {row} has no value in column {column!r}")
-    return [str(name) for name in ids]
 
 
 def _check_unique(path: Path, caption_ids: Iterable[str]) -> None:
