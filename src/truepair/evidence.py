@@ -87,7 +87,7 @@ def evidence_for(
     """
     owners = pairs.image_of_caption[witness]
     known = Encodings.of(models, pairs, owners, witness)
-    witnesses = ([_whole(each) for each in known.images], [_whole(each) for each in known.captions])
+    witnesses = ([whole(each) for each in known.images], [whole(each) for each in known.captions])
     rivals = torch.arange(affordable_candidates(models, len(witness)))
     strange = Encodings.of(models, pairs, strangers, witness[:1])
     of_strangers = between(strange, torch.arange(len(strangers)), known, rivals)
@@ -97,7 +97,7 @@ def evidence_for(
         ids = chosen[places]
         image, place = pairs.image_of_caption[ids].unique(return_inverse=True)
         block, rows = Encodings.of(models, pairs, image, ids), torch.arange(len(ids))
-        images, captions = [_whole(each)[place] for each in block.images], [_whole(each) for each in block.captions]
+        images, captions = [whole(each)[place] for each in block.images], [whole(each) for each in block.captions]
         of_images = between(block, torch.arange(len(image)), known, rivals)[place]  # [pairs, rivals]
         of_captions = between(known, rivals, block, rows).T  # [pairs, rivals]
         is_own = owners == image[place][:, None]
@@ -118,7 +118,7 @@ def evidence_for(
             is_either = is_own[some] | (owners == strangers[other][:, None])
             both = Encodings(models, [each.rows(other) for each in strange.images], block.captions)
             similarity = both.paired(torch.arange(len(some)), some)
-            strangers_of = [_whole(each) for each in both.images]
+            strangers_of = [whole(each) for each in both.images]
             of_random.append(
                 torch.stack(
                     [
@@ -190,7 +190,7 @@ def _mean_where(values: Tensor, likeness: Tensor) -> Tensor:
     return values.masked_fill(~asked, 0).sum(1) / asked.sum(1).clamp(min=1)
 
 
-def _whole(encodings: Padded) -> Float[Tensor, "items _"]:
+def whole(encodings: Padded) -> Float[Tensor, "items _"]:
     """One vector an item, on the CPU: of SAF and SGR, that of the whole, which stands before its parts."""
     values = encodings.values if encodings.lengths is None else encodings.values[:, 0]
     return values.float().cpu()

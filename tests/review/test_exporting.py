@@ -9,6 +9,7 @@ import pyarrow.parquet as pq
 import pytest
 from reviewed_table import ROWS
 
+from truepair import parquet_files
 from truepair.errors import DataError
 from truepair.review import exporting
 from truepair.review.app import make_app
@@ -111,7 +112,7 @@ def test_a_full_disk_leaves_what_was_there(browser, folder, monkeypatch, earlier
         Path(path).write_bytes(b"half")
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
-    monkeypatch.setattr(exporting.pq, "write_table", full)
+    monkeypatch.setattr(parquet_files.pq, "write_table", full)
     answer = browser.post("export", {"threshold": 0.5}, 507)
     assert "reviewed was not written (No space left on device)" in answer["error"]
     assert contents(folder) == before

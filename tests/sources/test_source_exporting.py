@@ -3,6 +3,7 @@ import json
 import resource
 import tarfile
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 
 import pyarrow as pa
@@ -120,23 +121,26 @@ def test_the_provenance_says_what_became_of_every_pair(kind, make, tmp_path):
     found = samples(source)
     decisions = decided(source, drop={1}, re_pair={4: 0})
     del decisions[found[6].caption_ids[0]]
-    *_, file = export(source, decisions, tmp_path / "out")
+    (checked,) = found[5].caption_ids
+    decisions[checked] = replace(decisions[checked], rule="by hand", time="2025-01-02")
+    *_, file = export(source, decisions, tmp_path / "out", time="2026-03-04", model={"how": "cross-fitting"})
     rows = {row.pop("caption_id"): row for row in pq.read_table(file).to_pylist()}
     assert file.name == "provenance.parquet"
     assert len(rows) == 8
     assert rows[found[0].caption_ids[0]] == {
         "action": "keep", "image_id": found[0].image_id, "former_image_id": None, "mismatch_probability": 0.1,
-        "reason": "why",
+        "rule": "why", "time": "2026-03-04", "model": '{"how": "cross-fitting"}',
     }  # fmt: skip
     assert rows[found[1].caption_ids[0]]["action"] == "drop"
     changed = rows[found[4].caption_ids[0]]
     assert (changed["action"], changed["image_id"]) == ("re-pair", found[0].image_id)
     assert changed["former_image_id"] == found[4].image_id
+    assert (rows[checked]["rule"], rows[checked]["time"]) == ("by hand", "2025-01-02")
     left = rows[found[6].caption_ids[0]]
-    assert (left["action"], left["mismatch_probability"], left["reason"]) == ("drop", None, "not audited")
+    assert (left["action"], left["mismatch_probability"], left["rule"]) == ("drop", None, "not audited")
     (lost,) = (row for name, row in rows.items() if name not in {n for sample in found for n in sample.caption_ids})
     assert lost["action"] == "drop"
-    assert lost["reason"].startswith("not audited")
+    assert lost["rule"].startswith("not audited")
 
 
 @pytest.mark.parametrize("kind", KINDS)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import shutil
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import pyarrow as pa
 
@@ -25,8 +26,15 @@ from truepair.sources.webdataset import WebDatasetSource
 _Copied = WebDatasetSource | FolderSource | DatasetSource | TableSource
 
 
-def export(source: Source, decisions: Mapping[str, Decision], target: str | Path) -> list[Path]:
-    """Write the pairs that are to be kept, and ``provenance.parquet``, which says what became of each pair.
+def export(
+    source: Source,
+    decisions: Mapping[str, Decision],
+    target: str | Path,
+    *,
+    time: str | None = None,
+    model: Mapping[str, Any] | None = None,
+) -> list[Path]:
+    """Write the pairs that are to be kept, and ``provenance.parquet``: what became of each pair (see `Provenance`).
 
     - Tar shards become tar shards of the same names: all files of kept samples, byte for byte. A pair that gets
       another image keeps its key, ``.txt`` and ``.json``, and gets that image's bytes and extension. What lies beside
@@ -36,7 +44,7 @@ def export(source: Source, decisions: Mapping[str, Decision], target: str | Path
     - A table becomes a table; its pictures are not copied, so relative paths go on from the old image root.
 
     Where captions of one picture part ways, the second and further get a sample of their own, with ``~2``, ``~3`` …
-    behind the key or file name. Pairs without a decision are not in the copy; their reason is ``not audited``.
+    behind the key or file name. Pairs without a decision are not in the copy; their rule is ``not audited``.
 
     Everything is written beside the target first, and moved there when it is complete: a full disk or a kill leaves no
     half copy under the target's name, and what a kill leaves beside it the next call removes.
@@ -45,6 +53,8 @@ def export(source: Source, decisions: Mapping[str, Decision], target: str | Path
         source: What was audited.
         decisions: What to do, by caption id.
         target: The folder to write to; missing or empty, and not in the source.
+        time: When the rule was applied, for the provenance.
+        model: What scored the pairs, for the provenance.
 
     Returns:
         The files written, the last of which is the provenance.
@@ -60,7 +70,7 @@ def export(source: Source, decisions: Mapping[str, Decision], target: str | Path
     _check_target(source.path, target)
     whole = target.resolve()
     partial = whole.with_name(f".{whole.name}.part")
-    provenance = Provenance(decisions)
+    provenance = Provenance(decisions, time=time, model=model)
     try:
         shutil.rmtree(partial, ignore_errors=True)
         partial.mkdir(parents=True)

@@ -5,11 +5,9 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.parquet as pq
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
@@ -124,8 +122,8 @@ def _probes(
     return free[torch.from_numpy(drawn)]
 
 
-def write_findings(findings: Findings, path: Path) -> None:
-    """One row a pair, most suspicious first, replaced atomically.
+def findings_table(findings: Findings) -> pa.Table:
+    """One row a pair, most suspicious first: what ``findings.parquet`` holds.
 
     Columns: ``rank`` (from 1), ``caption_id``, ``image_id``, ``caption``, ``mismatch_probability``, ``is_suspect``,
     ``similarity`` (a cosine, in [-1, 1]; in (0, 1) with SAF or SGR), ``log_odds``, ``suggested_image_id`` and
@@ -157,9 +155,7 @@ def write_findings(findings: Findings, path: Path) -> None:
     }
     if pairs.is_clean is not None:
         columns["is_clean"] = pa.array(pairs.is_clean[order].numpy())
-    temporary = path.with_name(path.name + ".part")
-    pq.write_table(pa.table(columns), temporary)
-    temporary.replace(path)
+    return pa.table(columns)
 
 
 def _numbers(values: Tensor) -> pa.Array:

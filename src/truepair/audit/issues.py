@@ -9,13 +9,13 @@ from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.parquet as pq
 from jaxtyping import UInt64
 from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 
 from truepair.data.looks import Look
 from truepair.data.pairs import Pairs
+from truepair.parquet_files import write_parquet
 
 MANY = 10
 """Pictures that share a caption, or captions whose pictures are copies of one, from which on they are an issue."""
@@ -92,9 +92,7 @@ def write_issues(issues: Sequence[Issue], path: Path) -> None:
     types = {"issue": pa.string(), "image_id": pa.string(), "caption_id": pa.string(), "group": pa.int64()}
     types["detail"] = pa.string()
     columns = {name: pa.array([getattr(issue, name) for issue in issues], kind) for name, kind in types.items()}
-    temporary = path.with_name(path.name + ".part")
-    pq.write_table(pa.table(columns), temporary)
-    temporary.replace(path)
+    write_parquet(pa.table(columns), path)
 
 
 def near_copies(hashes: UInt64[np.ndarray, " images"]) -> list[list[int]]:

@@ -101,6 +101,22 @@ def probabilities(evidence: Evidence, seed: int) -> Probabilities:
     )
 
 
+def log_ratio(
+    values: Float[Tensor, " values"], of_random: Float[Tensor, " random"], rate: float
+) -> Float[Tensor, " values"]:
+    """Logarithm of the density of what is not random against that of random ones, of a single kind of evidence.
+
+    Args:
+        values: A mixture of both.
+        of_random: What is random for sure.
+        rate: Share of random ones among `values`, in (0, 1).
+    """
+    evidence = Evidence(values[:, None], of_random[:, None])
+    generator = np.random.default_rng(0)
+    fitted = evidence if len(values) <= _MOST_FITTED else _some(evidence, _MOST_FITTED, generator)
+    return _Tilt.fitted(fitted, rate)(evidence.pairs)
+
+
 def _posterior(log_odds: Float[Tensor, " pairs"], rate: float) -> Float[Tensor, " pairs"]:
     return (log_odds + float(np.log1p(-rate) - np.log(rate))).sigmoid()
 

@@ -137,7 +137,7 @@ def _write_changes(decisions: Sequence[Decision], skipped: Sequence[SkippedRow],
     """``dropped.csv``, and ``re_paired.csv`` if anything was re-paired; most suspicious first."""
     ranked = sorted(decisions, key=lambda decision: -decision.mismatch_probability)
     dropped: list[tuple[object, ...]] = [
-        (d.caption_id, d.image_id, d.caption, f"{d.mismatch_probability:.6f}", d.reason)
+        (d.caption_id, d.image_id, d.caption, f"{d.mismatch_probability:.6f}", d.rule)
         for d in ranked
         if d.action == "drop"
     ]
@@ -145,7 +145,7 @@ def _write_changes(decisions: Sequence[Decision], skipped: Sequence[SkippedRow],
     written = [out / "dropped.csv"]
     _write_csv(written[0], ("caption_id", "image_id", "caption", "mismatch_probability", "reason"), dropped)
     re_paired = [
-        (d.caption_id, d.former_image_id, d.image_id, d.caption, f"{d.mismatch_probability:.6f}", d.reason)
+        (d.caption_id, d.former_image_id, d.image_id, d.caption, f"{d.mismatch_probability:.6f}", d.rule)
         for d in ranked
         if d.action == "re-pair"
     ]

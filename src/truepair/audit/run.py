@@ -17,7 +17,7 @@ from truepair import __version__
 from truepair.audit.config import AuditConfig
 from truepair.audit.crossfit import at_most, cross_fitted, repetitions_of, trained_models, zero_shot
 from truepair.audit.decisions import decide
-from truepair.audit.findings import Findings, find, precision_at, right_suggestions, write_findings
+from truepair.audit.findings import Findings, find, findings_table, precision_at, right_suggestions
 from truepair.audit.issues import KINDS, issues_of, write_issues
 from truepair.audit.looking import looks_of
 from truepair.audit.partners import NONE
@@ -25,6 +25,7 @@ from truepair.audit.probability import Probabilities, probabilities
 from truepair.audit.repair import refuse_overwriting, write_pairs, write_table
 from truepair.audit.report import write_report
 from truepair.audit.score import candidates_of, cross_fitted_evidence, scores_by_a_run
+from truepair.audit.siblings import judged_together
 from truepair.audit.whole import every_pair
 from truepair.config import DataConfig, NoiseConfig
 from truepair.data.corpora import Corpus
@@ -37,6 +38,7 @@ from truepair.evaluation.detection import detection_metrics
 from truepair.json_files import write_json
 from truepair.judgement import share_above, warnings_about
 from truepair.model import MatchingModel
+from truepair.parquet_files import write_parquet
 from truepair.plausibility import Scores, are_local
 from truepair.training.device import hardware, make_fabric, peak_memory_mb
 from truepair.training.log import read_log
@@ -158,6 +160,8 @@ def _cross_fit(
     )
     found = probabilities(evidence, config.seed)
     scores = Scores(evidence.pairs[:, 0], found.log_odds.float(), found.random_log_odds.float())
+    together = judged_together(folds, pairs, found.match, found.log_odds, config.seed) if found.weights else None
+    match = found.match if together is None else together.match
 
     def judges(asked: Int[Tensor, " asked"]) -> list[MatchingModel]:
         """Models trained on what looks right, or, if nearly nothing does, on all pairs; zero-shot, the very same."""
@@ -174,7 +178,7 @@ def _cross_fit(
     findings = find(
         pairs,
         scores,
-        1 - found.match,
+        1 - match,
         judges,
         threshold=config.threshold,
         re_pair_threshold=config.re_pair_threshold,
@@ -193,6 +197,8 @@ def _cross_fit(
     described = ({"how": "zero-shot"} if config.zero_shot else trained) | {
         "saw_the_pairs": False,
         "candidates": candidates_of(folds[0].models, config.candidates),
+        "judged_together": None if together is None else together.images,
+        "moved_together": None if together is None else round(together.moved_together, 3),
     }
     return _write(findings, found, source, out, config, started=started, device=device, log=[], described=described)
 
@@ -212,12 +218,13 @@ def _write(
     """Everything that goes into the folder."""
     pairs, scores = findings.pairs, findings.scores
     out.mkdir(parents=True, exist_ok=True)
-    write_findings(findings, out / "findings.parquet")
+    table_of_findings = findings_table(findings)
+    write_parquet(table_of_findings, out / "findings.parquet")
     store = Path(source.data.path)
     looks = looks_of(pairs, store if store.is_dir() else None, config.look_at)
     issues = issues_of(pairs, looks)
     write_issues(issues, out / "issues.parquet")
-    decisions = decide(findings, re_pair=config.re_pair)
+    decisions = decide(table_of_findings, threshold=findings.threshold, re_pair=config.re_pair)
     table = _table(source)
     if table is not None and source.corpus is not None:
         corpus = source.corpus

@@ -5,27 +5,26 @@ from __future__ import annotations
 import shutil
 import tempfile
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from errno import ENOSPC
 from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.parquet as pq
 import torch
 
+from truepair.audit.decisions import Decision
 from truepair.audit.exporting import export as copy_of_source
+from truepair.audit.provenance import Provenance
 from truepair.audit.repair import write_pairs, write_table
 from truepair.data.embeddings import stored_source
 from truepair.data.pairs import Pairs
 from truepair.errors import DataError
 from truepair.review.audit_folder import AuditFolder
 from truepair.review.decisions_db import HandDecision, now
-from truepair.review.merging import merged, provenance
-
-_PROVENANCE = "provenance.parquet"
-"""Also tells a review's folder, which may be replaced, from any other."""
+from truepair.review.merging import merged
+from truepair.sources.opening import PROVENANCE
 
 
 def export(
@@ -36,7 +35,7 @@ def export(
     threshold: float,
     re_pair: bool | None = None,
 ) -> dict[str, Any]:
-    """Write the cleaned corpus, the lists of what changed, and ``provenance.parquet``; see `merging.provenance`.
+    """Write the cleaned corpus, the lists of what changed, and ``provenance.parquet`` (see `Provenance`).
 
     A table becomes a table (`audit.repair`). What a feature store was made of becomes the like of it: tar shards, a
     folder, a dataset or a table (`audit.exporting`). All else becomes ``kept.csv``.
@@ -62,7 +61,8 @@ def export(
     decisions = merged(
         audit.findings, by_hand, threshold=threshold, re_pair=audit.re_pairs if re_pair is None else re_pair
     )
-    origin = provenance(decisions, by_hand, threshold=threshold, time=now(), model=audit.summary["scored_by"])
+    by_id = {decision.caption_id: decision for decision in decisions}
+    time, model = now(), audit.summary["scored_by"]
     out.parent.mkdir(parents=True, exist_ok=True)
     _check_space(audit, out.parent)
     # Beside the target, so that it can be renamed; its own folder for each export, so that two do not mix.
@@ -70,16 +70,14 @@ def export(
     try:
         written = beside / "new"
         written.mkdir()
-        source = audit.source
-        if source is not None:
-            files = copy_of_source(source, {decision.caption_id: decision for decision in decisions}, written)[:-1]
-            origin = pa.concat_tables([origin, _not_audited(written / _PROVENANCE, origin.schema)])
-        elif audit.table is not None:
-            table = audit.table
-            files = write_table(table.data, table.pairs, decisions, table.skipped, written)
+        if audit.source is not None:
+            *files, _ = copy_of_source(audit.source, by_id, written, time=time, model=model)
         else:
-            files = write_pairs(_audited(audit), decisions, written)
-        pq.write_table(origin, written / _PROVENANCE)
+            files = _copy(audit, decisions, written)
+            provenance = Provenance(by_id, time=time, model=model)
+            for decision in decisions:
+                provenance.add(decision)
+            provenance.write(written / PROVENANCE)
         if out.exists():
             out.rename(beside / "old")
         written.rename(out)
@@ -88,17 +86,15 @@ def export(
             (beside / "old").rename(out)
         shutil.rmtree(beside, ignore_errors=True)
     counts = Counter(decision.action for decision in decisions)
-    names = [*(_name_in(written, file) for file in files), _PROVENANCE]
+    names = [*(_name_in(written, file) for file in files), PROVENANCE]
     return {"folder": str(out), "files": names} | {action: counts[action] for action in ("keep", "drop", "re-pair")}
 
 
-def _not_audited(path: Path, schema: pa.Schema) -> pa.Table:
-    """What a copy says of pairs that nobody judged, in the columns of a review's provenance."""
-    table = pq.read_table(path)
-    table = table.filter(pc.starts_with(table["reason"], "not audited"))
-    columns = {"rule": table["reason"]} | {name: table[name] for name in schema.names if name in table.column_names}
-    unknown = {field.name: pa.nulls(len(table), field.type) for field in schema if field.name not in columns}
-    return pa.table(columns | unknown).select(schema.names).cast(schema)
+def _copy(audit: AuditFolder, decisions: Sequence[Decision], folder: Path) -> list[Path]:
+    """The cleaned manifest of what came from no source of pictures."""
+    if audit.table is None:
+        return write_pairs(_audited(audit), decisions, folder)
+    return write_table(audit.table.data, audit.table.pairs, decisions, audit.table.skipped, folder)
 
 
 def _name_in(folder: Path, file: Path) -> str:
@@ -113,7 +109,7 @@ def check_target(audit: AuditFolder, out: Path) -> None:
     """
     if out.exists() and not out.is_dir():
         raise DataError(f"{out} is a file: choose another folder for the review")
-    if out.is_dir() and any(out.iterdir()) and not (out / _PROVENANCE).exists():
+    if out.is_dir() and any(out.iterdir()) and not (out / PROVENANCE).exists():
         raise DataError(f"{out} holds something else than an earlier review: choose another folder, or empty it")
     target = out.resolve()
     for path in [audit.folder, *_inputs(audit)]:

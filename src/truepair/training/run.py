@@ -10,7 +10,6 @@ from typing import Any
 
 import dacite
 import pyarrow as pa
-import pyarrow.parquet as pq
 import torch
 from jaxtyping import Float
 from lightning_fabric import Fabric
@@ -33,6 +32,7 @@ from truepair.json_files import damaged, read_json, write_json
 from truepair.methods import METHODS
 from truepair.methods.protocol import MakeModel, Method
 from truepair.model import InputShape, MatchingModel, first_word_vectors, load_weights, make_model, retrieval_weights
+from truepair.parquet_files import write_parquet
 from truepair.training.device import hardware, make_fabric, peak_memory_mb
 from truepair.training.fit import differences, fit
 from truepair.training.log import RunLog
@@ -423,6 +423,4 @@ def _write_pairs(path: Path, train: Pairs, confidence: Float[Tensor, " pairs"]) 
     }
     if train.is_clean is not None:
         columns["is_clean"] = train.is_clean.numpy()
-    temporary = path.with_name(path.name + ".part")
-    pq.write_table(pa.table(columns), temporary)
-    temporary.replace(path)
+    write_parquet(pa.table(columns), path)
