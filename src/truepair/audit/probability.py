@@ -16,6 +16,7 @@ case–control studies (Qin & Zhang, Biometrika 1997); contamination with a know
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -51,6 +52,7 @@ class Probabilities:
         noise_rate: Estimated share of mismatched pairs: the mean probability that a pair does not match.
         interval: Of the noise rate: from all ways to estimate it, and 95 % of resamples of the pairs.
         weights: By kind of evidence, what a standard deviation of it adds to the log-odds.
+        judge: The probability that a pair with such evidence ``[rows, kinds]`` matches.
         warnings: Why not to rely on it, in sentences with figures; empty if nothing speaks against it.
     """
 
@@ -60,7 +62,13 @@ class Probabilities:
     noise_rate: float
     interval: tuple[float, float]
     weights: dict[str, float]
+    judge: Callable[[Tensor], Tensor]
     warnings: tuple[str, ...] = ()
+
+    @property
+    def random(self) -> Float[Tensor, " random"]:
+        """Probability that each random couple matches, at the noise rate of the pairs."""
+        return _posterior(self.random_log_odds, self.noise_rate)
 
 
 def probabilities(evidence: Evidence, seed: int) -> Probabilities:
@@ -81,7 +89,10 @@ def probabilities(evidence: Evidence, seed: int) -> Probabilities:
             "captions belong to these pictures at all?"
         )
         scores = own.double(), random_own.double()
-        return Probabilities(torch.full_like(own, 0.5), *scores, 0.5, (0.0, 1.0), {}, (said,))
+        unknown = torch.full_like(own, 0.5)
+        return Probabilities(
+            unknown, *scores, 0.5, (0.0, 1.0), {}, lambda rows: rows.new_full(rows.shape[:1], 0.5), (said,)
+        )
     rate, is_bound = rate_against_random(own, random_own)
     said = f"the noise rate of {rate:.0%} is an upper bound: the evidence does not fall into two kinds"
     fitted = evidence if len(own) <= _MOST_FITTED else _some(evidence, _MOST_FITTED, generator)
@@ -97,6 +108,7 @@ def probabilities(evidence: Evidence, seed: int) -> Probabilities:
         mean,
         (max(min(rates), 0.0), min(max(rates), 1.0)),
         tilt.weights,
+        lambda rows: _posterior(tilt(rows), rate),
         (said,) if is_bound else (),
     )
 

@@ -25,6 +25,7 @@ from truepair.audit.probability import Probabilities, probabilities
 from truepair.audit.repair import refuse_overwriting, write_pairs, write_table
 from truepair.audit.report import write_report
 from truepair.audit.score import candidates_of, cross_fitted_evidence, scores_by_a_run
+from truepair.audit.sensitivity import sensitivity
 from truepair.audit.siblings import judged_together
 from truepair.audit.whole import every_pair
 from truepair.config import DataConfig, NoiseConfig
@@ -140,7 +141,10 @@ def audit_run(run: TrainedRun, out: Path, config: AuditConfig) -> dict[str, Any]
         "saw_the_pairs": True,
         "candidates": candidates_of(models, config.candidates),
     }
-    return _write(findings, None, source, out, config, started=started, device=device, log=log, described=described)
+    more = {"finds": None, "captions_together": None}
+    return _write(
+        findings, None, source, out, config, started=started, device=device, log=log, described=described, more=more
+    )
 
 
 def audit_pairs(pairs: Pairs, vocabulary: Vocabulary | None, out: Path, config: AuditConfig) -> dict[str, Any]:
@@ -197,10 +201,22 @@ def _cross_fit(
     described = ({"how": "zero-shot"} if config.zero_shot else trained) | {
         "saw_the_pairs": False,
         "candidates": candidates_of(folds[0].models, config.candidates),
-        "judged_together": None if together is None else together.images,
-        "moved_together": None if together is None else round(together.moved_together, 3),
     }
-    return _write(findings, found, source, out, config, started=started, device=device, log=[], described=described)
+    more = {"finds": None, "captions_together": None if together is None else together.as_dict()}
+    if found.weights:
+        finds = sensitivity(
+            folds,
+            pairs,
+            found,
+            threshold=config.threshold,
+            candidates=config.candidates,
+            temperature=config.temperature,
+            seed=config.seed,
+        )
+        more["finds"] = asdict(finds)
+    return _write(
+        findings, found, source, out, config, started=started, device=device, log=[], described=described, more=more
+    )
 
 
 def _write(
@@ -214,6 +230,7 @@ def _write(
     device: torch.device,
     log: Sequence[dict[str, Any]],
     described: dict[str, Any],
+    more: dict[str, Any],
 ) -> dict[str, Any]:
     """Everything that goes into the folder."""
     pairs, scores = findings.pairs, findings.scores
@@ -243,6 +260,7 @@ def _write(
         "warnings": [*warnings_about(pairs), *(() if found is None else found.warnings)],
         "separation": round(share_above(scores.log_odds, scores.random_log_odds), 4),
         "scored_by": described,
+        **more,
         "threshold": config.threshold,
         "suspects": int(findings.is_suspect.sum()),
         "kept": actions.count("keep"),

@@ -79,6 +79,10 @@ class Together:
     images: int
     moved_together: float
 
+    def as_dict(self) -> dict[str, float]:
+        """Without the probabilities."""
+        return {"images": self.images, "moved_together": round(self.moved_together, 3)}
+
 
 def judged_together(
     folds: Sequence[Fold],
