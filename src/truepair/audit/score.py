@@ -7,6 +7,8 @@ from collections.abc import Sequence
 
 import numpy as np
 import torch
+from jaxtyping import Int
+from torch import Tensor
 from tqdm import tqdm
 
 from truepair.audit.crossfit import Fold
@@ -29,6 +31,15 @@ def candidates_of(models: Sequence[MatchingModel], asked: int | None) -> int:
     return asked or affordable_candidates(models, USUAL_CANDIDATES)
 
 
+def witnesses_of(
+    fold: Fold, pairs: Pairs, candidates: int | None, generator: np.random.Generator
+) -> Int[Tensor, " witnesses"]:
+    """Pairs that a fold's models learned and that probably match: its pairs' witnesses and competitors."""
+    most = candidates_of(fold.models, candidates)
+    learned = pairs.select(fold.learned)
+    return fold.learned[witnesses_among(fold.models, learned, possible_witnesses(learned, generator, most), most)]
+
+
 def cross_fitted_evidence(
     folds: Sequence[Fold], pairs: Pairs, *, candidates: int | None, temperature: float, seed: int
 ) -> Evidence:
@@ -49,9 +60,7 @@ def cross_fitted_evidence(
     of_pairs, of_random = torch.empty(len(pairs), len(KINDS)), []
     with tqdm(total=len(pairs), unit="pair", desc="scoring", disable=None, file=sys.stderr) as bar:
         for fold in folds:
-            most = candidates_of(fold.models, candidates)
-            learned = pairs.select(fold.learned)
-            witness = witnesses_among(fold.models, learned, possible_witnesses(learned, generator, most), most)
+            witness = witnesses_of(fold, pairs, candidates, generator)
             images = generator.permutation(pairs.image_of_caption.unique().numpy())
             strangers = torch.from_numpy(images[:_STRANGERS])
             couples = max(1, min(_COUPLES, 4 * _STRANGERS // len(pairs)))
@@ -59,7 +68,7 @@ def cross_fitted_evidence(
                 fold.models,
                 pairs,
                 fold.pairs,
-                fold.learned[witness],
+                witness,
                 strangers,
                 temperature,
                 generator,

@@ -16,11 +16,11 @@ from torch import Tensor
 
 from truepair.audit.crossfit import Fold
 from truepair.audit.probability import Probabilities
-from truepair.audit.score import candidates_of
+from truepair.audit.score import witnesses_of
 from truepair.data.pairs import Pairs
 from truepair.encoding import encode_captions
 from truepair.evidence import evidence_for, whole
-from truepair.judgement import FEWEST_WITNESSES, possible_witnesses, witnesses_among
+from truepair.judgement import FEWEST_WITNESSES
 
 _SURE = 0.9
 """Match probability from which on a pair lends its picture, or gets another's."""
@@ -73,14 +73,11 @@ def sensitivity(
         chosen, lending = _pictures_of_like_captions(fold, pairs, sure, generator)
         images = pairs.image_of_caption.clone()
         images[chosen] = images[lending]
-        most = candidates_of(fold.models, candidates)
-        learned = pairs.select(fold.learned)
-        witness = witnesses_among(fold.models, learned, possible_witnesses(learned, generator, most), most)
         evidence = evidence_for(
             fold.models,
             replace(pairs, image_of_caption=images),
             chosen,
-            fold.learned[witness],
+            witnesses_of(fold, pairs, candidates, generator),
             images[chosen].unique(),
             temperature,
             generator,

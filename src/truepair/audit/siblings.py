@@ -58,7 +58,8 @@ class Group:
 
     Attributes:
         captions: ``[images, n]``, pair ids.
-        links: ``[images, n (n - 1) / 2]``, cosines of two captions, in the order of ``torch.triu_indices``.
+        links: ``[images, n (n - 1) / 2]``, of every two captions, in the order of ``torch.triu_indices``: their
+            cosine, or what it says, the logarithm of f1 / f0.
     """
 
     captions: Int[Tensor, "images n"]
