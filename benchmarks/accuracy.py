@@ -169,7 +169,7 @@ def pooled(data: Path, out: Path) -> Path:
 def average(out: Path, run: Run) -> None:
     """SGRAF: the mean of a SAF and an SGR run, tested as one."""
     from truepair.evaluation.retrieval import evaluate
-    from truepair.json_files import read_json, write_json
+    from truepair.files.json import read_json, write_json
     from truepair.training.run import load_runs
 
     members = [folder_of(out.parent / similarity, run) for similarity in ("saf", "sgr")]

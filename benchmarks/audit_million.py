@@ -30,7 +30,7 @@ import torch
 from sklearn.metrics import roc_auc_score
 
 from truepair.evaluation.detection import detection_metrics
-from truepair.json_files import read_json
+from truepair.files.json import read_json
 
 LATENT, WIDTH = 32, 512
 CLUSTER = 50  # pairs, on average

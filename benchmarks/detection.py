@@ -48,9 +48,7 @@ from detection_baselines import BASELINES, GIVE_PROBABILITIES, PlainConfig, Plai
 from jaxtyping import Bool
 from torch import Tensor
 
-from truepair.audit.config import AuditConfig
 from truepair.audit.run import audit_pairs
-from truepair.audit.whole import every_pair
 from truepair.cli.demo import MODEL, PLAIN
 from truepair.config import (
     BaselineConfig,
@@ -61,12 +59,14 @@ from truepair.config import (
     Recipe,
     TrainingConfig,
 )
+from truepair.config.audit import AuditConfig
 from truepair.data.corpora import Corpus, load_corpus
 from truepair.data.pairs import Pairs
 from truepair.data.text import Vocabulary
+from truepair.data.whole import every_pair
 from truepair.errors import ConfigError, TruepairError
 from truepair.evaluation.detection import detection_metrics
-from truepair.json_files import read_json, write_json
+from truepair.files.json import read_json, write_json
 from truepair.training.fit import differences
 from truepair.training.run import noisy, run
 

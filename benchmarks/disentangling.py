@@ -218,7 +218,7 @@ def draw(out: Path, path: Path) -> None:
     """What leaks against what is kept: weights of both penalties, and the three presets."""
     import matplotlib.pyplot as plt
 
-    from truepair.svg import STYLE
+    from truepair.pages.svg import STYLE
 
     colours = {"adversary": "#31688e", "correlations": "#c2542d"}
     with plt.rc_context(STYLE):

@@ -27,7 +27,6 @@ import numpy as np
 import sklearn.metrics  # noqa: F401  imported once, before any fork; detection metrics need it at a run's end
 import torch
 
-from truepair.checkpoint import load_checkpoint
 from truepair.config import (
     CrclConfig,
     DisnclConfig,
@@ -43,6 +42,7 @@ from truepair.config import (
 from truepair.data.corpora import Corpus
 from truepair.data.pairs import Splits
 from truepair.data.synthetic import latent_factor_pairs
+from truepair.files.checkpoint import load_checkpoint
 from truepair.training.log import read_log
 from truepair.training.run import run
 

@@ -17,10 +17,10 @@ from truepair import MatchingModel, evaluate, inject_noise, load_corpus
 from truepair.config import DataConfig, ModelConfig, OptimisationConfig
 from truepair.data.loader import Loaders
 from truepair.losses.contrastive import info_nce
-from truepair.methods.confidence import pair_scores, posterior_against_random_pairs
 from truepair.methods.protocol import MakeModel, StepLog
 from truepair.model import InputShape, make_model
 from truepair.optimisation import Optimiser
+from truepair.scoring.confidence import pair_scores, posterior_against_random_pairs
 from truepair.training.fit import fit
 from truepair.training.log import RunLog
 

@@ -17,9 +17,11 @@ from truepair.data.text import Vocabulary, tokenised
 from truepair.losses.contrastive import info_nce
 from truepair.methods import METHODS
 from truepair.methods.baseline import Baseline
-from truepair.methods.confidence import posterior_of_two_humps
 from truepair.model import InputShape, make_model
 from truepair.optimisation import Optimiser
+from truepair.scoring.confidence import posterior_of_two_humps
+
+pytest_plugins = ("audited_table",)  # fixtures of tests/made
 
 COLOURS = ("red", "green", "blue", "white", "black")
 ANIMALS = ("dog", "cat", "horse", "bird")

@@ -22,14 +22,14 @@ from detection_baselines import (
 from sklearn.metrics import roc_auc_score
 from torch.nn.functional import normalize
 
-from truepair.audit.config import AuditConfig
 from truepair.audit.run import audit_pairs
 from truepair.config import BaselineConfig, ModelConfig, OptimisationConfig
+from truepair.config.audit import AuditConfig
 from truepair.data.features import Features
 from truepair.data.noise import inject_noise
 from truepair.data.pairs import Pairs
 from truepair.data.synthetic import latent_factor_pairs
-from truepair.plausibility import similarity_of_pairs
+from truepair.scoring.plausibility import similarity_of_pairs
 
 PLAIN = PlainConfig(
     model=ModelConfig(embedding=32),

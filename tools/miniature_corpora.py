@@ -30,10 +30,10 @@ import torch
 
 from truepair.data.demo import load_demo
 from truepair.data.noise import inject_noise, write_noise_index
-from truepair.data.npy import save_array
 from truepair.data.pairs import Pairs
 from truepair.data.precomputed import load_precomputed
 from truepair.data.text import Vocabulary
+from truepair.files.npy import save_array
 
 REGIONS = 4
 WORDINGS = ("{}", "A drawing: {}", "{}, on white", "Somebody drew this: {}", "A picture of {}")

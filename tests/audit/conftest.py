@@ -9,9 +9,9 @@ import pytest
 import torch
 from PIL import Image
 
-from truepair.audit.config import AuditConfig
 from truepair.audit.run import audit_corpus, audit_pairs
 from truepair.config import CrclConfig, DataConfig, ModelConfig, NoiseConfig, OptimisationConfig, TableColumns
+from truepair.config.audit import AuditConfig
 from truepair.data.corpora import Corpus, load_corpus
 from truepair.data.noise import inject_noise
 from truepair.data.synthetic import latent_factor_pairs

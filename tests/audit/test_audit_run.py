@@ -7,9 +7,9 @@ import pyarrow.parquet as pq
 import pytest
 import torch
 
-from truepair.audit.config import AuditConfig
 from truepair.audit.run import audit_corpus, audit_pairs, audit_run
 from truepair.config import BaselineConfig, CrclConfig, ModelConfig, NoiseConfig, Recipe, TrainingConfig
+from truepair.config.audit import AuditConfig
 from truepair.errors import CheckpointError, ConfigError, DataError
 from truepair.training.run import load_run, run
 

@@ -10,9 +10,9 @@ from PIL import Image
 from truepair.audit import issues as module
 from truepair.audit.issues import Issue, is_boilerplate, issues_of, near_copies, write_issues
 from truepair.audit.looking import looks_of
-from truepair.data.looks import Look
 from truepair.data.pictures import PictureBytes
 from truepair.data.synthetic import latent_factor_pairs
+from truepair.sources.facts import Look
 
 
 def scene(seed, size=(96, 64), kind="PNG", quality=95):

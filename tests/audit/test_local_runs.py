@@ -4,9 +4,9 @@ from dataclasses import replace
 
 import pytest
 
-from truepair.audit.config import AuditConfig
 from truepair.audit.run import audit_run
 from truepair.config import BaselineConfig, DataConfig, ModelConfig, NoiseConfig, Recipe, TrainingConfig
+from truepair.config.audit import AuditConfig
 from truepair.data.corpora import load_corpus
 from truepair.errors import ConfigError
 from truepair.training.run import load_run, run

@@ -7,7 +7,7 @@ import torch
 from truepair.audit import probability as module
 from truepair.audit.probability import probabilities
 from truepair.evaluation.detection import detection_metrics
-from truepair.evidence import Evidence
+from truepair.scoring.evidence import Evidence
 
 SHIFT = torch.tensor([0.5, 2.0, 1.5, 1.0, 0.0])
 

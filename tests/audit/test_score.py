@@ -6,7 +6,7 @@ import torch
 from truepair.audit.crossfit import cross_fitted
 from truepair.audit.probability import probabilities
 from truepair.audit.score import cross_fitted_evidence, scores_by_a_run
-from truepair.judgement import share_above
+from truepair.scoring.judgement import share_above
 
 
 @pytest.fixture(scope="module")

@@ -87,7 +87,7 @@ def test_the_development_split_is_searched_as_a_whole(runs, capsys):
     assert f"rSum {evaluate(trained.models, trained.corpus.splits.dev).rsum:.1f} of 600" in shown
 
 
-def test_c5_a_saf_and_an_sgr_run_are_one_model(runs, capsys):
+def test_a_saf_and_an_sgr_run_are_one_model(runs, capsys):
     saf, sgr = load_run(runs["saf"]), load_run(runs["sgr"])
     shown = shown_by(capsys, runs["saf"], runs["sgr"])
     assert "3 folds of 4 images, averaged; mean similarity of 2 models\n" in shown

@@ -111,7 +111,7 @@ def test_splits_of_unlike_regions_are_refused(tmp_path, rows):
     ],
 )
 @pytest.mark.parametrize("repeated", [(), ("train",), ("dev", "test")])
-def test_c2_noise_index_files_count_images_in_either_layout(tmp_path, convention, index, image_of_caption, repeated):
+def test_noise_index_files_count_images_in_either_layout(tmp_path, convention, index, image_of_caption, repeated):
     train = load_corpus(config(write_folder(tmp_path / "f30k", repeated, train=4, dev=2, test=2))).splits.train
     np.save(tmp_path / "index.npy", np.array(index))
     noisy = read_noise_index(tmp_path / "index.npy", train, convention=convention)

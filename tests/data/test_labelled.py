@@ -21,7 +21,7 @@ def labelled(dev_world, noisy):
     return LabelledPairs(dev_world.select(torch.arange(10)), noisy, 0, CPU)
 
 
-def test_m8_there_are_as_many_mismatched_pairs_as_trusted_ones_and_none_of_them_is_true(labelled, noisy):
+def test_there_are_as_many_mismatched_pairs_as_trusted_ones_and_none_of_them_is_true(labelled, noisy):
     for key in range(200):  # by chance, one image in 20 would be the right one
         draw = labelled.draw(key)
         assert len(draw.matched) == len(draw.mismatched) == 10

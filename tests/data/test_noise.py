@@ -34,7 +34,7 @@ def _wrong(pairs: Pairs) -> int:
 @pytest.mark.parametrize("seed", [0, 1, 2])
 @pytest.mark.parametrize("rate", [0.0, 0.1, 0.2, 0.37, 0.4, 0.5, 0.6, 0.8, 0.99])
 @pytest.mark.parametrize(("images", "captions_per_image"), [(300, 1), (61, 5), (4, 5), (20, 2), (3, 7)])
-def test_c1_exactly_the_rate_is_mismatched_and_each_image_occurs_as_often(images, captions_per_image, rate, seed):
+def test_exactly_the_rate_is_mismatched_and_each_image_occurs_as_often(images, captions_per_image, rate, seed):
     pairs = _grouped(images, captions_per_image)
     noisy = inject_noise(pairs, rate, seed)
     assert noisy.image_of_caption.dtype == torch.int64
@@ -45,13 +45,13 @@ def test_c1_exactly_the_rate_is_mismatched_and_each_image_occurs_as_often(images
 
 
 @pytest.mark.parametrize("rate", [0.2, 0.4, 0.6, 0.8])
-def test_c1_holds_at_the_size_of_flickr30k(rate):
+def test_holds_at_the_size_of_flickr30k(rate):
     noisy = inject_noise(_grouped(29_000, 5), rate, seed=0)
     assert _wrong(noisy) == round(rate * 145_000)
     assert (noisy.image_of_caption.bincount() == 5).all()
 
 
-def test_c1_the_same_seed_and_the_same_file_give_the_same_noise(tmp_path):
+def test_the_same_seed_and_the_same_file_give_the_same_noise(tmp_path):
     pairs = _grouped(20, 5)
     once, again, other = (inject_noise(pairs, 0.4, seed).image_of_caption for seed in (3, 3, 4))
     assert torch.equal(once, again)

@@ -49,7 +49,7 @@ def _everything(pairs: Pairs) -> tuple[object, ...]:
 
 
 @pytest.mark.parametrize("ids", [None, ["a", "b", "c", "d"], [name for name in "abcd" for _ in range(3)]])
-def test_c2_both_layouts_give_the_same_pairs(tmp_path, ids):
+def test_both_layouts_give_the_same_pairs(tmp_path, ids):
     folder = Folder(tmp_path / "once")
     once = load_precomputed(folder.write(ids=ids), "train", captions_per_image=3)
     repeated_folder = Folder(tmp_path / "repeated", is_repeated=True).write(ids=ids)
@@ -362,7 +362,7 @@ CORPORA = [
 
 @pytest.mark.parametrize("corpus", CORPORA, ids=lambda corpus: corpus.name)
 @pytest.mark.parametrize("repeated", [(), ("dev", "test", "testall"), ("train", "dev", "test", "testall"), ("train",)])
-def test_c2_the_corpora_of_the_papers_are_the_same_pairs_in_every_mixture_of_layouts(tmp_path, corpus, repeated):
+def test_the_corpora_of_the_papers_are_the_same_pairs_in_every_mixture_of_layouts(tmp_path, corpus, repeated):
     once, mixed = corpus.write(tmp_path / "once", ()), corpus.write(tmp_path / "mixed", repeated)
     for names in [("train", "dev", "test"), ("train", "dev", "testall")][: len(corpus.images) - 2]:
         expected, read = (

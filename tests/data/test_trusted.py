@@ -71,7 +71,7 @@ def test_enough_development_images_stay(splits):
     assert len(take(splits, "development", share=0.1).splits.dev.images) == 10
 
 
-def test_m8_training_images_leave_with_all_their_captions(splits):
+def test_training_images_leave_with_all_their_captions(splits):
     taken = take(splits, "training", share=0.06)
     assert len(taken.trusted) == len(taken.trusted.images) == 30  # one caption each
     assert set(taken.trusted.image_ids).isdisjoint(taken.splits.train.image_ids)
@@ -94,7 +94,7 @@ class Counted:
 
 
 @pytest.mark.slow
-def test_m8_of_coco_534795_captions_remain_and_no_image_is_in_both():
+def test_of_coco_534795_captions_remain_and_no_image_is_in_both():
     images = 113_287
     train = Pairs(
         images=Counted(images),

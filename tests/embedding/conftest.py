@@ -4,7 +4,7 @@ import pytest
 import torch
 from embedding_samples import WORDS
 
-from truepair.embedding.config import EmbedConfig
+from truepair.config.embedding import EmbedConfig
 
 transformers = pytest.importorskip("transformers", reason="needs the extra hf")
 

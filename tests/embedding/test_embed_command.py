@@ -3,7 +3,7 @@ from embedding_samples import encoded, picture
 
 from truepair.cli.embed import embed_lines
 from truepair.cli.main import main
-from truepair.embedding.config import EmbedConfig
+from truepair.config.embedding import EmbedConfig
 from truepair.errors import ConfigError
 
 

@@ -122,7 +122,7 @@ _KILLED = """
 import os, signal, sys
 from embedding_samples import MemorySource
 from test_embed_run import content
-from truepair.embedding.config import EmbedConfig
+from truepair.config.embedding import EmbedConfig
 from truepair.embedding.run import embed_source
 from pathlib import Path
 network, out = sys.argv[1:]

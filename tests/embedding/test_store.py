@@ -5,7 +5,6 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 
-from truepair.data.looks import Look
 from truepair.embedding.store import (
     ImageRow,
     PairRow,
@@ -18,6 +17,7 @@ from truepair.embedding.store import (
     temporary_folder,
 )
 from truepair.errors import DataError
+from truepair.sources.facts import Look
 from truepair.sources.protocol import Skipped
 
 

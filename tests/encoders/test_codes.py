@@ -118,7 +118,7 @@ def test_codes_wider_than_features_are_refused(name):
         ModelConfig(embedding=8, **{name: 9})
 
 
-def test_d8_scores_do_not_depend_on_what_is_dropped(backbone, inputs, batch):
+def test_scores_do_not_depend_on_what_is_dropped(backbone, inputs, batch):
     torch.manual_seed(0)
     model = make_model(backbone, inputs)
     model(batch)  # moves running statistics

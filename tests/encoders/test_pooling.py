@@ -58,19 +58,19 @@ def by_loops(module: GeneralisedPooling, sequences: Padded):
     return torch.stack(pooled)
 
 
-def test_c4_weights_sum_to_1_over_the_valid_positions_and_are_0_beyond():
+def test_weights_sum_to_1_over_the_valid_positions_and_are_0_beyond():
     weights = pooling().weights(LENGTHS, positions=7)
     torch.testing.assert_close(weights.sum(1), torch.ones(5))
     assert ((weights > 0) == (torch.arange(7) < LENGTHS[:, None])).all()
 
 
-def test_c4_equal_weights_are_mean_pooling():
+def test_equal_weights_are_mean_pooling():
     sequences = items()
     expected = torch.stack([v[:n].mean(0) for v, n in zip(sequences.values, LENGTHS.tolist(), strict=True)])
     torch.testing.assert_close(pool_sorted(sequences, ranks_alone(LENGTHS, lambda rank, n: 1 / n)), expected)
 
 
-def test_c4_all_weight_on_the_first_rank_is_maximum_pooling():
+def test_all_weight_on_the_first_rank_is_maximum_pooling():
     sequences = items()
     expected = torch.stack([v[:n].amax(0) for v, n in zip(sequences.values, LENGTHS.tolist(), strict=True)])
     weights = ranks_alone(LENGTHS, lambda rank, n: float(rank == 0))
@@ -91,7 +91,7 @@ def test_two_regions_by_hand():
     assert pooled.tolist() == [[0.75 * 3 + 0.25 * 1, 0.75 * 5 - 0.25 * 2]]
 
 
-def test_c4_sorted_values_are_masked():
+def test_sorted_values_are_masked():
     sequences = items(extra=2)
     outside = ~sequences.mask[..., None]
     expected = pooling()(sequences)
@@ -100,32 +100,32 @@ def test_c4_sorted_values_are_masked():
         torch.testing.assert_close(pooling()(filled), expected, rtol=0, atol=0)
 
 
-def test_c4_extra_padding_changes_nothing():
+def test_extra_padding_changes_nothing():
     narrow = items()
     wide = Padded(torch.cat([narrow.values, torch.zeros(5, 4, 4, dtype=torch.float64)], dim=1), LENGTHS)
     torch.testing.assert_close(pooling()(wide), pooling()(narrow), rtol=1e-6, atol=1e-7)
 
 
-def test_c4_a_batch_of_one_is_pooled_like_a_batch_of_many():
+def test_a_batch_of_one_is_pooled_like_a_batch_of_many():
     sequences = items()
     alone = [pooling()(Padded(sequences.values[k : k + 1, :n], LENGTHS[k : k + 1])) for k, n in enumerate(LENGTHS)]
     torch.testing.assert_close(torch.cat(alone), pooling()(sequences), rtol=1e-6, atol=1e-7)
 
 
-def test_c4_the_order_of_regions_is_irrelevant():
+def test_the_order_of_regions_is_irrelevant():
     sequences = items(torch.tensor([5, 5, 5]))
     shuffled = Padded(sequences.values[:, torch.tensor([3, 0, 4, 1, 2])], sequences.lengths)
     torch.testing.assert_close(pooling()(shuffled), pooling()(sequences), rtol=0, atol=0)
 
 
-def test_c4_constant_input_returns_itself():
+def test_constant_input_returns_itself():
     constant = torch.randn(5, 1, 4, dtype=torch.float64)
     torch.testing.assert_close(
         pooling()(Padded(constant.expand(-1, 5, -1), LENGTHS)), constant[:, 0], rtol=1e-6, atol=1e-7
     )
 
 
-def test_c4_values_and_gradients_are_those_of_a_loop_over_items():
+def test_values_and_gradients_are_those_of_a_loop_over_items():
     module, sequences = pooling(), items(extra=1, dtype=torch.float32)
     sequences.values.requires_grad_()
     inputs = [sequences.values, *module.parameters()]
@@ -198,7 +198,7 @@ def test_equal_values_share_a_gradient_that_is_finite():
 
 
 @pytest.mark.parametrize("side", ["image", "caption"])
-def test_c4_an_item_is_encoded_alone_as_in_a_batch_of_128(side, vocabulary):
+def test_an_item_is_encoded_alone_as_in_a_batch_of_128(side, vocabulary):
     torch.manual_seed(0)
     model = make_model(ModelConfig(embedding=16, word_size=8), InputShape("regions", 6, "words", len(vocabulary), 4))
     lengths = torch.randint(1, 12, (128,))

@@ -49,17 +49,17 @@ def ksg_by_loops(one, other, neighbours):
 @pytest.mark.parametrize(
     ("width", "correlation", "items"), [(1, 0.9, 3000), (2, 0.6, 6000), (3, 0.7, 6000), (4, 0.8, 6000)]
 )
-def test_d3_critic_finds_the_information_of_gaussian_codes(width, correlation, items):
+def test_critic_finds_the_information_of_gaussian_codes(width, correlation, items):
     one, other = gaussian_codes(items, width, correlation)
     estimate = critic_information(one, other, seed=0)
     assert estimate == pytest.approx(true_information(width, correlation), rel=0.15)
 
 
-def test_d3_critic_finds_nothing_in_independent_codes():
+def test_critic_finds_nothing_in_independent_codes():
     assert critic_information(*gaussian_codes(2000, 4, 0.0), seed=0) <= 0.05
 
 
-def test_d3_critic_finds_nothing_in_shuffled_codes():
+def test_critic_finds_nothing_in_shuffled_codes():
     one, other = gaussian_codes(2000, 4, 0.9)
     assert critic_information(one, shuffled(other), seed=0) <= 0.05
 
@@ -96,7 +96,7 @@ def test_critic_does_not_mind_the_scale_of_codes():
 
 
 @pytest.mark.parametrize(("width", "correlation"), [(1, 0.9), (2, 0.6), (4, 0.8), (4, 0.5)])
-def test_d3_gaussian_estimate_is_within_3_percent(width, correlation):
+def test_gaussian_estimate_is_within_3_percent(width, correlation):
     one, other = gaussian_codes(20_000, width, correlation)
     rotated = one @ random_rotation(width) * 7 - 3
     assert gaussian_information(rotated, other) == pytest.approx(true_information(width, correlation), rel=0.03)
@@ -133,7 +133,7 @@ def test_gaussian_estimate_refuses_codes_wider_than_the_items_tell():
 
 
 @pytest.mark.parametrize(("width", "correlation"), [(1, 0.9), (1, 0.5), (2, 0.7)])
-def test_d3_ksg_estimate_is_within_10_percent(width, correlation):
+def test_ksg_estimate_is_within_10_percent(width, correlation):
     estimate = ksg_information(*gaussian_codes(4000, width, correlation))
     assert estimate == pytest.approx(true_information(width, correlation), rel=0.1)
 

@@ -115,14 +115,14 @@ def decode(shared, exclusive):
     return torch.cat([shared, exclusive], 1) @ MIX
 
 
-def test_d7_swapping_disentangled_codes_mixes_the_factors_of_two_items():
+def test_swapping_disentangled_codes_mixes_the_factors_of_two_items():
     c, a = draw(800, 4, 0), draw(800, 4, 1)
     of_shared, of_exclusive = swapped_r2(decode, c, a, c, a, seed=0)
     assert of_shared > 0.99
     assert of_exclusive > 0.99
 
 
-def test_d7_shared_factors_in_the_exclusive_code_show_when_it_is_swapped():
+def test_shared_factors_in_the_exclusive_code_show_when_it_is_swapped():
     c, a = draw(800, 4, 0), draw(800, 4, 1)
 
     def trusts_the_exclusive_code(shared, exclusive, share):
@@ -140,7 +140,7 @@ def test_d7_shared_factors_in_the_exclusive_code_show_when_it_is_swapped():
     assert all(of_exclusive > 0.99 for _, of_exclusive in results)
 
 
-def test_d7_exclusive_factors_in_the_shared_code_show_when_it_is_swapped():
+def test_exclusive_factors_in_the_shared_code_show_when_it_is_swapped():
     c, a = draw(800, 4, 0), draw(800, 4, 1)
     of_shared, of_exclusive = swapped_r2(
         lambda shared, exclusive: decode(shared[:, :4], shared[:, 4:]), torch.cat([c, a], 1), a, c, a, seed=0
@@ -149,7 +149,7 @@ def test_d7_exclusive_factors_in_the_shared_code_show_when_it_is_swapped():
     assert of_exclusive < -0.5
 
 
-def test_d7_swapping_follows_no_gradient_and_leaves_the_global_generator_alone():
+def test_swapping_follows_no_gradient_and_leaves_the_global_generator_alone():
     c, a, decoder = draw(80, 4, 0), draw(80, 4, 1), torch.nn.Linear(8, 16)
 
     def learnt(shared, exclusive):

@@ -190,7 +190,7 @@ def test_an_image_without_captions_is_a_distractor_and_has_no_rank():
     assert as_lists(ranks(similarity, torch.tensor([0, 2]))) == ([1, 1], [2, 2])
 
 
-def test_c2_both_feature_layouts_have_the_same_recalls():
+def test_both_feature_layouts_have_the_same_recalls():
     generator = torch.Generator().manual_seed(0)
     similarity = torch.rand(8, 40, generator=generator)
     image_of_caption = torch.arange(8).repeat_interleave(5)
@@ -198,7 +198,7 @@ def test_c2_both_feature_layouts_have_the_same_recalls():
     assert metrics_of(repeated[::5], image_of_caption) == metrics_of(similarity, image_of_caption)
 
 
-def test_c3_a_perfect_matrix_has_rsum_600_and_a_random_one_of_flickr30k_size_is_at_chance():
+def test_a_perfect_matrix_has_rsum_600_and_a_random_one_of_flickr30k_size_is_at_chance():
     image_of_caption = torch.arange(1000).repeat_interleave(5)
     perfect = torch.zeros(1000, 5000)
     perfect[image_of_caption, torch.arange(5000)] = 1
@@ -213,7 +213,7 @@ def test_c3_a_perfect_matrix_has_rsum_600_and_a_random_one_of_flickr30k_size_is_
     assert metrics.text_to_image_mean_rank == pytest.approx(500.5, abs=15)
 
 
-def test_c3_the_mean_of_five_folds_is_that_of_five_separate_evaluations():
+def test_the_mean_of_five_folds_is_that_of_five_separate_evaluations():
     generator = torch.Generator().manual_seed(3)
     image_of_caption = torch.arange(40).repeat_interleave(5)
     similarity = torch.rand(40, 200, generator=generator)
@@ -246,7 +246,7 @@ def test_ranks_of_a_run_of_images_are_those_of_its_images_and_their_captions_whe
     assert run.text_to_image.tolist() == all_ranks.text_to_image[inside].tolist()
 
 
-def test_c5_metrics_of_the_mean_matrix_are_not_the_mean_of_the_metrics():
+def test_metrics_of_the_mean_matrix_are_not_the_mean_of_the_metrics():
     image_of_caption = torch.tensor([0, 1])
     certain_of_first = torch.tensor([[0.9, 0.1], [0.5, 0.4]])  # image 0 right by far, image 1 wrong by a little
     certain_of_second = torch.tensor([[0.4, 0.5], [0.1, 0.9]])

@@ -7,7 +7,6 @@ import pytest
 import torch
 import torch.nn as nn
 
-from truepair.checkpoint import load_checkpoint
 from truepair.config import ModelConfig
 from truepair.data.features import Features
 from truepair.data.noise import inject_noise
@@ -16,6 +15,7 @@ from truepair.errors import CheckpointError, ConfigError, DataError
 from truepair.evaluation import retrieval
 from truepair.evaluation.recall import mean_metrics, ranks, retrieval_metrics
 from truepair.evaluation.retrieval import evaluate
+from truepair.files.checkpoint import load_checkpoint
 from truepair.model import InputShape, MatchingModel, make_model
 
 
@@ -120,7 +120,7 @@ def test_blocks_of_any_size_give_the_ranks_of_the_whole_matrix(
     assert evaluate([model], world) == metrics_of(whole_matrix(model, world), world)
 
 
-def test_c5_two_models_are_ranked_by_the_mean_of_their_similarities(models, world):
+def test_two_models_are_ranked_by_the_mean_of_their_similarities(models, world):
     matrices = [whole_matrix(model, world) for model in models]
     expected = metrics_of(sum(matrices) / 2, world)
     assert evaluate(models, world) == expected
@@ -129,7 +129,7 @@ def test_c5_two_models_are_ranked_by_the_mean_of_their_similarities(models, worl
     assert expected != mean_metrics(separately)
 
 
-def test_c5_two_matrices_by_hand():
+def test_two_matrices_by_hand():
     # Each is right by far about one image and wrong by a little about the other; together they are right about both.
     pairs = numbered(torch.tensor([0, 1]), 2)
     first, second = torch.tensor([[0.9, 0.1], [0.5, 0.4]]), torch.tensor([[0.4, 0.5], [0.1, 0.9]])
@@ -137,7 +137,7 @@ def test_c5_two_matrices_by_hand():
     assert evaluate([written_down(first), written_down(second)], pairs).image_to_text_r1 == 100.0
 
 
-def test_c5_models_of_unlike_similarities_are_averaged(world, vocabulary, small):
+def test_models_of_unlike_similarities_are_averaged(world, vocabulary, small):
     models = []
     for seed, similarity in enumerate(("saf", "sgr")):
         torch.manual_seed(seed)
@@ -173,13 +173,13 @@ def test_evaluation_draws_nothing_from_the_global_generator(models, world):
     assert torch.equal(torch.random.get_rng_state(), before)
 
 
-def test_c2_images_stored_once_or_once_a_caption_have_the_same_recalls(models, world):
+def test_images_stored_once_or_once_a_caption_have_the_same_recalls(models, world):
     repeated = Features(world.images.take(torch.arange(20).repeat_interleave(2)).values.numpy())
     every_second = Features(repeated.take(torch.arange(0, 40, 2)).values.numpy())
     assert evaluate([models[0]], replace(world, images=every_second)) == evaluate([models[0]], world)
 
 
-def test_c3_two_folds_by_hand():
+def test_two_folds_by_hand():
     # Fold 0 (images 0 and 1) finds everything. In fold 1, image 2 finds its caption and caption 2 its image; image 3
     # prefers caption 2, and so does caption 3 image 2. Scores across folds are higher than all of that.
     matrix = torch.full((4, 4), 0.9)
@@ -195,7 +195,7 @@ def test_c3_two_folds_by_hand():
 
 
 @pytest.mark.parametrize("sizes", [(1, 1), (3, 4), (256, 1024)])
-def test_c3_folds_are_separate_evaluations_and_nothing_across_folds_is_scored(gallery, sizes, monkeypatch):
+def test_folds_are_separate_evaluations_and_nothing_across_folds_is_scored(gallery, sizes, monkeypatch):
     monkeypatch.setattr(retrieval, "_IMAGES_IN_BLOCK", sizes[0])
     monkeypatch.setattr(retrieval, "_CAPTIONS_IN_BLOCK", sizes[1])
     pairs, matrix = gallery

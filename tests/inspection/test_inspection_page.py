@@ -9,14 +9,14 @@ import pytest
 from sklearn.metrics import roc_auc_score
 
 from html_page import Page
-from truepair.checkpoint import load_checkpoint, save_checkpoint
 from truepair.config import BaselineConfig, ModelConfig, NoiseConfig
 from truepair.data.corpora import Corpus
 from truepair.data.pairs import Splits
 from truepair.errors import ConfigError
+from truepair.files.checkpoint import load_checkpoint, save_checkpoint
 from truepair.inspection.run import inspect_run
 from truepair.model import retrieval_weights
-from truepair.plausibility import similarity_of_pairs
+from truepair.scoring.plausibility import similarity_of_pairs
 from truepair.training.run import load_run
 
 

@@ -29,14 +29,14 @@ def closed_form(one, other):
     return 0.5 * (ratio + (one.mean - other.mean) ** 2 / of_other - 1 - ratio.log()).sum(1)
 
 
-def test_d2_divergences_are_zero_for_equal_codes():
+def test_divergences_are_zero_for_equal_codes():
     same = codes(0)
     assert symmetric_divergence(same, same).abs().max() == 0
     zero = torch.zeros(3, 4)
     assert divergence_from_prior(gaussian(zero, zero + 1)).abs().max() == 0
 
 
-def test_d2_the_symmetric_divergence_is_the_mean_of_both_closed_forms_and_symmetric():
+def test_the_symmetric_divergence_is_the_mean_of_both_closed_forms_and_symmetric():
     one, other = codes(0), codes(1)
     expected = (closed_form(one, other) + closed_form(other, one)) / 2
     torch.testing.assert_close(symmetric_divergence(one, other), expected)
@@ -44,7 +44,7 @@ def test_d2_the_symmetric_divergence_is_the_mean_of_both_closed_forms_and_symmet
     assert expected.min() > 0
 
 
-def test_d2_divergences_agree_with_monte_carlo():
+def test_divergences_agree_with_monte_carlo():
     torch.manual_seed(0)
     one, other = codes(2, items=1, size=2), codes(3, items=1, size=2)
 

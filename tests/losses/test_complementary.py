@@ -58,7 +58,7 @@ def test_two_queries_and_three_candidates_by_hand():
     assert loss.tolist() == pytest.approx(expected, rel=1e-5)
 
 
-def test_r1_full_trust_gives_infonce_and_the_plain_sum_of_negative_tangents():
+def test_full_trust_gives_infonce_and_the_plain_sum_of_negative_tangents():
     similarity = random_similarity()
     image_to_text, text_to_image = probabilities_of(similarity)
     active = -image_to_text.diagonal().log() - text_to_image.diagonal().log()
@@ -68,7 +68,7 @@ def test_r1_full_trust_gives_infonce_and_the_plain_sum_of_negative_tangents():
     torch.testing.assert_close(loss, (active + 5 * negatives).mean())
 
 
-def test_r1_no_trust_gives_the_bounded_loss_without_an_active_term():
+def test_no_trust_gives_the_bounded_loss_without_an_active_term():
     similarity = random_similarity()
     shares = [p.diagonal().tan() / p.tan().sum(1) for p in probabilities_of(similarity)]
     loss = active_complementary_loss(similarity, torch.zeros(5), temperature=TEMPERATURE)
@@ -77,7 +77,7 @@ def test_r1_no_trust_gives_the_bounded_loss_without_an_active_term():
 
 @pytest.mark.parametrize("scale", [0.01, 0.3, 1.0])
 @pytest.mark.parametrize("seed", range(5))
-def test_r1_no_trust_never_costs_as_much_as_ten(scale, seed):
+def test_no_trust_never_costs_as_much_as_ten(scale, seed):
     similarity = random_similarity(8, seed, scale)
     assert 0 <= active_complementary_loss(similarity, torch.zeros(8), temperature=TEMPERATURE) < 10
 
@@ -90,7 +90,7 @@ def test_without_negative_weight_it_is_infonce_weighted_by_correspondence():
 
 @pytest.mark.parametrize("candidates", [2, 5, 100])
 @pytest.mark.parametrize("exponent", [0.0, 0.3, 1.0])
-def test_r2_losses_of_all_labels_sum_to_a_power_of_the_total_tangent(candidates, exponent):
+def test_losses_of_all_labels_sum_to_a_power_of_the_total_tangent(candidates, exponent):
     generator = torch.Generator().manual_seed(candidates)
     row = torch.rand(candidates, generator=generator, dtype=torch.float64).mul(8).softmax(0)
     # The same probabilities for every label: query y has y as its own candidate.
@@ -100,7 +100,7 @@ def test_r2_losses_of_all_labels_sum_to_a_power_of_the_total_tangent(candidates,
         assert losses.sum().item() == pytest.approx(candidates - 1)
 
 
-def test_r4_no_gradient_reaches_correspondences_or_probabilities():
+def test_no_gradient_reaches_correspondences_or_probabilities():
     similarity = random_similarity().requires_grad_()
     trust = TRUST.clone().requires_grad_()
     active_complementary_loss(similarity, trust).backward()
@@ -111,7 +111,7 @@ def test_r4_no_gradient_reaches_correspondences_or_probabilities():
 
 @pytest.mark.parametrize("correspondence", [0.0, 0.05, 0.3, 0.5, 0.8, 1.0])
 @pytest.mark.parametrize("scale", [0.01, 0.1, 0.3, 1.0])
-def test_r4_more_similarity_never_costs_a_pair_more(correspondence, scale):
+def test_more_similarity_never_costs_a_pair_more(correspondence, scale):
     for seed in range(5):
         similarity = random_similarity(6, seed, scale).requires_grad_()
         trust = torch.full((6,), correspondence)
@@ -119,7 +119,7 @@ def test_r4_more_similarity_never_costs_a_pair_more(correspondence, scale):
         assert (similarity.grad.diagonal() <= 0).all()
 
 
-def test_r4_a_hopeless_pair_is_pulled_with_full_trust_and_left_alone_without():
+def test_a_hopeless_pair_is_pulled_with_full_trust_and_left_alone_without():
     pairs = 4
     gradients = {}
     for correspondence in (0.0, 1.0):

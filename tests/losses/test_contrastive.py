@@ -111,7 +111,7 @@ def test_a_pair_without_weight_is_still_a_negative_of_the_others():
     assert (off_diagonal > 0).all()
 
 
-def test_d1_one_hot_targets_equal_the_pairs_themselves():
+def test_one_hot_targets_equal_the_pairs_themselves():
     similarity, one_hot = random_similarity(), torch.eye(5, dtype=torch.float64)
     torch.testing.assert_close(info_nce(similarity, 0.05, targets=(one_hot, one_hot)), info_nce(similarity, 0.05))
 

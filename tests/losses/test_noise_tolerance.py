@@ -39,7 +39,7 @@ def random_distributions(rows, candidates, seed, peakedness):
 @pytest.mark.parametrize("candidates", [2, 5, 20])
 @pytest.mark.parametrize("noise_rate", [0.0, 0.2, 0.6, 0.9])
 @pytest.mark.parametrize("exponent", [0.0, 0.3, 1.0])
-def test_r3_noisy_risk_is_the_scaled_clean_risk_plus_a_term_of_the_total_tangent(candidates, noise_rate, exponent):
+def test_noisy_risk_is_the_scaled_clean_risk_plus_a_term_of_the_total_tangent(candidates, noise_rate, exponent):
     model = random_distributions(12, candidates, seed=0, peakedness=2.0)
     labels = random_distributions(12, candidates, seed=1, peakedness=3.0)
     clean = risk(model, labels, exponent)
@@ -50,7 +50,7 @@ def test_r3_noisy_risk_is_the_scaled_clean_risk_plus_a_term_of_the_total_tangent
 
 @pytest.mark.parametrize("candidates", [2, 5, 100])
 @pytest.mark.parametrize("peakedness", [0.1, 1.0, 10.0])
-def test_r2_total_tangent_lies_between_its_bounds(candidates, peakedness):
+def test_total_tangent_lies_between_its_bounds(candidates, peakedness):
     least, largest = total_tangent_bounds(candidates)
     totals = random_distributions(200, candidates, seed=2, peakedness=peakedness).tan().sum(1)
     assert least - 1e-12 <= totals.min()
@@ -58,7 +58,7 @@ def test_r2_total_tangent_lies_between_its_bounds(candidates, peakedness):
 
 
 @pytest.mark.parametrize("candidates", [1, 2, 5, 100])
-def test_r2_total_tangent_bounds_are_reached_at_uniform_and_certain_probabilities(candidates):
+def test_total_tangent_bounds_are_reached_at_uniform_and_certain_probabilities(candidates):
     least, largest = total_tangent_bounds(candidates)
     assert torch.full((candidates,), 1 / candidates).double().tan().sum().item() == pytest.approx(least)
     assert torch.eye(candidates)[0].double().tan().sum().item() == pytest.approx(largest)
@@ -66,7 +66,7 @@ def test_r2_total_tangent_bounds_are_reached_at_uniform_and_certain_probabilitie
 
 
 @pytest.mark.parametrize("noise_rate", [0.2, 0.5, 0.7])
-def test_r3_lemma_1_at_exponent_1_noise_keeps_the_order_of_all_models(noise_rate):
+def test_lemma_1_at_exponent_1_noise_keeps_the_order_of_all_models(noise_rate):
     labels = random_distributions(10, CANDIDATES, seed=3, peakedness=2.0)
     models = [random_distributions(10, CANDIDATES, seed, peakedness=3.0) for seed in range(10, 40)]
     clean = [risk(model, labels, 1.0) for model in models]
@@ -74,7 +74,7 @@ def test_r3_lemma_1_at_exponent_1_noise_keeps_the_order_of_all_models(noise_rate
     assert sorted(range(30), key=clean.__getitem__) == sorted(range(30), key=with_noise.__getitem__)
 
 
-def test_r3_lemma_1_ends_where_a_label_says_nothing():
+def test_lemma_1_ends_where_a_label_says_nothing():
     labels = random_distributions(10, CANDIDATES, seed=3, peakedness=2.0)
     noise_rate = (CANDIDATES - 1) / CANDIDATES
     for seed in range(10, 20):
@@ -117,7 +117,7 @@ def minimisers(labels):
 
 @pytest.mark.parametrize("noise_rate", NOISE_RATES)
 @pytest.mark.parametrize("exponent", EXPONENTS)
-def test_r3_lemma_2_risks_of_fitted_models_differ_within_the_bounds(labels, minimisers, exponent, noise_rate):
+def test_lemma_2_risks_of_fitted_models_differ_within_the_bounds(labels, minimisers, exponent, noise_rate):
     of_clean, of_noisy = minimisers[exponent, 0.0], minimisers[exponent, noise_rate]
     noisy_labels = noisy(labels, noise_rate)
     lower, upper = risk_gap_bounds(CANDIDATES, noise_rate, exponent)
@@ -128,14 +128,14 @@ def test_r3_lemma_2_risks_of_fitted_models_differ_within_the_bounds(labels, mini
     assert -rounding <= noisy_gap <= upper + rounding
 
 
-def test_r3_lemma_2_has_a_gap_to_bound_and_it_closes_as_the_exponent_grows(labels, minimisers):
+def test_lemma_2_has_a_gap_to_bound_and_it_closes_as_the_exponent_grows(labels, minimisers):
     gaps = [risk(minimisers[q, 0.6], labels, q) - risk(minimisers[q, 0.0], labels, q) for q in EXPONENTS]
     assert gaps[0] > gaps[1] > 1e-3
     assert gaps[2] == pytest.approx(0, abs=1e-6)
 
 
 @pytest.mark.parametrize("noise_rate", NOISE_RATES)
-def test_r3_at_exponent_1_noise_changes_no_prediction_of_the_fitted_model(labels, minimisers, noise_rate):
+def test_at_exponent_1_noise_changes_no_prediction_of_the_fitted_model(labels, minimisers, noise_rate):
     predictions = minimisers[1.0, noise_rate].argmax(1)
     assert predictions.tolist() == labels.argmax(1).tolist()
     torch.testing.assert_close(minimisers[1.0, noise_rate], minimisers[1.0, 0.0], rtol=0, atol=1e-6)
@@ -153,11 +153,11 @@ def test_r3_at_exponent_1_noise_changes_no_prediction_of_the_fitted_model(labels
         (1, 0, 0),
     ],
 )
-def test_r3_bounds_for_100_candidates_and_20_percent_noise(exponent, lower, upper):
+def test_bounds_for_100_candidates_and_20_percent_noise(exponent, lower, upper):
     assert risk_gap_bounds(100, 0.2, float(exponent)) == pytest.approx((lower, upper), abs=1e-5)
 
 
-def test_r3_bounds_narrow_as_the_exponent_grows_and_widen_with_noise():
+def test_bounds_narrow_as_the_exponent_grows_and_widen_with_noise():
     by_exponent = [risk_gap_bounds(100, 0.2, q / 10) for q in range(11)]
     by_noise = [risk_gap_bounds(100, eta / 10, 0.5) for eta in range(10)]
     for narrow_to_wide in (by_exponent[::-1], by_noise):

@@ -96,7 +96,7 @@ def coupled_family(gamma, beta=0.1):
     return {(s, x): coupled_objective(FAMILY[s], FAMILY[x], beta, gamma) for s, x in PAIRS}
 
 
-def test_d5_the_world_has_the_stated_entropies():
+def test_the_world_has_the_stated_entropies():
     assert entropy(IMAGE) == pytest.approx(4)
     assert information(IMAGE, CAPTION) == pytest.approx(2)
     assert entropy(IMAGE, CAPTION) - entropy(CAPTION) == pytest.approx(2)
@@ -113,14 +113,14 @@ def test_d5_the_world_has_the_stated_entropies():
         (SHARED, NOTHING, lambda beta: -2, 0, lambda beta: -2),
     ],
 )
-def test_d5_the_table_of_objectives(s, x, of_shared, of_exclusive, joint, beta):
+def test_the_table_of_objectives(s, x, of_shared, of_exclusive, joint, beta):
     s, x = CODES[s], CODES[x]
     assert shared_objective(s, beta) == pytest.approx(of_shared(beta))
     assert exclusive_objective(s, x) == pytest.approx(of_exclusive)
     assert 2 * coupled_objective(s, x, beta, 0.5) == pytest.approx(joint(beta))
 
 
-def test_d5_the_ideal_codes_hold_all_of_the_image_once():
+def test_the_ideal_codes_hold_all_of_the_image_once():
     for s, x in IDEAL:
         assert information(FAMILY[s], IMAGE) == pytest.approx(2)
         assert information(FAMILY[x], IMAGE) == pytest.approx(2)
@@ -130,14 +130,14 @@ def test_d5_the_ideal_codes_hold_all_of_the_image_once():
     assert ("C + A", EXCLUSIVE) not in IDEAL
 
 
-def test_d5_proposition_1_the_shared_objective_certifies_sufficiency_and_minimality():
+def test_proposition_1_the_shared_objective_certifies_sufficiency_and_minimality():
     for name, s in FAMILY.items():
         gap = shared_objective(s, 0.1) + information(IMAGE, CAPTION)
         assert gap > -1e-9, name
         assert (gap < 1e-9) == any(name == ideal for ideal, _ in IDEAL), name
 
 
-def test_d5_proposition_1_the_exclusive_objective_certifies_coverage_and_independence():
+def test_proposition_1_the_exclusive_objective_certifies_coverage_and_independence():
     for s, x in PAIRS:
         remainder = entropy(IMAGE, FAMILY[s]) - entropy(FAMILY[s])
         gap = exclusive_objective(FAMILY[s], FAMILY[x]) + remainder
@@ -147,7 +147,7 @@ def test_d5_proposition_1_the_exclusive_objective_certifies_coverage_and_indepen
         assert (gap < 1e-9) == (covers and independent), (s, x)
 
 
-def test_d5_both_decoupled_minima_together_are_the_ideal_codes():
+def test_both_decoupled_minima_together_are_the_ideal_codes():
     shared = minima({name: shared_objective(s, 0.1) for name, s in FAMILY.items()})
     found = {
         (s, x) for s in shared for x in minima({x: exclusive_objective(FAMILY[s], code) for x, code in FAMILY.items()})
@@ -155,12 +155,12 @@ def test_d5_both_decoupled_minima_together_are_the_ideal_codes():
     assert found == IDEAL
 
 
-def test_d5_without_beta_the_shared_objective_does_not_tell_c_from_all_of_the_image():
+def test_without_beta_the_shared_objective_does_not_tell_c_from_all_of_the_image():
     assert {SHARED, ALL} <= minima({name: shared_objective(s, 0.0) for name, s in FAMILY.items()})
 
 
 @pytest.mark.parametrize("gamma", [0.3, 0.5, 0.6, 0.9])
-def test_d5_proposition_2_bounds_the_coupled_objective(gamma):
+def test_proposition_2_bounds_the_coupled_objective(gamma):
     beta = 0.1
     for s, x in PAIRS:
         code, other = FAMILY[s], FAMILY[x]
@@ -174,20 +174,20 @@ def test_d5_proposition_2_bounds_the_coupled_objective(gamma):
 
 
 @pytest.mark.parametrize("gamma", [0.51, 0.6, 0.9])
-def test_d5_coupled_with_gamma_above_half_only_the_ideal_codes_are_best(gamma):
+def test_coupled_with_gamma_above_half_only_the_ideal_codes_are_best(gamma):
     objective = coupled_family(gamma)
     assert minima(objective) == IDEAL
     assert min(objective.values()) == pytest.approx(-(1 - gamma) * 4 - (2 * gamma - 1) * 2)
 
 
 @pytest.mark.parametrize("gamma", [0.1, 0.4, 0.49])
-def test_d5_coupled_with_gamma_below_half_prefers_an_empty_shared_code(gamma):
+def test_coupled_with_gamma_below_half_prefers_an_empty_shared_code(gamma):
     objective = coupled_family(gamma)
     assert objective[NOTHING, ALL] < objective[SHARED, EXCLUSIVE]
     assert minima(objective) == COLLAPSED
 
 
-def test_d5_coupled_with_gamma_of_half_collapse_and_all_between_tie_with_the_ideal():
+def test_coupled_with_gamma_of_half_collapse_and_all_between_tie_with_the_ideal():
     best = minima(coupled_family(0.5))
     assert best >= IDEAL | COLLAPSED
     assert ("half of C", "the rest") in best - IDEAL - COLLAPSED

@@ -30,7 +30,7 @@ def one_by_one(similarity, likeness, belief, temperature, neighbours, smoothing)
     return result
 
 
-def test_d1_the_definition_entry_by_entry():
+def test_the_definition_entry_by_entry():
     similarity, images, captions = batch()
     belief = torch.tensor([1.0, 0.9, 0.5, 0.49, 0.2, 0.0], dtype=torch.float64)
     options = {"temperature": 0.3, "neighbours": 0.5, "smoothing": 0.1}
@@ -40,7 +40,7 @@ def test_d1_the_definition_entry_by_entry():
 
 
 @pytest.mark.parametrize("belief", [0.0, 0.3, 0.5, 1.0])
-def test_d1_rows_sum_to_one_and_carry_no_gradient(belief):
+def test_rows_sum_to_one_and_carry_no_gradient(belief):
     similarity, images, captions = (part.requires_grad_(True) for part in batch())
     weights = torch.full((6,), belief, requires_grad=True)
     for targets in soft_targets(similarity, images, captions, weights):
@@ -49,7 +49,7 @@ def test_d1_rows_sum_to_one_and_carry_no_gradient(belief):
         assert not targets.requires_grad
 
 
-def test_d1_believed_without_smoothing_is_symmetric_info_nce_exactly():
+def test_believed_without_smoothing_is_symmetric_info_nce_exactly():
     similarity, images, captions = (part.float() for part in batch())
     targets = soft_targets(similarity, images, captions, torch.ones(6), smoothing=0.0)
     for of_direction in targets:
@@ -59,7 +59,7 @@ def test_d1_believed_without_smoothing_is_symmetric_info_nce_exactly():
     )
 
 
-def test_d1_a_pair_without_belief_is_not_its_own_target():
+def test_a_pair_without_belief_is_not_its_own_target():
     similarity, images, captions = batch()
     for targets in soft_targets(similarity, images, captions, torch.zeros(6, dtype=torch.float64)):
         assert targets.diagonal().abs().max() == 0

@@ -44,7 +44,7 @@ def test_loss_equals_loops_over_anchors_and_negatives(negatives, pairs):
 
 
 @pytest.mark.parametrize("negatives", WAYS)
-def test_m2_each_direction_uses_the_margin_of_its_own_anchor(negatives):
+def test_each_direction_uses_the_margin_of_its_own_anchor(negatives):
     similarity = random_similarity(3, seed=1)
     margins = torch.tensor([0.0, 0.5, 1.0], dtype=torch.float64)
     loss = triplet_loss(similarity, margins, negatives=negatives)
@@ -52,7 +52,7 @@ def test_m2_each_direction_uses_the_margin_of_its_own_anchor(negatives):
 
 
 @pytest.mark.parametrize("negatives", WAYS)
-def test_m2_the_released_slip_takes_the_captions_margin_in_both_directions(negatives):
+def test_the_released_slip_takes_the_captions_margin_in_both_directions(negatives):
     similarity = random_similarity(3, seed=1)
     margins = torch.tensor([0.0, 0.5, 1.0], dtype=torch.float64)
     slip = triplet_loss(similarity, margins, negatives=negatives, margin_of="caption")
@@ -102,7 +102,7 @@ def test_loss_and_gradient_vanish_when_every_pair_is_ahead_by_the_margin(negativ
     assert similarity.grad.abs().max() == 0
 
 
-def test_m3_for_two_pairs_the_mean_is_half_of_the_hardest():
+def test_for_two_pairs_the_mean_is_half_of_the_hardest():
     similarity = random_similarity(2, seed=3)
     torch.testing.assert_close(
         triplet_loss(similarity, negatives="mean"), triplet_loss(similarity, negatives="hardest") / 2
@@ -170,7 +170,7 @@ def test_wrong_shapes_and_unknown_names_are_refused():
         triplet_loss(torch.zeros(3, 3), negatives="semi-hard")
 
 
-def test_m1_adaptive_margin_is_an_s_curve_from_nothing_to_the_whole_margin():
+def test_adaptive_margin_is_an_s_curve_from_nothing_to_the_whole_margin():
     similarity = torch.linspace(0, 1, 101, dtype=torch.float64, requires_grad=True)
     margins = self_adaptive_margin(similarity, 0.2)
     assert not margins.requires_grad

@@ -164,7 +164,7 @@ def relative_error(found, expected):
 
 @pytest.mark.parametrize("way", WAYS)
 @pytest.mark.parametrize("virtual", [sgd, adam])
-def test_m4_the_meta_gradient_of_a_tiny_mlp_is_that_of_finite_differences(virtual, way):
+def test_the_meta_gradient_of_a_tiny_mlp_is_that_of_finite_differences(virtual, way):
     problem = tiny_mlp()
     step = virtual(problem)
     assert relative_error(problem.found(step, way).of_head, problem.by_finite_differences(step)) < 1e-4
@@ -173,7 +173,7 @@ def test_m4_the_meta_gradient_of_a_tiny_mlp_is_that_of_finite_differences(virtua
 @pytest.mark.parametrize("way", WAYS)
 @pytest.mark.parametrize("virtual", [sgd, adam])
 @pytest.mark.parametrize("similarity", ["cosine", "saf", "sgr"])
-def test_m4_the_meta_gradient_of_a_tiny_gru_model_is_that_of_finite_differences(similarity, virtual, way):
+def test_the_meta_gradient_of_a_tiny_gru_model_is_that_of_finite_differences(similarity, virtual, way):
     problem = tiny_gru(similarity)
     step = virtual(problem)
     with twice_differentiable(problem.model):
@@ -183,7 +183,7 @@ def test_m4_the_meta_gradient_of_a_tiny_gru_model_is_that_of_finite_differences(
 
 @pytest.mark.parametrize("way", WAYS)
 @pytest.mark.parametrize("make", [tiny_mlp, tiny_gru])
-def test_m4_with_the_direct_path_cut_the_virtual_step_alone_leads_back_to_the_head(make, way):
+def test_with_the_direct_path_cut_the_virtual_step_alone_leads_back_to_the_head(make, way):
     problem = make()
     frozen = {name: parameter.clone() for name, parameter in problem.head.items()}
 

@@ -49,7 +49,7 @@ def test_the_released_schedule_has_53_epochs_in_4_stages():
 # R4: correspondences are constants of the loss.
 
 
-def test_r4_no_gradient_reaches_correspondences_or_probabilities(make, fabric, loaders):
+def test_no_gradient_reaches_correspondences_or_probabilities(make, fabric, loaders):
     method = crcl(make, fabric)
     similarity = method.models[0](next(iter(loaders.train(0))))
     probability = mean_matching_probability(similarity, 0.05)
@@ -62,7 +62,7 @@ def test_r4_no_gradient_reaches_correspondences_or_probabilities(make, fabric, l
 
 @pytest.mark.parametrize("correspondence", [0.0, 0.1, 0.5, 0.9, 1.0])
 @pytest.mark.parametrize("own", [-1.0, -0.3, 0.0, 0.4, 0.7, 1.0])
-def test_r4_a_pair_is_never_pushed_apart_whatever_its_correspondence(correspondence, own):
+def test_a_pair_is_never_pushed_apart_whatever_its_correspondence(correspondence, own):
     generator = torch.Generator().manual_seed(0)
     similarity = 0.5 * torch.randn(6, 6, dtype=torch.float64, generator=generator)
     similarity[2, 2] = own
@@ -72,7 +72,7 @@ def test_r4_a_pair_is_never_pushed_apart_whatever_its_correspondence(corresponde
     assert gradient[2, 2] <= 1e-12
 
 
-def test_r4_an_unmatched_pair_is_pulled_only_as_far_as_it_is_trusted():
+def test_an_unmatched_pair_is_pulled_only_as_far_as_it_is_trusted():
     pairs, temperature = 6, 0.05
     similarity = torch.full((pairs, pairs), 0.5, dtype=torch.float64)
     similarity.diagonal().fill_(-0.5)  # p of every pair about 1e-9
@@ -105,7 +105,7 @@ def refined(method, probability, stage_epoch):
     return used.tolist(), method.correspondence.tolist()
 
 
-def test_r5_the_scripted_trace_of_the_first_stage(make, fabric):
+def test_the_scripted_trace_of_the_first_stage(make, fabric):
     method = scripted(make, fabric)
     # Epoch 0: everything is trusted, whatever the network thinks.
     assert refined(method, [0.9, 0.5, 0.3, 0.05, 0.0, 1.0], 0) == ([1.0] * 6, [1.0] * 6)
@@ -125,13 +125,13 @@ def test_r5_the_scripted_trace_of_the_first_stage(make, fabric):
 
 
 @pytest.mark.parametrize(("probability", "back"), [(0.0, False), (0.499, False), (0.501, True), (1.0, True)])
-def test_r5_a_forgotten_pair_revives_only_above_one_half(make, fabric, probability, back):
+def test_a_forgotten_pair_revives_only_above_one_half(make, fabric, probability, back):
     method = scripted(make, fabric, correspondence=torch.zeros(6))
     used, _ = refined(method, [probability] * 6, 4)
     assert used == pytest.approx([0.2 * probability * back] * 6)
 
 
-def test_r5_later_stages_start_from_the_carried_correspondences(make, fabric):
+def test_later_stages_start_from_the_carried_correspondences(make, fabric):
     carried = torch.tensor([1.0, 0.5, 0.1, 0.09, 0.0, 0.9])
     method = scripted(make, fabric, stage=1, correspondence=carried)
     frozen = [1.0, 0.5, 0.1, 0.0, 0.0, 0.9]  # unchanged, except that 0.09 is below the threshold
@@ -143,7 +143,7 @@ def test_r5_later_stages_start_from_the_carried_correspondences(make, fabric):
     assert used == pytest.approx([0.98, 0.4, 0.24, 0.18, 0.18, 0.76])
 
 
-def test_r5_the_whole_trace_agrees_with_a_loop_over_pairs(make, fabric):
+def test_the_whole_trace_agrees_with_a_loop_over_pairs(make, fabric):
     """The released code's rule written out pair by pair, on random probabilities and batches, over two stages."""
     random = torch.Generator().manual_seed(0)
     method = scripted(make, fabric)
@@ -164,7 +164,7 @@ def test_r5_the_whole_trace_agrees_with_a_loop_over_pairs(make, fabric):
             assert method.correspondence.tolist() == pytest.approx(m, abs=1e-6)
 
 
-def test_r5_pairs_outside_the_batch_are_not_touched(make, fabric):
+def test_pairs_outside_the_batch_are_not_touched(make, fabric):
     method = scripted(make, fabric, correspondence=torch.full((6,), 0.7))
     method._refine(torch.tensor([4, 1]), torch.tensor([0.2, 0.9]), 3)
     assert method.correspondence.tolist() == pytest.approx([0.7, 0.74, 0.7, 0.7, 0.6, 0.7])
@@ -205,7 +205,7 @@ def test_the_correspondences_that_were_given_are_not_written_to(make, fabric, lo
 # R6: what a stage carries over.
 
 
-def test_r6_a_new_stage_has_fresh_weights_a_fresh_optimiser_the_first_rate_and_the_same_correspondences(
+def test_a_new_stage_has_fresh_weights_a_fresh_optimiser_the_first_rate_and_the_same_correspondences(
     make, fabric, loaders
 ):
     optimisation = OptimisationConfig(decay_epochs=1, weight_average=0.9)
@@ -231,7 +231,7 @@ def test_r6_a_new_stage_has_fresh_weights_a_fresh_optimiser_the_first_rate_and_t
     assert (new["network"][name] - weights[name]).abs().max() > 10 * one_step
 
 
-def test_r6_the_network_is_the_same_one_within_a_stage(make, fabric, loaders):
+def test_the_network_is_the_same_one_within_a_stage(make, fabric, loaders):
     method = crcl(make, fabric)
     network = method.models[0]
     train(method, loaders, range(2))
@@ -240,7 +240,7 @@ def test_r6_the_network_is_the_same_one_within_a_stage(make, fabric, loaders):
     assert method.models[0] is not network
 
 
-def test_r6_frozen_epochs_of_a_later_stage_keep_correspondences(make, fabric, loaders):
+def test_frozen_epochs_of_a_later_stage_keep_correspondences(make, fabric, loaders):
     method = crcl(make, fabric, threshold=0.0)
     train(method, loaders, range(2))
     carried = method.correspondence.clone()
@@ -275,7 +275,7 @@ def test_a_log_has_the_loss_and_the_mean_correspondence_of_its_batch(make, fabri
 
 
 @pytest.mark.parametrize("seed", [0, 1])
-def test_r7_correspondences_tell_true_from_false_pairs_where_plain_training_memorises_both(fabric, seed):
+def test_correspondences_tell_true_from_false_pairs_where_plain_training_memorises_both(fabric, seed):
     world = latent_factor_pairs(200, world_seed=0, draw_seed=1, shared=12, exclusive=4)
     pairs = inject_noise(world.pairs, 0.4, seed=seed)
     clean = pairs.is_clean

@@ -20,7 +20,7 @@ def found():
 
 
 @pytest.mark.slow
-def test_d6_shared_codes_hold_shared_factors_and_nothing_else(found):
+def test_shared_codes_hold_shared_factors_and_nothing_else(found):
     for measured in found.values():
         assert measured["c_from_s"] >= 0.95
         assert measured["a_from_s"] <= 0.05
@@ -28,21 +28,21 @@ def test_d6_shared_codes_hold_shared_factors_and_nothing_else(found):
 
 
 @pytest.mark.slow
-def test_d6_exclusive_codes_hold_exclusive_factors_and_the_penalty_keeps_shared_ones_out(found):
+def test_exclusive_codes_hold_exclusive_factors_and_the_penalty_keeps_shared_ones_out(found):
     assert found["cov"]["a_from_x"] >= 0.9
     assert found["none"]["c_from_x"] >= 0.4
     assert found["cov"]["c_from_x"] <= 0.1
 
 
 @pytest.mark.slow
-def test_d7_codes_of_two_images_can_be_put_together(found):
+def test_codes_of_two_images_can_be_put_together(found):
     assert found["cov"]["c_swapped"] >= 0.85
     assert found["cov"]["a_swapped"] >= 0.8
     assert found["none"]["c_swapped"] < found["cov"]["c_swapped"]  # exclusive codes write over shared factors
 
 
 @pytest.mark.slow
-def test_d6_the_filter_tells_mismatched_pairs():
+def test_the_filter_tells_mismatched_pairs():
     measured = measure(train({"preset": "none", **SHORT}, 0.4, 0), 0, quick=True)
     assert measured["filter"] >= 0.95
     assert measured["c_from_s"] >= 0.95

@@ -15,9 +15,9 @@ from truepair.losses.contrastive import info_nce
 from truepair.methods import disncl as module
 from truepair.methods.disncl import Disncl, alignment_term, exclusive_terms, matching_term
 from truepair.methods.protocol import Method
-from truepair.mixtures import Gaussian, Mixture
 from truepair.model import InputShape, load_weights, make_model, retrieval_weights
-from truepair.plausibility import similarity_of_pairs
+from truepair.scoring.mixtures import Gaussian, Mixture
+from truepair.scoring.plausibility import similarity_of_pairs
 
 CPU = torch.device("cpu")
 
@@ -169,7 +169,7 @@ def is_backbone(name):
 
 
 @pytest.mark.parametrize("detached", [False, True])
-def test_d4_exclusive_terms_never_move_shared_heads_and_the_backbone_unless_detached(
+def test_exclusive_terms_never_move_shared_heads_and_the_backbone_unless_detached(
     make_coded, fabric, loaders, detached
 ):
     network = disncl(make_coded, fabric, x_input_detach=detached)._networks[0]
@@ -181,14 +181,14 @@ def test_d4_exclusive_terms_never_move_shared_heads_and_the_backbone_unless_deta
     assert any(name.startswith("exclusive.text.decoder") for name in moved)
 
 
-def test_d4_coupled_exclusive_terms_do_move_shared_heads(make_coded, fabric, loaders):
+def test_coupled_exclusive_terms_do_move_shared_heads(make_coded, fabric, loaders):
     network = disncl(make_coded, fabric, coupled=True)._networks[0]
     network._model.train()
     moved = gradients(network, of_exclusive(network, codes_of(network, next(iter(loaders.train(0))))))
     assert any(map(is_shared_head, moved))
 
 
-def test_d4_shared_terms_never_move_exclusive_heads(make_coded, fabric, loaders):
+def test_shared_terms_never_move_exclusive_heads(make_coded, fabric, loaders):
     network = disncl(make_coded, fabric)._networks[0]
     network._model.train()
     codes = codes_of(network, next(iter(loaders.train(0))))
@@ -204,7 +204,7 @@ def test_d4_shared_terms_never_move_exclusive_heads(make_coded, fabric, loaders)
     assert any(map(is_backbone, moved))
 
 
-def test_d4_which_caption_belongs_to_which_image_changes_shared_terms_only(make_cosine, fabric, loaders):
+def test_which_caption_belongs_to_which_image_changes_shared_terms_only(make_cosine, fabric, loaders):
     network = disncl(make_cosine, fabric)._networks[0]
     network._model.eval()
     batch = next(iter(loaders.train(0)))
@@ -237,7 +237,7 @@ def test_d4_which_caption_belongs_to_which_image_changes_shared_terms_only(make_
     assert values[0][1] != pytest.approx(values[1][1], rel=1e-3)
 
 
-def test_d2_a_pair_that_is_not_believed_is_not_aligned(make_cosine, fabric, loaders):
+def test_a_pair_that_is_not_believed_is_not_aligned(make_cosine, fabric, loaders):
     network = disncl(make_cosine, fabric)._networks[0]
     codes = codes_of(network, next(iter(loaders.train(0))))
     image, text = codes["image"].shared.code, codes["text"].shared.code
@@ -250,7 +250,7 @@ def test_d2_a_pair_that_is_not_believed_is_not_aligned(make_cosine, fabric, load
 # D8: retrieval by the means of shared codes alone.
 
 
-def test_d8_evaluation_is_the_same_bits_without_exclusive_heads_and_critics(make_coded, fabric, noisy_loaders, world):
+def test_evaluation_is_the_same_bits_without_exclusive_heads_and_critics(make_coded, fabric, noisy_loaders, world):
     method = disncl(make_coded, fabric)
     train(method, noisy_loaders)
     trained = method.models[0]
@@ -262,7 +262,7 @@ def test_d8_evaluation_is_the_same_bits_without_exclusive_heads_and_critics(make
 # D9: without anything else, InfoNCE.
 
 
-def test_d9_without_the_rest_it_is_info_nce_of_the_sampled_codes(make_cosine, fabric, loaders):
+def test_without_the_rest_it_is_info_nce_of_the_sampled_codes(make_cosine, fabric, loaders):
     options = {"alignment_weight": 0.0, "reconstruction_weight": 0.0, "prior_weight": 0.0, "preset": "none"}
     method = disncl(make_cosine, fabric, smoothing=0.0, filtering=False, **options)
     network = method._networks[0]

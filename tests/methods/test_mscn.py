@@ -18,7 +18,7 @@ from truepair.methods import mscn as module
 from truepair.methods.mscn import Mscn, clean_posterior
 from truepair.methods.protocol import Method
 from truepair.model import InputShape, make_model
-from truepair.plausibility import similarity_of_pairs
+from truepair.scoring.plausibility import similarity_of_pairs
 
 CPU = torch.device("cpu")
 
@@ -87,7 +87,7 @@ def test_every_backbone_trains_both_networks_and_differently(make_headed, fabric
 # M5: what each of the four steps of an iteration changes, and what not.
 
 
-def test_m5_the_virtual_part_leaves_network_statistics_and_optimiser_as_they_are(make_headed, fabric, trusting):
+def test_the_virtual_part_leaves_network_statistics_and_optimiser_as_they_are(make_headed, fabric, trusting):
     method = mscn(make_headed, fabric)
     train(method, trusting, range(2))  # so that Adam and the running statistics hold something
     network = method._networks[0]
@@ -107,7 +107,7 @@ def test_m5_the_virtual_part_leaves_network_statistics_and_optimiser_as_they_are
             assert parameter.grad is None or torch.equal(parameter.grad, gradients[name])
 
 
-def test_m5_the_real_step_leaves_the_head_as_it_is(make_headed, fabric, trusting):
+def test_the_real_step_leaves_the_head_as_it_is(make_headed, fabric, trusting):
     method = mscn(make_headed, fabric)
     train(method, trusting, range(2))
     network = method._networks[0]
@@ -120,9 +120,7 @@ def test_m5_the_real_step_leaves_the_head_as_it_is(make_headed, fabric, trusting
     )
 
 
-def test_m5_meta_step_comes_before_the_real_step_and_every_so_many_iterations(
-    make_cosine, fabric, trusting, monkeypatch
-):
+def test_meta_step_comes_before_the_real_step_and_every_so_many_iterations(make_cosine, fabric, trusting, monkeypatch):
     done = []
     meta_step, step = module._Network.meta_step, module._Network.step
     monkeypatch.setattr(module._Network, "meta_step", lambda *a: (done.append("meta"), meta_step(*a))[1])
@@ -133,7 +131,7 @@ def test_m5_meta_step_comes_before_the_real_step_and_every_so_many_iterations(
     assert done == 2 * of_network
 
 
-def test_m5_the_head_is_judged_with_the_same_random_numbers_at_every_call(make_headed, fabric, trusting):
+def test_the_head_is_judged_with_the_same_random_numbers_at_every_call(make_headed, fabric, trusting):
     network = mscn(make_headed, fabric)._networks[0]
     network._model.train()
     batch, weights = next(iter(trusting.train(0))), network._weights()
@@ -189,14 +187,14 @@ def hinges(similarity, margins):
     return [of_image, of_caption]
 
 
-def test_m3_the_warm_up_sums_the_mean_hinges_of_the_batch(certain, trusting):
+def test_the_warm_up_sums_the_mean_hinges_of_the_batch(certain, trusting):
     network, batch = certain(), next(iter(trusting.train(0)))
     similarity = network._model(batch)
     expected = sum(sum(row) / len(row) for way in hinges(similarity, [0.2] * 8) for row in way)
     assert network.warm_up(batch)["loss"] == pytest.approx(expected, rel=1e-5)
 
 
-def test_m3_afterwards_it_sums_the_hardest_hinges_with_margins_that_follow_the_similarity(certain, trusting):
+def test_afterwards_it_sums_the_hardest_hinges_with_margins_that_follow_the_similarity(certain, trusting):
     network, batch = certain(), next(iter(trusting.train(0)))
     similarity = network._model(batch)
     margins = [0.2 * s**2 / (s**2 + (1 - s) ** 2) for s in similarity.diagonal().tolist()]
@@ -225,7 +223,7 @@ def test_a_schedule_without_purified_epochs_has_a_length(make_cosine, fabric, tr
 # M7: who chooses for whom, and how well.
 
 
-def test_m7_a_chooses_for_b_and_then_b_just_trained_for_a(make_cosine, fabric, trusting, monkeypatch):
+def test_a_chooses_for_b_and_then_b_just_trained_for_a(make_cosine, fabric, trusting, monkeypatch):
     method = mscn(make_cosine, fabric)
     train(method, trusting, range(1))
     a, b = method._networks
@@ -257,7 +255,7 @@ def test_m7_a_chooses_for_b_and_then_b_just_trained_for_a(make_cosine, fabric, t
 
 
 @pytest.mark.parametrize("rate", [0.2, 0.5])
-def test_m7_after_the_warm_up_nine_tenths_of_the_purified_pairs_match(fabric, rate):
+def test_after_the_warm_up_nine_tenths_of_the_purified_pairs_match(fabric, rate):
     world = {"world_seed": 0, "shared": 16, "exclusive": 4}
     noisy = inject_noise(latent_factor_pairs(2000, draw_seed=1, **world).pairs, rate, 0)
     trusted = latent_factor_pairs(40, draw_seed=2, **world).pairs

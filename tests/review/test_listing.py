@@ -1,9 +1,9 @@
 import numpy as np
 import pytest
 
+from truepair.cleaning.audit_folder import open_audit
+from truepair.cleaning.decisions_db import ACTIONS
 from truepair.errors import ConfigError
-from truepair.review.audit_folder import open_audit
-from truepair.review.decisions_db import ACTIONS
 from truepair.review.listing import Query, filters_from, rows_of
 
 

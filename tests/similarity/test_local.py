@@ -68,7 +68,7 @@ def double(similarity, *items):
 
 @pytest.mark.parametrize("training", [False, True], ids=["evaluation", "training"])
 @pytest.mark.parametrize("kind", KINDS)
-def test_c4_batched_equals_the_loop_over_captions_in_values_and_gradients(kind, training):
+def test_batched_equals_the_loop_over_captions_in_values_and_gradients(kind, training):
     similarity = module(kind, dim=32, size=24).train(training)
     images, captions = encoded([36] * 7, seed=1, dim=32), encoded(range(1, 41), seed=2, dim=32)
     results = []
@@ -90,7 +90,7 @@ def test_c4_batched_equals_the_loop_over_captions_in_values_and_gradients(kind, 
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_c4_regions_that_are_not_there_take_no_part(kind):
+def test_regions_that_are_not_there_take_no_part(kind):
     similarity = module(kind).eval()
     images, captions = encoded(range(1, 37), seed=1), encoded([3, 9, 1], seed=2)
     torch.testing.assert_close(
@@ -101,7 +101,7 @@ def test_c4_regions_that_are_not_there_take_no_part(kind):
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_c4_a_batch_of_1_equals_a_batch_of_128(kind):
+def test_a_batch_of_1_equals_a_batch_of_128(kind):
     similarity = module(kind).eval()
     lengths = torch.randint(1, 30, (128,), generator=_generator(5))
     images, captions = encoded([4] * 128, seed=1), encoded(lengths, seed=2)
@@ -112,7 +112,7 @@ def test_c4_a_batch_of_1_equals_a_batch_of_128(kind):
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_c4_more_padding_and_another_order_change_nothing(kind):
+def test_more_padding_and_another_order_change_nothing(kind):
     similarity = module(kind).eval()
     images, captions = encoded([5] * 4, seed=1), encoded([2, 6, 2, 4], seed=2, longest=6)
     padded = Padded(torch.cat([captions.values, torch.full((4, 9, DIM), 3.0)], 1), captions.lengths)

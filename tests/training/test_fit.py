@@ -5,7 +5,6 @@ from functools import partial
 import pytest
 import torch
 
-from truepair.checkpoint import load_checkpoint, save_checkpoint
 from truepair.config import BaselineConfig, CrclConfig, OptimisationConfig, Recipe, TrainingConfig
 from truepair.data.corpora import Corpus
 from truepair.data.loader import Loaders
@@ -13,6 +12,7 @@ from truepair.data.noise import inject_noise
 from truepair.data.pairs import Splits
 from truepair.errors import CheckpointError, TrainingError
 from truepair.evaluation.retrieval import evaluate
+from truepair.files.checkpoint import load_checkpoint, save_checkpoint
 from truepair.methods import METHODS
 from truepair.training.fit import RunState, fit, resume
 from truepair.training.log import RunLog, read_log
@@ -132,7 +132,7 @@ def rsum(line):
     return sum(line[f"{way}_r{k}"] for way in ("image_to_text", "text_to_image") for k in (1, 5, 10))
 
 
-def test_r6_the_best_of_an_earlier_stage_is_forgotten(trained, tmp_path):
+def test_the_best_of_an_earlier_stage_is_forgotten(trained, tmp_path):
     config = CrclConfig(stages=(9, 0), frozen_epochs=1, optimisation=OptimisationConfig(learning_rate=2e-2))
     _, state = trained(config, "run")
     lines = epoch_lines(tmp_path / "run")
@@ -210,7 +210,7 @@ def test_resuming_restores_epoch_and_random_generator(trained, tmp_path, make, f
     assert bits(other.state_dict()) == bits(method.state_dict())
 
 
-def test_c6_the_test_split_has_no_influence_on_training(world, dev_world, vocabulary, small, tmp_path):
+def test_the_test_split_has_no_influence_on_training(world, dev_world, vocabulary, small, tmp_path):
     recipe = Recipe(model=small, method=CRCL, training=TrainingConfig(batch_size=14, accelerator="cpu"))
     noisy = inject_noise(world, 0.4, seed=0)
     results, weights = [], []

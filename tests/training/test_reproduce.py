@@ -12,10 +12,10 @@ import torch
 
 from truepair.config import DataConfig, NoiseConfig, Recipe, TrustedConfig
 from truepair.data.corpora import load_corpus
-from truepair.encoding import encode_captions, encode_images
 from truepair.errors import CheckpointError, ConfigError
 from truepair.evaluation.recall import mean_metrics, ranks, retrieval_metrics
 from truepair.evaluation.retrieval import evaluate
+from truepair.scoring.encoding import encode_captions, encode_images
 from truepair.training.recipe import RecipeFile, load_recipe, load_recipe_file
 from truepair.training.reproduce import MEASURES, member_recipe, missing_file, rehearsal, reproduce, with_data_in
 from truepair.training.run import load_run, load_runs
@@ -48,13 +48,13 @@ def sgraf_on_coco(corpora, tmp_path_factory):
     return out / "crcl_sgraf_coco_40", summary
 
 
-def test_c2_both_layouts_of_image_rows_give_identical_recalls(corpora, sgraf_on_coco, tmp_path):
+def test_both_layouts_of_image_rows_give_identical_recalls(corpora, sgraf_on_coco, tmp_path):
     assert rehearsed("crcl_sgraf_coco_40", corpora / "captions", tmp_path)["ours"] == sgraf_on_coco[1]["ours"]
     f30k = [rehearsed("crcl_vse_f30k_80", corpora / rows, tmp_path / rows) for rows in ("images", "captions")]
     assert f30k[0]["ours"] == f30k[1]["ours"]
 
 
-def test_c5_an_ensembles_numbers_are_those_of_the_mean_of_its_matrices(sgraf_on_coco):
+def test_an_ensembles_numbers_are_those_of_the_mean_of_its_matrices(sgraf_on_coco):
     folder, summary = sgraf_on_coco
     test = summary["runs"][0]["test"]
     runs = [load_run(folder / name) for name in ("saf_0", "sgr_0")]

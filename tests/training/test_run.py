@@ -226,7 +226,7 @@ def test_runs_of_different_words_are_not_one_model(recipe, table, tmp_path):
         load_runs([tmp_path / "one", tmp_path / "three"])
 
 
-def test_d8_a_run_without_its_exclusive_codes_tests_the_same(recipe, corpus, tmp_path):
+def test_a_run_without_its_exclusive_codes_tests_the_same(recipe, corpus, tmp_path):
     method = DisnclConfig(warmup_epochs=0, main_epochs=1, preset="none", filtering=False)
     results = run(replace(recipe, method=method), tmp_path, corpus)
     whole = (tmp_path / "best.safetensors").stat().st_size

@@ -6,17 +6,17 @@ import shutil
 import pytest
 import torch
 
-from truepair.checkpoint import load_checkpoint
 from truepair.config import BaselineConfig, Recipe, TrainingConfig
 from truepair.data.corpora import Corpus
 from truepair.data.pairs import Splits
-from truepair.encoding import encode_captions, encode_images
 from truepair.errors import CheckpointError, ConfigError
 from truepair.evaluation.retrieval import evaluate
+from truepair.files.checkpoint import load_checkpoint
 from truepair.methods import METHODS
 from truepair.methods.baseline import Baseline
-from truepair.methods.confidence import pair_scores
 from truepair.methods.protocol import Method
+from truepair.scoring.confidence import pair_scores
+from truepair.scoring.encoding import encode_captions, encode_images
 from truepair.training.run import load_run, load_runs, run
 
 

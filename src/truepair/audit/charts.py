@@ -12,7 +12,7 @@ from matplotlib.figure import Figure
 from torch import Tensor
 
 from truepair.evaluation.detection import CalibrationCurve
-from truepair.svg import BLUE, GREY, INK, ORANGE, STYLE, new_axes, svg
+from truepair.pages.svg import BLUE, GREY, INK, ORANGE, STYLE, new_axes, svg
 
 
 def score_histogram(

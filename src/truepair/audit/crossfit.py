@@ -17,8 +17,8 @@ from jaxtyping import Int
 from torch import Tensor
 from tqdm import tqdm
 
-from truepair.audit.config import AuditConfig
 from truepair.config import Recipe
+from truepair.config.audit import AuditConfig
 from truepair.data.loader import Loaders, inputs_of_captions
 from truepair.data.pairs import Pairs
 from truepair.data.text import Vocabulary

@@ -16,7 +16,7 @@ from truepair.audit.partners import NONE, Partners, best_partners
 from truepair.data.pairs import Pairs
 from truepair.data.splitting import one_of_each_image
 from truepair.model import MatchingModel
-from truepair.plausibility import Scores, are_local
+from truepair.scoring.plausibility import Scores, are_local
 
 _SURE = 0.1
 """Mismatch probability below which a pair may be a probe."""

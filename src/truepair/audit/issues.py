@@ -13,9 +13,9 @@ from jaxtyping import UInt64
 from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 
-from truepair.data.looks import Look
 from truepair.data.pairs import Pairs
-from truepair.parquet_files import write_parquet
+from truepair.files.parquet import write_parquet
+from truepair.sources.facts import Look
 
 MANY = 10
 """Pictures that share a caption, or captions whose pictures are copies of one, from which on they are an issue."""

@@ -9,14 +9,14 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from truepair.audit.config import AuditConfig
 from truepair.audit.issues import KINDS
 from truepair.audit.run import audit_corpus, audit_pairs
 from truepair.config import DataConfig, NoiseConfig, TableColumns
+from truepair.config.audit import AuditConfig
 from truepair.data.corpora import load_corpus
 from truepair.data.pairs import Pairs
 from truepair.errors import ConfigError
-from truepair.json_files import read_json, write_json
+from truepair.files.json import read_json, write_json
 
 MISMATCH = "mismatch"
 """The issue of pairs; the others, `audit.issues.KINDS`, are of pictures and captions."""

@@ -8,10 +8,10 @@ from pathlib import Path
 import pyarrow.parquet as pq
 from tqdm import tqdm
 
-from truepair.data.looks import Look, look_at
 from truepair.data.pairs import Pairs
 from truepair.data.pictures import decoded
 from truepair.errors import DataError
+from truepair.sources.facts import Look, look_at
 
 _SIDE = 64
 """Pixels that a picture is decoded to at least, where its format can decode less than all."""

@@ -15,7 +15,7 @@ from tqdm import tqdm
 
 from truepair.data.pairs import Pairs
 from truepair.model import MatchingModel
-from truepair.plausibility import Encodings, between
+from truepair.scoring.plausibility import Encodings, between
 
 _PAIRS_AT_A_TIME = 1024
 _GALLERY_AT_A_TIME = 4096

@@ -25,9 +25,9 @@ from jaxtyping import Float
 from sklearn.linear_model import LogisticRegression
 from torch import Tensor
 
-from truepair.evidence import KINDS, Evidence
-from truepair.judgement import LEAST_RATE, needed_share, rate_against_random, share_above
-from truepair.mixtures import fit_with_known_mismatches
+from truepair.scoring.evidence import KINDS, Evidence
+from truepair.scoring.judgement import LEAST_RATE, needed_share, rate_against_random, share_above
+from truepair.scoring.mixtures import fit_with_known_mismatches
 
 _MOST_FITTED = 50_000
 """Pairs, and random couples, that the regression is fitted to; all pairs get its probability."""

@@ -15,7 +15,7 @@ from truepair.audit.issues import KINDS, Issue
 from truepair.audit.partners import NONE
 from truepair.data.pairs import Pairs
 from truepair.evaluation.detection import calibration_curve
-from truepair.pages import picture_of, shortened, write_page
+from truepair.pages.html import picture_of, shortened, write_page
 
 _SIDE = 128
 """Pixels of a thumbnail's longer side."""

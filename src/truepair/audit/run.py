@@ -14,39 +14,37 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from truepair import __version__
-from truepair.audit.config import AuditConfig
 from truepair.audit.crossfit import at_most, cross_fitted, repetitions_of, trained_models, zero_shot
-from truepair.audit.decisions import decide
 from truepair.audit.findings import Findings, find, findings_table, precision_at, right_suggestions
 from truepair.audit.issues import KINDS, issues_of, write_issues
 from truepair.audit.looking import looks_of
 from truepair.audit.partners import NONE
 from truepair.audit.probability import Probabilities, probabilities
-from truepair.audit.repair import refuse_overwriting, write_pairs, write_table
 from truepair.audit.report import write_report
 from truepair.audit.score import candidates_of, cross_fitted_evidence, scores_by_a_run
 from truepair.audit.sensitivity import sensitivity
 from truepair.audit.siblings import judged_together
-from truepair.audit.whole import every_pair
+from truepair.cleaning.audit_folder import IN_MEMORY
+from truepair.cleaning.decisions import decide
+from truepair.cleaning.manifest import refuse_overwriting, write_pairs, write_table
 from truepair.config import DataConfig, NoiseConfig
+from truepair.config.audit import AuditConfig
 from truepair.data.corpora import Corpus
 from truepair.data.embeddings import stored_source
 from truepair.data.pairs import Pairs
-from truepair.data.table_files import is_table
 from truepair.data.text import Vocabulary
+from truepair.data.whole import every_pair
 from truepair.errors import CheckpointError, ConfigError
 from truepair.evaluation.detection import detection_metrics
-from truepair.json_files import write_json
-from truepair.judgement import share_above, warnings_about
+from truepair.files.json import write_json
+from truepair.files.parquet import write_parquet
 from truepair.model import MatchingModel
-from truepair.parquet_files import write_parquet
-from truepair.plausibility import Scores, are_local
+from truepair.scoring.judgement import share_above, warnings_about
+from truepair.scoring.plausibility import Scores, are_local
+from truepair.sources.table_files import is_table
 from truepair.training.device import hardware, make_fabric, peak_memory_mb
 from truepair.training.log import read_log
 from truepair.training.run import TrainedRun, noisy
-
-IN_MEMORY = "pairs in memory"
-"""What the corpus of `audit_pairs` is called."""
 
 
 @dataclass(frozen=True)

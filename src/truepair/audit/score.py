@@ -13,10 +13,10 @@ from tqdm import tqdm
 
 from truepair.audit.crossfit import Fold
 from truepair.data.pairs import Pairs
-from truepair.evidence import KINDS, Evidence, evidence_for
-from truepair.judgement import possible_witnesses, witnesses_among
 from truepair.model import MatchingModel
-from truepair.plausibility import Scores, affordable_candidates, scores_of
+from truepair.scoring.evidence import KINDS, Evidence, evidence_for
+from truepair.scoring.judgement import possible_witnesses, witnesses_among
+from truepair.scoring.plausibility import Scores, affordable_candidates, scores_of
 
 USUAL_CANDIDATES = 1024
 """Competitors and witnesses of a pair, if none are asked for and they are cheap."""

@@ -18,9 +18,9 @@ from truepair.audit.crossfit import Fold
 from truepair.audit.probability import Probabilities
 from truepair.audit.score import witnesses_of
 from truepair.data.pairs import Pairs
-from truepair.encoding import encode_captions
-from truepair.evidence import evidence_for, whole
-from truepair.judgement import FEWEST_WITNESSES
+from truepair.scoring.encoding import encode_captions
+from truepair.scoring.evidence import evidence_for, whole
+from truepair.scoring.judgement import FEWEST_WITNESSES
 
 _SURE = 0.9
 """Match probability from which on a pair lends its picture, or gets another's."""

@@ -33,10 +33,10 @@ from torch import Tensor
 from truepair.audit.crossfit import Fold
 from truepair.audit.probability import log_ratio
 from truepair.data.pairs import Pairs
-from truepair.encoding import encode_captions
-from truepair.evidence import whole
-from truepair.judgement import rate_against_random
 from truepair.model import MatchingModel
+from truepair.scoring.encoding import encode_captions
+from truepair.scoring.evidence import whole
+from truepair.scoring.judgement import rate_against_random
 
 MOST_TOGETHER = 8
 """Captions judged together; an image with more has several such groups."""

@@ -9,8 +9,8 @@ from typing import Annotated, Any
 
 import tyro
 
-from truepair.audit.config import AuditConfig
 from truepair.config import DataConfig, NoiseConfig
+from truepair.config.audit import AuditConfig
 
 
 @dataclass(frozen=True)

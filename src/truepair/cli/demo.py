@@ -96,10 +96,10 @@ class Demo:
 def command(arguments: Sequence[str]) -> None:
     """Parse, audit, train, audit, print."""
     parsed = tyro.cli(Demo, prog="truepair demo", args=arguments)
-    from truepair.audit.config import AuditConfig
     from truepair.audit.run import audit_corpus
     from truepair.cli.audit import audit_lines
     from truepair.cli.tables import results_table
+    from truepair.config.audit import AuditConfig
     from truepair.data.corpora import load_corpus
     from truepair.training.run import make_folder, run
 

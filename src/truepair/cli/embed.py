@@ -9,7 +9,7 @@ from typing import Annotated, Any
 
 import tyro
 
-from truepair.embedding.config import EmbedConfig
+from truepair.config.embedding import EmbedConfig
 
 
 @dataclass(frozen=True)

@@ -47,10 +47,10 @@ class Fix:
 def command(arguments: Sequence[str]) -> None:
     """Parse, copy, say what became of the pairs."""
     parsed = tyro.cli(Fix, prog="truepair fix", args=arguments)
-    from truepair.review.audit_folder import open_audit
-    from truepair.review.decision_tables import read_decisions
-    from truepair.review.decisions_db import HandDecisions
-    from truepair.review.exporting import check_target, export
+    from truepair.cleaning.audit_folder import open_audit
+    from truepair.cleaning.copying import check_target, export
+    from truepair.cleaning.decision_tables import read_decisions
+    from truepair.cleaning.decisions_db import HandDecisions
 
     audit = open_audit(parsed.audit)
     check_target(audit, parsed.out)

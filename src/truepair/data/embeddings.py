@@ -25,12 +25,12 @@ from torch import Tensor
 
 from truepair.data.batch import Padded
 from truepair.data.features import FeatureFile, check_finite
-from truepair.data.lines import lines_of
 from truepair.data.pairs import Inputs, Pairs, Pictures, Splits, Subset
 from truepair.data.pictures import PictureFiles
 from truepair.data.splitting import random_split, split_by_name
 from truepair.errors import DataError
-from truepair.json_files import read_json
+from truepair.files.json import read_json
+from truepair.files.lines import lines_of
 from truepair.sources.protocol import Source
 
 DESCRIPTION = "embeddings.json"

@@ -11,9 +11,9 @@ from jaxtyping import Int
 from torch import Tensor
 
 from truepair.data.batch import Padded
-from truepair.data.npy import npy_header
 from truepair.data.pairs import Inputs, Pairs, Subset
 from truepair.errors import DataError
+from truepair.files.npy import npy_header
 
 _BYTES_PER_BLOCK = 2**22
 

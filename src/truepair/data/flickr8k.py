@@ -11,12 +11,12 @@ from typing import Any
 import torch
 
 from truepair.config import TableColumns
-from truepair.data.lines import lines_of
 from truepair.data.pairs import Splits
 from truepair.data.splitting import random_split, split_by_name
-from truepair.data.table_files import TextTable, open_table
 from truepair.data.tables import SkippedRow, load_table
 from truepair.errors import ConfigError, DataError
+from truepair.files.lines import lines_of
+from truepair.sources.table_files import TextTable, open_table
 
 _CSV_FILE, _TOKEN_FILE = "captions.txt", "Flickr8k.token.txt"
 _LISTS = {

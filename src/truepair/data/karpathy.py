@@ -8,9 +8,9 @@ from typing import Any
 
 from truepair.config import TableColumns
 from truepair.data.pairs import Splits
-from truepair.data.table_files import TextTable
 from truepair.data.tables import SkippedRow, load_table_splits
 from truepair.errors import DataError
+from truepair.sources.table_files import TextTable
 
 
 def load_karpathy(

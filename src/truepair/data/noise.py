@@ -11,9 +11,9 @@ from typing import Literal, get_args
 import numpy as np
 import torch
 
-from truepair.data.npy import load_array, save_array
 from truepair.data.pairs import Pairs
 from truepair.errors import ConfigError, DataError
+from truepair.files.npy import load_array, save_array
 
 Level = Literal["caption", "image"]
 Partners = Literal["random", "similar"]

@@ -11,9 +11,9 @@ from pathlib import Path
 import torch
 
 from truepair.data.features import FeatureFile, check_finite, check_same_form
-from truepair.data.lines import lines_of
 from truepair.data.pairs import Pairs, Splits, Subset
 from truepair.errors import ConfigError, DataError
+from truepair.files.lines import lines_of
 
 _ROWS_TO_COMPARE = 16
 """Leading rows looked at for repeats: more than any corpus has captions of one image in this format."""

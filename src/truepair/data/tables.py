@@ -17,8 +17,8 @@ from truepair.data.features import FeatureFile, Features, check_finite
 from truepair.data.pairs import Inputs, Pairs, Pictures, Splits
 from truepair.data.pictures import ChosenPictures, PictureFiles, patch_features
 from truepair.data.splitting import SPLIT_NAMES, known_split, pairs_and_their_images, random_split, split_by_name
-from truepair.data.table_files import TableFile, ids_of, open_table
 from truepair.errors import ConfigError, DataError
+from truepair.sources.table_files import TableFile, ids_of, open_table
 
 
 @dataclass(frozen=True)

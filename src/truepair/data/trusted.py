@@ -17,9 +17,9 @@ from truepair.data.features import FeatureFile, check_same_form
 from truepair.data.pairs import Inputs, Pairs, Splits
 from truepair.data.precomputed import is_precomputed, load_precomputed
 from truepair.data.splitting import known_split, one_of_each_image, pairs_and_their_images
-from truepair.data.table_files import open_table
 from truepair.data.text import Vocabulary, tokenised
 from truepair.errors import ConfigError, DataError
+from truepair.sources.table_files import open_table
 
 _DEVELOPMENT_IMAGES_TO_KEEP = 500
 """Fewer would choose a checkpoint by chance; of small development splits, half must stay."""

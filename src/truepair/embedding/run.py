@@ -19,9 +19,9 @@ from PIL import Image
 from tqdm import tqdm
 
 from truepair import __version__
+from truepair.config.embedding import EmbedConfig
 from truepair.data.embeddings import DESCRIPTION, FORMAT, PARTS, PLAN
 from truepair.embedding.choosing import load_image_encoder, load_text_encoder
-from truepair.embedding.config import EmbedConfig
 from truepair.embedding.shard import Encoders, embed_shard
 from truepair.embedding.store import (
     CAPTIONS,
@@ -34,7 +34,7 @@ from truepair.embedding.store import (
     parts_of,
 )
 from truepair.errors import ConfigError, DataError
-from truepair.json_files import read_json, write_json
+from truepair.files.json import read_json, write_json
 from truepair.sources.opening import open_source
 from truepair.sources.protocol import Source
 from truepair.training.device import hardware, make_fabric

@@ -13,7 +13,6 @@ from pathlib import Path
 import numpy as np
 from jaxtyping import Float, Float16, Float32
 
-from truepair.data.looks import Look, look_at
 from truepair.data.pictures import decoded
 from truepair.embedding.image_encoders import ImageEncoder
 from truepair.embedding.store import (
@@ -28,6 +27,7 @@ from truepair.embedding.store import (
 )
 from truepair.embedding.text_encoders import TextEncoder, encode_by_length
 from truepair.errors import DataError
+from truepair.sources.facts import Look, look_at
 from truepair.sources.protocol import Sample, Skipped
 
 UNREADABLE = "unreadable picture"

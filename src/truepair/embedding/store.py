@@ -19,10 +19,10 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from jaxtyping import Float16
 
-from truepair.data.looks import Look
-from truepair.data.npy import npy_header
 from truepair.errors import DataError
-from truepair.json_files import read_json, write_json
+from truepair.files.json import read_json, write_json
+from truepair.files.npy import npy_header
+from truepair.sources.facts import Look
 from truepair.sources.protocol import Skipped
 
 IMAGES, CAPTIONS, IMAGE_ROWS, PAIR_ROWS, SKIPPED = (

@@ -11,11 +11,11 @@ from jaxtyping import Int
 from torch import Tensor
 
 from truepair import __version__
-from truepair.checkpoint import load_checkpoint, save_checkpoint
 from truepair.data.loader import inputs_of_captions
 from truepair.data.pairs import Inputs, Pairs
 from truepair.errors import CheckpointError
 from truepair.evaluation.recall import RankCounts
+from truepair.files.checkpoint import load_checkpoint, save_checkpoint
 from truepair.model import MatchingModel
 from truepair.similarity.blocks import Block
 

@@ -14,7 +14,7 @@ from matplotlib.ticker import MaxNLocator
 
 from truepair.inspection.history import EpochOfCodes
 from truepair.inspection.separation import Separation
-from truepair.svg import BLUE, GREY, INK, ORANGE, STYLE, new_axes, svg
+from truepair.pages.svg import BLUE, GREY, INK, ORANGE, STYLE, new_axes, svg
 
 _LINES = 40
 """Pairs of a map whose two sides are joined."""

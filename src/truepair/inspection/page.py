@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from truepair.data.pairs import Pairs
-from truepair.pages import picture_of, shortened, write_page
+from truepair.pages.html import picture_of, shortened, write_page
 
 _SIDE = 112
 """Pixels of a thumbnail's longer side."""

@@ -17,6 +17,7 @@ from truepair import __version__
 from truepair.config import DisnclConfig
 from truepair.data.pairs import Pairs
 from truepair.errors import ConfigError
+from truepair.files.json import write_json
 from truepair.inspection.charts import code_map, histogram_edges, history_chart, similarity_histogram
 from truepair.inspection.codes import Codes, codes_of, drawn
 from truepair.inspection.history import EpochOfCodes, history_of
@@ -33,7 +34,6 @@ from truepair.inspection.measures import (
 from truepair.inspection.neighbours import directions, nearest
 from truepair.inspection.page import examples_of, write_inspection
 from truepair.inspection.separation import Separation, separations, truth_is_of_use
-from truepair.json_files import write_json
 from truepair.training.log import read_log
 from truepair.training.run import TrainedRun, make_folder
 

@@ -13,10 +13,10 @@ from truepair.config import BaselineConfig
 from truepair.data.loader import Loaders
 from truepair.losses.contrastive import info_nce
 from truepair.losses.triplet import triplet_loss
-from truepair.methods.confidence import posterior_of_two_humps
 from truepair.methods.protocol import MakeModel, StepLog
 from truepair.model import MatchingModel
 from truepair.optimisation import Optimiser
+from truepair.scoring.confidence import posterior_of_two_humps
 
 
 class Baseline:

@@ -21,10 +21,10 @@ from truepair.config import CrclConfig
 from truepair.data.loader import Loaders
 from truepair.errors import CheckpointError
 from truepair.losses.complementary import active_complementary_loss, mean_matching_probability
-from truepair.methods.confidence import posterior_against_random_pairs
 from truepair.methods.protocol import MakeModel, StepLog
 from truepair.model import MatchingModel
 from truepair.optimisation import Optimiser
+from truepair.scoring.confidence import posterior_against_random_pairs
 
 
 class Crcl:

@@ -37,11 +37,11 @@ from truepair.losses.information import (
     symmetric_divergence,
 )
 from truepair.losses.soft_targets import soft_targets
-from truepair.methods.confidence import pair_scores, posterior_against_random_pairs
 from truepair.methods.protocol import MakeModel, StepLog
-from truepair.mixtures import fit_gaussian_mixture
 from truepair.model import MODALITIES, MatchingModel
 from truepair.optimisation import Optimiser
+from truepair.scoring.confidence import pair_scores, posterior_against_random_pairs
+from truepair.scoring.mixtures import fit_gaussian_mixture
 
 _BELIEVED = 0.5
 """Belief above which the codes of a pair are aligned."""

@@ -38,10 +38,10 @@ from truepair.errors import ConfigError
 from truepair.losses.triplet import self_adaptive_margin, triplet_loss
 from truepair.methods.bilevel import AdamState, Weights, adam_step, meta_gradient, sgd_step
 from truepair.methods.protocol import MakeModel, StepLog
-from truepair.mixtures import fit_beta, fit_beta_mixture
 from truepair.model import MatchingModel
 from truepair.optimisation import Optimiser
-from truepair.plausibility import similarity_of_pairs
+from truepair.scoring.mixtures import fit_beta, fit_beta_mixture
+from truepair.scoring.plausibility import similarity_of_pairs
 from truepair.similarity.head import HeadNetwork, log_odds, scored
 from truepair.similarity.protocol import VectorSimilarity
 

@@ -26,13 +26,13 @@ from truepair.config import TeacherConfig
 from truepair.data.batch import Batch
 from truepair.data.loader import Loaders
 from truepair.errors import CheckpointError
-from truepair.judgement import judged
 from truepair.losses.complementary import active_complementary_loss
 from truepair.losses.contrastive import info_nce
 from truepair.losses.soft_targets import targets_among_others
 from truepair.methods.protocol import MakeModel, StepLog
 from truepair.model import MatchingModel
 from truepair.optimisation import Optimiser
+from truepair.scoring.judgement import judged
 
 
 class Teacher:

@@ -15,11 +15,11 @@ from fastapi.responses import JSONResponse
 from fastapi.staticfiles import StaticFiles
 from starlette.requests import Request
 
+from truepair.cleaning.audit_folder import open_audit
+from truepair.cleaning.copying import check_target
+from truepair.cleaning.decisions_db import HandDecisions
 from truepair.errors import TruepairError
-from truepair.review.audit_folder import open_audit
 from truepair.review.cut import Cut
-from truepair.review.decisions_db import HandDecisions
-from truepair.review.exporting import check_target
 from truepair.review.guard import Guard
 from truepair.review.routes import Review, UnknownError, router
 

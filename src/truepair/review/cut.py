@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 from jaxtyping import Bool, Float, Int8
 
+from truepair.cleaning.decisions_db import ACTIONS
 from truepair.errors import ConfigError
-from truepair.review.decisions_db import ACTIONS
 
 
 class Cut:

@@ -10,9 +10,9 @@ import numpy as np
 import pyarrow.compute as pc
 from jaxtyping import Bool, Int, Int8
 
+from truepair.cleaning.audit_folder import NONE, AuditFolder
+from truepair.cleaning.decisions_db import ACTIONS
 from truepair.errors import ConfigError
-from truepair.review.audit_folder import NONE, AuditFolder
-from truepair.review.decisions_db import ACTIONS
 
 Filter = Literal["suspects", "undecided", "decided", "kept", "dropped", "re-paired", "with suggestion"]
 Order = Literal["suspicious", "plausible", "borderline"]

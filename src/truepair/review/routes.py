@@ -14,12 +14,12 @@ from fastapi.responses import HTMLResponse, Response
 from jinja2 import Environment, PackageLoader, StrictUndefined, Template
 from pydantic import BaseModel, ConfigDict, Field
 
+from truepair.cleaning.audit_folder import NONE, AuditFolder
+from truepair.cleaning.copying import export
+from truepair.cleaning.decisions_db import Change, HandDecision, HandDecisions
 from truepair.errors import DataError
 from truepair.review import listing
-from truepair.review.audit_folder import NONE, AuditFolder
 from truepair.review.cut import Cut
-from truepair.review.decisions_db import Change, HandDecision, HandDecisions
-from truepair.review.exporting import export
 from truepair.review.guard import cookie_of_token
 
 MOST_PAIRS = 200

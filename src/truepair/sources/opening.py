@@ -9,11 +9,11 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from truepair.data.table_files import is_table
 from truepair.errors import ConfigError, DataError
 from truepair.sources.datasets import DatasetSource
 from truepair.sources.folders import FolderSource
 from truepair.sources.protocol import Source
+from truepair.sources.table_files import is_table
 from truepair.sources.tables import TableSource
 from truepair.sources.webdataset import WebDatasetSource
 

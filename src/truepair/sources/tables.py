@@ -10,7 +10,6 @@ from typing import Any
 
 import pyarrow as pa
 
-from truepair.data.table_files import TableFile, ids_of, open_table
 from truepair.errors import ConfigError, DataError
 from truepair.sources.blocks import block, block_names
 from truepair.sources.captions import Captions, captions_in
@@ -18,6 +17,7 @@ from truepair.sources.columns import check_columns
 from truepair.sources.picture_files import UnreadablePictureError
 from truepair.sources.protocol import Sample, Skipped
 from truepair.sources.rows import row_name, row_of
+from truepair.sources.table_files import TableFile, ids_of, open_table
 from truepair.sources.table_pictures import NamedPictures, StoredPictures, TablePictures, holds_pictures
 
 

@@ -12,11 +12,11 @@ from typing import Any
 import torch
 from tqdm import tqdm
 
-from truepair.checkpoint import load_checkpoint, save_checkpoint
 from truepair.data.loader import Loaders
 from truepair.data.pairs import Pairs
 from truepair.errors import CheckpointError
 from truepair.evaluation.retrieval import evaluate
+from truepair.files.checkpoint import load_checkpoint, save_checkpoint
 from truepair.methods.protocol import Method
 from truepair.training.log import RunLog
 

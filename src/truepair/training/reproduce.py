@@ -19,7 +19,7 @@ from truepair.data.flickr8k import is_flickr8k
 from truepair.data.precomputed import is_precomputed
 from truepair.errors import CheckpointError, ConfigError
 from truepair.evaluation.retrieval import evaluate
-from truepair.json_files import read_json, write_json
+from truepair.files.json import read_json, write_json
 from truepair.training.device import make_fabric
 from truepair.training.recipe import Member, RecipeFile
 from truepair.training.run import (

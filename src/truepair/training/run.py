@@ -16,7 +16,6 @@ from lightning_fabric import Fabric
 from torch import Tensor
 
 from truepair import __version__
-from truepair.checkpoint import load_checkpoint, save_checkpoint
 from truepair.config import DataConfig, MethodConfig, NoiseConfig, Recipe
 from truepair.data.corpora import Corpus, load_corpus
 from truepair.data.loader import Loaders
@@ -28,11 +27,12 @@ from truepair.errors import CheckpointError, ConfigError
 from truepair.evaluation.detection import detection_metrics
 from truepair.evaluation.recall import RetrievalMetrics
 from truepair.evaluation.retrieval import evaluate, folds_of
-from truepair.json_files import damaged, read_json, write_json
+from truepair.files.checkpoint import load_checkpoint, save_checkpoint
+from truepair.files.json import damaged, read_json, write_json
+from truepair.files.parquet import write_parquet
 from truepair.methods import METHODS
 from truepair.methods.protocol import MakeModel, Method
 from truepair.model import InputShape, MatchingModel, first_word_vectors, load_weights, make_model, retrieval_weights
-from truepair.parquet_files import write_parquet
 from truepair.training.device import hardware, make_fabric, peak_memory_mb
 from truepair.training.fit import differences, fit
 from truepair.training.log import RunLog

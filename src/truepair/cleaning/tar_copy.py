@@ -1,0 +1,99 @@
+"""Tar shards without the samples that were dropped."""
+
+from __future__ import annotations
+
+import io
+import json
+import tarfile
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass
+from itertools import count
+from pathlib import Path
+from typing import BinaryIO
+
+from truepair.cleaning.provenance import Provenance
+from truepair.sources.picture_files import PICTURE_EXTENSIONS
+from truepair.sources.protocol import Sample, Skipped
+from truepair.sources.tar_index import Member, tar_index
+from truepair.sources.webdataset import TarSample, WebDatasetSource, by_key, content, picture_member
+
+
+@dataclass(frozen=True)
+class _OtherPicture:
+    encoded: bytes
+    extension: str
+
+
+def copy_tars(source: WebDatasetSource, provenance: Provenance, folder: Path) -> list[Path]:
+    """One tar file a shard, with the same name; the files of kept samples stay as they are, and in their order.
+
+    Returns:
+        The tar files.
+    """
+    places = source.pictures_of(provenance.new_images())
+    written = []
+    for shard in source.shards():
+        written.append(folder / f"{shard}.tar")
+        written[-1].parent.mkdir(parents=True, exist_ok=True)
+        samples, _ = by_key(tar_index(source.file_of(shard)).members)
+        keys = set(samples)
+        with tarfile.open(written[-1], "w") as archive, source.file_of(shard).open("rb") as file:
+            for item in source.read(shard):
+                if isinstance(item, Skipped):
+                    provenance.skip(item)
+                    continue
+                key = item.image_id.removeprefix(f"{shard}/")
+                images = provenance.images_of(item.image_id, item.captions, item.caption_ids)
+                for place, (image_id, caption_ids) in enumerate(images.items()):
+                    other = None
+                    if image_id != item.image_id:
+                        reference, extension = places[image_id]
+                        other = _OtherPicture(source.picture(reference), extension)
+                    new_key = key if place == 0 else _free_key(key, keys)
+                    _add(archive, file, samples[key], new_key, other, _chosen(item, caption_ids))
+    return written
+
+
+def _free_key(key: str, keys: set[str]) -> str:
+    free = next(name for name in (f"{key}~{number}" for number in count(2)) if name not in keys)
+    keys.add(free)
+    return free
+
+
+def _chosen(sample: Sample, caption_ids: Sequence[str]) -> list[int] | None:
+    """Which places of the list of captions stay, counted from 0; None if the sample keeps all of its captions."""
+    if len(caption_ids) == len(sample.caption_ids):
+        return None
+    return [int(caption_id.rpartition("/")[2]) - 1 for caption_id in caption_ids]
+
+
+def _add(
+    archive: tarfile.TarFile,
+    file: BinaryIO,
+    members: TarSample,
+    key: str,
+    other: _OtherPicture | None,
+    chosen: Collection[int] | None,
+) -> None:
+    """Add the files of a sample, perhaps under another key, with another picture, or with some of its captions."""
+    picture = picture_member(members)
+    for extension, member in members.items():
+        name = f"{key}{member.info.name[len(member.key) :]}"
+        if other is not None and extension in PICTURE_EXTENSIONS:
+            if member is picture:  # any further pictures show the former image and go with it
+                _add_changed(archive, member, f"{key}.{other.extension}", other.encoded)
+        elif chosen is not None and extension == "json":
+            metadata = json.loads(content(member, file))
+            metadata["caption"] = [metadata["caption"][place] for place in chosen]
+            _add_changed(archive, member, name, json.dumps(metadata, ensure_ascii=False).encode())
+        elif key != member.key:
+            _add_changed(archive, member, name, content(member, file))
+        else:
+            file.seek(member.info.offset_data)
+            archive.addfile(member.info, file)
+
+
+def _add_changed(archive: tarfile.TarFile, member: Member, name: str, encoded: bytes) -> None:
+    info = tarfile.TarInfo(name)
+    info.size, info.mtime, info.mode = len(encoded), member.info.mtime, member.info.mode
+    archive.addfile(info, io.BytesIO(encoded))

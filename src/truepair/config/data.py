@@ -1,0 +1,153 @@
+"""Where pairs are, the mismatches put into them, and the pairs known to match."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Literal
+
+from truepair.errors import ConfigError
+
+
+@dataclass(frozen=True)
+class TableColumns:
+    """What a table's columns are called; None means that there is no such column."""
+
+    image: str | None = "image"
+    """The picture: a path (absolute, or relative to the image root), or the encoded bytes (Parquet)."""
+    caption: str = "caption"
+    """The caption."""
+    image_id: str | None = None
+    """The image's name; rows with the same name are captions of one image."""
+    caption_id: str | None = None
+    """The caption's name, unique."""
+    split: str | None = None
+    """Which split a row belongs to: train, dev (or val, validation) or test."""
+    image_feature: str | None = None
+    """The image's feature vector, a list of numbers (JSONL, Parquet)."""
+    caption_feature: str | None = None
+    """The caption's feature vector, a list of numbers (JSONL, Parquet)."""
+
+
+@dataclass(frozen=True)
+class DataConfig:
+    """Where the pairs are."""
+
+    path: str = "demo"
+    """"demo" (the corpus that ships with truepair), a table (.csv, .tsv, .jsonl, .parquet), a folder of precomputed
+    region features as SCAN lays them out ({split}_ims.npy, {split}_caps.txt), a folder of embeddings (of truepair
+    embed, of clip-retrieval, or images.npy and captions.npy), a folder of Flickr8K as it is distributed, or a Karpathy
+    file (.json)."""
+    text: Literal["auto", "words", "features"] = "auto"
+    """What the text encoder reads: words of the captions or a column of caption features; "auto" takes the features
+    where there are any."""
+    minimum_word_count: int = 4
+    """Words rarer than this in the training captions become <unk> (SCAN and its heirs: 4)."""
+    vocabulary: str | None = None
+    """A vocabulary JSON (ours, or the field's with word2idx) to use instead of one made from the training captions."""
+    captions_per_image: int | None = None
+    """Folders of region features: captions of an image, where the row counts leave it open (5 in Flickr30K and
+    MS-COCO). Karpathy files: keep the first so many captions of each image."""
+    test_split: str = "test"
+    """Folders of region features: what file names call the split that is reported on ("testall" for all 5,000 test
+    images of MS-COCO)."""
+    test_folds: int = 1
+    """The test images are searched in so many equal parts and the results averaged (MS-COCO 1K: 5)."""
+    development: Literal["all", "first_1000_images"] = "all"
+    """Which development pairs choose the checkpoint: all of them, or those of the first 1,000 images only (all, with a
+    note, if there are fewer), as in the released code of DECL and CRCL."""
+    maximum_unknown_share: float = 0.1
+    """A given vocabulary is refused if a larger share of the training words is not in it."""
+    columns: TableColumns = field(default_factory=TableColumns)
+    """Tables: what the columns are called."""
+    image_root: str | None = None
+    """Tables, Flickr8K, Karpathy files: where relative picture paths start; the corpus's folder if not given."""
+    image_features: str | None = None
+    """Tables, Flickr8K, Karpathy files: a .npy file with one row a distinct image, in the order in which they first
+    appear."""
+    caption_features: str | None = None
+    """Tables, Flickr8K, Karpathy files: a .npy file with one row a caption."""
+    development_share: float = 0.1
+    """Without given splits: share of the images held out for choosing a checkpoint."""
+    test_share: float = 0.1
+    """Without given splits: share of the images held out for the report."""
+    split_seed: int = 0
+    """Without given splits: seed of the random split."""
+
+    def __post_init__(self) -> None:
+        """Refuse impossible counts and shares."""
+        if self.test_folds < 1:
+            raise ConfigError(f"data.test_folds is {self.test_folds}, but it is at least 1")
+        if not 0 <= self.maximum_unknown_share <= 1:
+            raise ConfigError(
+                f"data.maximum_unknown_share is {self.maximum_unknown_share}, but it is a share in [0, 1]"
+            )
+
+
+@dataclass(frozen=True)
+class NoiseConfig:
+    """Mismatches put into the training split on purpose, to measure what they do."""
+
+    rate: float = 0.0
+    """Share of training captions (or images) that get a wrong partner, exactly; in [0, 1)."""
+    level: Literal["caption", "image"] = "caption"
+    """Captions are shuffled one by one (NCR's protocol), or all captions of an image go wrong together (DECL's)."""
+    partners: Literal["random", "similar"] = "random"
+    """Captions exchange images at random, or two and two that are alike in their words (hard noise; caption level)."""
+    seed: int = 0
+    """Seed of the shuffle."""
+    development: bool = False
+    """Shuffle the development pairs too, at the same rate: nobody whose training pairs are noisy has clean ones to
+    choose a checkpoint by. The papers' development pairs are clean."""
+    index: str | None = None
+    """A published noise index (.npy) to use instead."""
+    index_convention: Literal["per_caption", "per_image"] = "per_caption"
+    """What the index holds: the image of each caption (NCR, CRCL, MSCN) or a permutation of images (DECL)."""
+
+    def __post_init__(self) -> None:
+        """Refuse two sources of noise, an impossible rate and a seed that cannot be one."""
+        if not 0 <= self.rate < 1:
+            raise ConfigError(f"noise.rate is {self.rate}, but it is a share in [0, 1)")
+        if self.partners == "similar" and (self.level == "image" or self.index is not None):
+            raise ConfigError(
+                f"noise.partners is 'similar', which compares single captions, but noise.level is {self.level!r} and "
+                f"noise.index {self.index!r}: use level 'caption' and no index"
+            )
+        if self.seed < 0:
+            raise ConfigError(f"noise.seed is {self.seed}, but it must be at least 0")
+        if self.development and self.index is not None:
+            raise ConfigError(
+                f"noise.development shuffles at noise.rate, but noise.index is {self.index}, of training pairs only"
+            )
+        if self.index is not None and self.rate:
+            raise ConfigError(f"noise.rate is {self.rate} and noise.index is {self.index}: choose one of them")
+
+
+@dataclass(frozen=True)
+class TrustedConfig:
+    """A few pairs that are known to match: MSCN learns from them; other methods leave them alone."""
+
+    source: Literal["none", "development", "training", "split", "file"] = "none"
+    """Where they are from. "development": random images of the development split with their captions, which then do not
+    choose the checkpoint. "training": random training images with one caption each; these images leave the training
+    split with all their captions, before any noise is injected. "split": another split of a folder of region features.
+    "file": a table whose column caption_id names training pairs that somebody has checked."""
+    share: float = 0.02
+    """"development" and "training": how many, as a share of the training pairs (MSCN: 0.02)."""
+    split: str = "meta"
+    """"split": what file names call it ({split}_ims.npy, {split}_caps.txt)."""
+    path: str | None = None
+    """"file": the table (.csv, .tsv, .jsonl, .parquet)."""
+    seed: int = 0
+    """Seed of the draw."""
+
+    def __post_init__(self) -> None:
+        """Refuse an impossible share, and a table without a source that reads it."""
+        if not 0 < self.share < 1:
+            raise ConfigError(f"trusted.share is {self.share}, but it is a share in (0, 1)")
+        if self.seed < 0:
+            raise ConfigError(f"trusted.seed is {self.seed}, but it must be at least 0")
+        if (self.source == "file") != (self.path is not None):
+            raise ConfigError(
+                f"trusted.source is {self.source!r} and trusted.path {self.path!r}: a table is named if, and only if, "
+                "the source is 'file'"
+            )

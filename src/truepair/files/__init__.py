@@ -1,0 +1,1 @@
+"""Files of runs, audits and feature stores: replaced atomically, checked when read."""

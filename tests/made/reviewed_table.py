@@ -1,0 +1,19 @@
+"""What the audited table of these tests is like, and how it is audited."""
+
+from truepair.config import CrclConfig, ModelConfig, OptimisationConfig
+from truepair.config.audit import AuditConfig
+
+QUICK = AuditConfig(
+    folds=2,
+    repetitions=1,
+    method=CrclConfig(
+        stages=(8,), frozen_epochs=2, optimisation=OptimisationConfig(learning_rate=2e-3, schedule="cosine")
+    ),
+    model=ModelConfig(embedding=64),
+    batch_size=32,
+    cards=10,
+)
+EVIL = '<script src="http://evil.example/x.js">alert("1")</script> & "quotes"'
+ROWS = 120
+BROKEN = 7
+"""The image whose picture is broken, which nobody notices before it is looked at: the table has features."""
