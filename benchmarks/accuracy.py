@@ -27,7 +27,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-COMMON = {"model.embedding": "128", "training.accelerator": "cpu"}
+COMMON = {"model.embedding": "128", "training.device": "cpu"}
 VECTORS = {"cosine": "32", "saf": "64", "sgr": "64"}
 # Chosen on development pairs, for CRCL with VSE∞ at 80 % and 40 % noise, and given to every system alike.
 TUNED = {"model.input-dropout": "0.2", "method.optimisation.learning-rate": "0.001"}

@@ -58,7 +58,7 @@ RATES = (0.2, 0.4, 0.6, 0.8)
 
 def systems(seed: int, rate: float) -> Mapping[str, Recipe]:
     """By the name of their row."""
-    known = recipes(seed, TrainingConfig(seed=seed, accelerator="cpu"), rate)
+    known = recipes(seed, TrainingConfig(seed=seed, device="cpu"), rate)
     found = {name: known[row] for name, row in MAIN.items()}
     mscn, disncl = known["mscn"], known["disncl"]
     assert isinstance(mscn.method, MscnConfig)

@@ -195,7 +195,7 @@ def fix_pays(bench: Bench, noise: NoiseConfig, config: AuditConfig, folder: Path
     summary = audited(train, bench.corpus.vocabulary, folder / AUDIT, config)
     kept, mended = cleaned(train, folder / AUDIT / summary["files"]["manifest"])
     clean, clean_kept, clean_mended = (truth(pairs) for pairs in (train, kept, mended))
-    training = replace(bench.plain.training, seed=noise.seed, accelerator=config.accelerator)
+    training = replace(bench.plain.training, seed=noise.seed, device=config.device)
     recipe = replace(bench.plain, training=training)
     sets = dict(zip(SETS, (train, kept, mended, train.select(clean.nonzero().flatten())), strict=True))
     rsum = {
@@ -366,7 +366,7 @@ def ladder(arguments: argparse.Namespace, of_audit: Sequence[str], bench: Bench)
             batch_size=audit.batch_size,
             folds=audit.folds or 4,
             repetitions=audit.repetitions or PlainConfig.repetitions,
-            accelerator=audit.accelerator,
+            device=audit.device,
             seed=seed,
         )
         if arguments.fix:

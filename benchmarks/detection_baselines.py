@@ -50,7 +50,7 @@ class PlainConfig:
     """Cross-fitting: parts that the pairs are cut into, captions of an image together."""
     repetitions: int = 2
     """Networks wherever one would do; their similarities are averaged."""
-    accelerator: str = "auto"
+    device: str = "auto"
     """Where to compute."""
     seed: int = 0
     """Seed of weights, order and folds."""
@@ -88,7 +88,7 @@ class PlainNetworks:
 
     def _trained(self, learned: Pairs, number: int, epochs: int) -> list[MatchingModel]:
         config = self.config
-        fabric = make_fabric(config.accelerator)
+        fabric = make_fabric(config.device)
         shape = InputShape.of(learned, self.vocabulary)
         make = partial(make_model, config.model, shape, first_word_vectors(config.model, shape, learned))
         models: list[MatchingModel] = []

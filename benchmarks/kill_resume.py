@@ -68,7 +68,7 @@ def recipe(method: str, epochs: int) -> Recipe:
         trusted=TrustedConfig(source="development" if method == "mscn" else "none"),
         model=ModelConfig(embedding=128, similarity_size=32, input_dropout=0.1),
         method=methods[method],
-        training=TrainingConfig(batch_size=32, accelerator="cpu"),
+        training=TrainingConfig(batch_size=32, device="cpu"),
     )
 
 

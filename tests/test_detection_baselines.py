@@ -37,7 +37,7 @@ PLAIN = PlainConfig(
     early_epochs=3,
     batch_size=32,
     folds=3,
-    accelerator="cpu",
+    device="cpu",
 )
 
 
@@ -136,7 +136,7 @@ def test_the_embeddings_are_the_mean_of_the_networks(networks):
 
 
 def test_an_early_epoch_is_one_of_the_same_run(networks):
-    config = PlainConfig(PLAIN.model, PLAIN.method, PLAIN.method.epochs, PLAIN.batch_size, accelerator="cpu")
+    config = PlainConfig(PLAIN.model, PLAIN.method, PLAIN.method.epochs, PLAIN.batch_size, device="cpu")
     whole = PlainNetworks(networks.pairs, None, config).of_an_early_epoch
     for one, other in zip(whole, networks.of_all_pairs, strict=True):
         for name, weight in one.state_dict().items():
@@ -209,9 +209,7 @@ def test_pictures_are_given_back_as_far_as_most_of_them_are_right(tmp_path, beli
 
 
 def test_what_an_audit_leaves_and_gives_back_is_read_from_its_files(networks, tmp_path):
-    config = AuditConfig(
-        folds=2, repetitions=1, re_pair=True, method=PLAIN.method, model=PLAIN.model, accelerator="cpu"
-    )
+    config = AuditConfig(folds=2, repetitions=1, re_pair=True, method=PLAIN.method, model=PLAIN.model, device="cpu")
     summary = audit_pairs(networks.pairs, None, tmp_path, config)
     kept, mended = cleaned(networks.pairs, tmp_path / summary["files"]["manifest"])
     assert (len(kept), len(mended)) == (summary["kept"], summary["kept"] + summary["re_paired"])

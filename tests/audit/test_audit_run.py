@@ -117,7 +117,7 @@ def trained(audited):
         noise=NoiseConfig(rate=0.2),
         model=ModelConfig(embedding=32),
         method=CrclConfig(stages=(4,), frozen_epochs=1),
-        training=TrainingConfig(batch_size=32, accelerator="cpu"),
+        training=TrainingConfig(batch_size=32, device="cpu"),
     )
     run(recipe, audited.folder / "run", audited.corpus)
     return load_run(audited.folder / "run")

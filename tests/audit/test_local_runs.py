@@ -21,7 +21,7 @@ def trained(tmp_path_factory):
         noise=NoiseConfig(rate=0.1),
         model=ModelConfig("saf", embedding=16, word_size=8, similarity_size=8),
         method=BaselineConfig(epochs=1),
-        training=TrainingConfig(accelerator="cpu"),
+        training=TrainingConfig(device="cpu"),
     )
     run(recipe, folder, load_corpus(recipe.data))
     return load_run(folder)
@@ -29,7 +29,7 @@ def trained(tmp_path_factory):
 
 @pytest.fixture
 def config():
-    return AuditConfig(accelerator="cpu", cards=6)
+    return AuditConfig(device="cpu", cards=6)
 
 
 def test_an_audit_of_a_saf_run_ranks_pairs_and_suggests_nothing(trained, config, tmp_path):

@@ -15,7 +15,7 @@ from truepair.cli.main import COMMANDS, main
 from truepair.config import TrainingConfig
 from truepair.training.recipe import load_recipe
 
-QUICK = ["--model.embedding", "16", "--training.accelerator", "cpu", "--training.batch-size", "8"]
+QUICK = ["--model.embedding", "16", "--training.device", "cpu", "--training.batch-size", "8"]
 BASELINE = ["--method.name", "baseline", "--method.epochs", "1"]
 
 
@@ -131,17 +131,17 @@ def test_what_the_user_can_mend_is_one_line_and_exit_code_1(arguments, message, 
 def test_a_device_that_is_not_there_is_one_line(table, tmp_path, capsys):
     run, corpus = tmp_path / "run", [*columns(table), *BASELINE, *QUICK]
     assert main(["train", *corpus, "--out", str(run)]) == 0
-    audit = ["--data.columns.image", "file", "--data.columns.caption", "title", "--audit.accelerator", "cuda"]
+    audit = ["--data.columns.image", "file", "--data.columns.caption", "title", "--audit.device", "cuda"]
     capsys.readouterr()
     for command in (
-        ["train", *corpus, "--training.accelerator", "cuda", "--out", str(tmp_path / "new")],
-        ["evaluate", str(run), "--accelerator", "cuda"],
+        ["train", *corpus, "--training.device", "cuda", "--out", str(tmp_path / "new")],
+        ["evaluate", str(run), "--device", "cuda"],
         ["audit", str(table), *audit, "--out", str(tmp_path / "audit")],
-        ["audit", str(run), "--audit.accelerator", "cuda", "--out", str(tmp_path / "audit")],
+        ["audit", str(run), "--audit.device", "cuda", "--out", str(tmp_path / "audit")],
     ):
         assert main(command) == 1
         shown = capsys.readouterr().err
-        assert shown.startswith("truepair: error: accelerator 'cuda' is not available here (")
+        assert shown.startswith("truepair: error: device 'cuda' is not available here (")
         assert shown.endswith("use 'auto' or 'cpu'\n")
     assert not (tmp_path / "new").exists()
 
@@ -193,7 +193,7 @@ def test_an_audit_of_a_table_writes_findings_a_manifest_and_a_report_and_leaves_
         "2",
         "--audit.repetitions",
         "1",
-        "--audit.accelerator",
+        "--audit.device",
         "cpu",
         "--audit.batch-size",
         "8",
@@ -208,7 +208,7 @@ def test_an_audit_of_a_table_writes_findings_a_manifest_and_a_report_and_leaves_
 def test_an_audit_of_a_run_uses_its_model(table, tmp_path, capsys):
     run, out = tmp_path / "run", tmp_path / "audit"
     assert main(["train", *columns(table), *BASELINE, *QUICK, "--out", str(run)]) == 0
-    assert main(["audit", str(run), "--audit.accelerator", "cpu", "--out", str(out)]) == 0
+    assert main(["audit", str(run), "--audit.device", "cpu", "--out", str(out)]) == 0
     assert json.loads((out / "summary.json").read_text())["scored_by"]["how"] == "run"
 
 

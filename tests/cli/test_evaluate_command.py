@@ -38,7 +38,7 @@ def recipe(tmp_path_factory):
         ),
         model=ModelConfig(embedding=8, similarity_size=4),
         method=BaselineConfig(epochs=2),
-        training=TrainingConfig(batch_size=8, accelerator="cpu"),
+        training=TrainingConfig(batch_size=8, device="cpu"),
     )
 
 
@@ -53,7 +53,7 @@ def runs(recipe, tmp_path_factory):
 
 def shown_by(capsys, *arguments):
     capsys.readouterr()
-    assert main(["evaluate", *map(str, arguments), "--accelerator", "cpu"]) == 0
+    assert main(["evaluate", *map(str, arguments), "--device", "cpu"]) == 0
     out, err = capsys.readouterr()
     assert err == "", "no terminal, no progress bar"
     return out

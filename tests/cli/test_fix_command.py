@@ -107,7 +107,7 @@ def test_from_tar_shards_to_tar_shards_by_three_commands(tmp_path, capsys):
                     tar.addfile(member, io.BytesIO(data))
     before = {path.name: path.read_bytes() for path in shards.iterdir()}
     features, audit, out = tmp_path / "features", tmp_path / "audit", tmp_path / "cleaned"
-    assert main(["embed", str(shards), "--out", str(features), "--text-encoder", "none", "--accelerator", "cpu"]) == 0
+    assert main(["embed", str(shards), "--out", str(features), "--text-encoder", "none", "--device", "cpu"]) == 0
     data = DataConfig(path=str(features), minimum_word_count=1)
     config = ModelConfig(embedding=64, words="mean", word_vectors="random")
     audit_corpus(load_corpus(data), data, NoiseConfig(), audit, QUICK.__class__(**{**vars(QUICK), "model": config}))

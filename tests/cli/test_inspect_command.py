@@ -37,7 +37,7 @@ def recipe(tmp_path_factory):
         noise=NoiseConfig(rate=0.25),
         model=ModelConfig(embedding=8),
         method=DisnclConfig(warmup_epochs=1, main_epochs=1, critics_from=0),
-        training=TrainingConfig(batch_size=16, accelerator="cpu"),
+        training=TrainingConfig(batch_size=16, device="cpu"),
     )
 
 

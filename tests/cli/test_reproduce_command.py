@@ -21,7 +21,7 @@ def data(tmp_path_factory):
 def test_a_rehearsal_of_a_real_recipe_runs_says_so_and_keeps_apart(data, tmp_path, capsys):
     out = tmp_path / "out"
     command = ["reproduce", str(RECIPE), "--data", str(data), "--out", str(out)]
-    assert main([*command, "--rehearse", "--accelerator", "cpu"]) == 0
+    assert main([*command, "--rehearse", "--device", "cpu"]) == 0
     shown = capsys.readouterr().out
     assert shown.startswith("REHEARSAL, the numbers mean nothing: crcl_vse_f30k_80\n")
     assert "412.2" in shown
@@ -31,7 +31,7 @@ def test_a_rehearsal_of_a_real_recipe_runs_says_so_and_keeps_apart(data, tmp_pat
     assert {path.name for path in folder.iterdir()} == {"cosine_0", "reproduction.json"}, "one seed is enough"
     assert "note: data.development is 'first_1000_images', but there are only 20: all are used\n" in shown
     assert "may differ: data.development" not in shown
-    assert main([*command, "--rehearse", "--accelerator", "cpu"]) == 0
+    assert main([*command, "--rehearse", "--device", "cpu"]) == 0
     assert capsys.readouterr().out == shown
 
 

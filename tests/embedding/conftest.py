@@ -88,4 +88,4 @@ def bert_folder(tmp_path_factory):
 @pytest.fixture
 def config(clip_folder):
     """Both towers of the tiny CLIP."""
-    return EmbedConfig(image_encoder=clip_folder, text_encoder=clip_folder, batch_size=4, workers=2, accelerator="cpu")
+    return EmbedConfig(image_encoder=clip_folder, text_encoder=clip_folder, batch_size=4, workers=2, device="cpu")

@@ -13,7 +13,7 @@ def test_a_table_becomes_a_folder_of_features(tmp_path, clip_folder, capsys):
     (tmp_path / "2.png").write_bytes(b"broken")
     (tmp_path / "t.tsv").write_text("file\ttitle\n" + "".join(f"{n}.png\ta red dog\n" for n in range(4)))
     columns = ["--image-col", "file", "--caption-col", "title"]
-    networks = ["--image-encoder", clip_folder, "--text-encoder", clip_folder, "--accelerator", "cpu"]
+    networks = ["--image-encoder", clip_folder, "--text-encoder", clip_folder, "--device", "cpu"]
     out = tmp_path / "features"
     assert main(["embed", str(tmp_path / "t.tsv"), "--out", str(out), *columns, *networks]) == 0
     said = capsys.readouterr().out.splitlines()

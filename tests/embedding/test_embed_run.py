@@ -126,7 +126,7 @@ from truepair.config.embedding import EmbedConfig
 from truepair.embedding.run import embed_source
 from pathlib import Path
 network, out = sys.argv[1:]
-config = EmbedConfig(image_encoder=network, text_encoder=network, batch_size=4, accelerator="cpu")
+config = EmbedConfig(image_encoder=network, text_encoder=network, batch_size=4, device="cpu")
 source = MemorySource(content(), {"c": (6, lambda: os.kill(os.getpid(), signal.SIGKILL))})
 embed_source(source, {"path": "memory"}, Path(out), config)
 """

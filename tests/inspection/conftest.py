@@ -23,7 +23,7 @@ RECIPE = Recipe(
     method=DisnclConfig(
         warmup_epochs=1, main_epochs=3, critics_from=1, optimisation=OptimisationConfig(learning_rate=2e-3)
     ),
-    training=TrainingConfig(batch_size=32, accelerator="cpu"),
+    training=TrainingConfig(batch_size=32, device="cpu"),
 )
 """0.3 of the training pairs are mismatched, and the truth is known."""
 

@@ -211,7 +211,7 @@ def test_resuming_restores_epoch_and_random_generator(trained, tmp_path, make, f
 
 
 def test_the_test_split_has_no_influence_on_training(world, dev_world, vocabulary, small, tmp_path):
-    recipe = Recipe(model=small, method=CRCL, training=TrainingConfig(batch_size=14, accelerator="cpu"))
+    recipe = Recipe(model=small, method=CRCL, training=TrainingConfig(batch_size=14, device="cpu"))
     noisy = inject_noise(world, 0.4, seed=0)
     results, weights = [], []
     for name, test in (("a", dev_world), ("b", inject_noise(dev_world.select(torch.arange(31)), 0.5, seed=1))):

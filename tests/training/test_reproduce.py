@@ -36,7 +36,7 @@ def corpora(tmp_path_factory):
 def rehearsed(name: str, data: Path, out: Path, seeds: tuple[int, ...] = (0,)) -> dict:
     file = load_recipe_file(ROOT / "recipes" / f"{name}.toml")
     recipe = rehearsal(with_data_in(file.recipe, data))
-    recipe = replace(recipe, training=replace(recipe.training, accelerator="cpu"))
+    recipe = replace(recipe, training=replace(recipe.training, device="cpu"))
     return reproduce(replace(file, recipe=recipe), out / name, seeds)
 
 
@@ -180,9 +180,7 @@ def test_other_folds_test_what_was_trained_again(corpora, sgraf_on_coco, tmp_pat
     trained = {path: path.read_bytes() for path in folder.rglob("*.safetensors")}
     file = load_recipe_file(ROOT / "recipes" / "crcl_sgraf_coco_40.toml")
     recipe = rehearsal(with_data_in(file.recipe, corpora / "images"))
-    recipe = replace(
-        recipe, data=replace(recipe.data, test_folds=1), training=replace(recipe.training, accelerator="cpu")
-    )
+    recipe = replace(recipe, data=replace(recipe.data, test_folds=1), training=replace(recipe.training, device="cpu"))
     summary = reproduce(replace(file, recipe=recipe), folder, (0,))
     assert "testall split, 30 images × 150 captions" in summary["protocol"]
     assert {path: path.read_bytes() for path in folder.rglob("*.safetensors")} == trained
@@ -320,7 +318,7 @@ def test_a_published_noise_index_gives_its_own_rate(corpora, tmp_path):
     recipe = load_recipe(ROOT / "recipes" / "baseline_vse_f30k_40.toml")
     index = NoiseConfig(index="data/noise_index/f30k_precomp_0.4_per_image.npy", index_convention="per_image")
     recipe = rehearsal(with_data_in(replace(recipe, noise=index), data))
-    recipe = replace(recipe, training=replace(recipe.training, accelerator="cpu"))
+    recipe = replace(recipe, training=replace(recipe.training, device="cpu"))
     summary = reproduce(RecipeFile(recipe), tmp_path / "mine", (0,))
     assert summary["realised_noise_rate"] == pytest.approx(0.4)
     train = load_corpus(recipe.data).splits.train

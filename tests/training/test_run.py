@@ -29,9 +29,7 @@ from truepair.training.run import (
 
 @pytest.fixture
 def recipe(small):
-    return Recipe(
-        model=small, method=BaselineConfig(epochs=1), training=TrainingConfig(batch_size=8, accelerator="cpu")
-    )
+    return Recipe(model=small, method=BaselineConfig(epochs=1), training=TrainingConfig(batch_size=8, device="cpu"))
 
 
 @pytest.fixture
@@ -74,7 +72,7 @@ def test_other_folds_test_the_same_run_again(recipe, corpus, tmp_path):
 def test_where_it_computes_does_not_make_another_run(recipe, corpus, tmp_path):
     run(recipe, tmp_path, corpus)
     trained = weights(tmp_path)
-    run(with_training(recipe, accelerator="auto"), tmp_path, corpus)
+    run(with_training(recipe, device="auto"), tmp_path, corpus)
     assert weights(tmp_path) == trained
     refuse_another_run(tmp_path, with_data(with_training(recipe, workers=3, tensorboard=True), test_split="testall"))
 

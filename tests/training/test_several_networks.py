@@ -22,9 +22,7 @@ from truepair.training.run import load_run, load_runs, run
 
 @pytest.fixture
 def recipe(small):
-    return Recipe(
-        model=small, method=BaselineConfig(epochs=2), training=TrainingConfig(batch_size=8, accelerator="cpu")
-    )
+    return Recipe(model=small, method=BaselineConfig(epochs=2), training=TrainingConfig(batch_size=8, device="cpu"))
 
 
 @pytest.fixture

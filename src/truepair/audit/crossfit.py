@@ -158,7 +158,7 @@ def trained_models(
         seed: Every model has a seed of its own, which follows from this one.
         description: What the progress bar says.
     """
-    fabric = make_fabric(config.accelerator)
+    fabric = make_fabric(config.device)
     network = Recipe(model=config.model, method=config.method).network
     shape = InputShape.of(pairs, vocabulary)
     cuda = [fabric.device] if fabric.device.type == "cuda" else []

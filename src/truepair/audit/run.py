@@ -113,7 +113,7 @@ def audit_run(run: TrainedRun, out: Path, config: AuditConfig) -> dict[str, Any]
             f"audit.re_pair needs suggested partners, and the run in {run.folder}, with similarity "
             f"{run.recipe.model.similarity!r}, makes none: audit the corpus, or a run with similarity 'cosine'"
         )
-    device = make_fabric(config.accelerator).device
+    device = make_fabric(config.device).device
     confidence = _confidence(run)
     models = [model.to(device) for model in run.models]
     scores = scores_by_a_run(
@@ -155,7 +155,7 @@ def audit_pairs(pairs: Pairs, vocabulary: Vocabulary | None, out: Path, config: 
 def _cross_fit(
     pairs: Pairs, vocabulary: Vocabulary | None, source: _Source, out: Path, config: AuditConfig, started: float
 ) -> dict[str, Any]:
-    device = make_fabric(config.accelerator).device  # refused here, in words, where there is none
+    device = make_fabric(config.device).device  # refused here, in words, where there is none
     folds = zero_shot(pairs) if config.zero_shot else cross_fitted(pairs, vocabulary, config)
     evidence = cross_fitted_evidence(
         folds, pairs, candidates=config.candidates, temperature=config.temperature, seed=config.seed

@@ -33,7 +33,7 @@ class Evaluate:
     recipes say for the test split (data.test_folds; 5 for MS-COCO 1K), and 1 for the development split."""
     state: Path | None = None
     """Folder for the state of a long evaluation; by default the first run's."""
-    accelerator: Literal["auto", "cpu", "cuda", "mps"] = "auto"
+    device: Literal["auto", "cpu", "cuda", "mps"] = "auto"
     """Where to compute; "auto" takes a GPU if there is one."""
 
 
@@ -47,7 +47,7 @@ def command(arguments: Sequence[str]) -> None:
 
     if not parsed.runs:
         raise ConfigError("name at least one run: truepair evaluate runs/…")
-    device = make_fabric(parsed.accelerator).device
+    device = make_fabric(parsed.device).device
     runs = load_runs(parsed.runs)
     first = runs[0]
     pairs = getattr(first.splits, parsed.split)

@@ -51,8 +51,8 @@ class Reproduce:
     rehearse: bool = False
     """Run the same path with a tiny network for one data pass, in OUT/rehearsal, to see that files and disk are right
     before hours of training."""
-    accelerator: Literal["auto", "cpu", "cuda", "mps"] | None = None
-    """Instead of the recipes' training.accelerator."""
+    device: Literal["auto", "cpu", "cuda", "mps"] | None = None
+    """Instead of the recipes' training.device."""
     precision: Literal["32-true", "bf16-mixed"] | None = None
     """Instead of the recipes' training.precision."""
 
@@ -87,7 +87,7 @@ def _with_hardware(recipe: Recipe, parsed: Reproduce) -> Recipe:
         recipe,
         training=replace(
             training,
-            accelerator=parsed.accelerator or training.accelerator,
+            device=parsed.device or training.device,
             precision=parsed.precision or training.precision,
         ),
     )

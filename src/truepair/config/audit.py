@@ -53,7 +53,7 @@ class AuditConfig:
     """τ of the scores; that of training."""
     seed: int = 0
     """Seed of folds, weights and competitors."""
-    accelerator: Literal["auto", "cpu", "cuda", "mps"] = "auto"
+    device: Literal["auto", "cpu", "cuda", "mps"] = "auto"
     """Where to compute; "auto" takes a GPU if there is one."""
     look_at: int = 20_000
     """Pictures are looked at for copies, blanks and placeholders if there are at most so many; a feature store of

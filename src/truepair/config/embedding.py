@@ -37,7 +37,7 @@ class EmbedConfig:
     """Tables: where relative picture paths start; the table's folder if not given."""
     split: str | None = None
     """Datasets: the split to read; all if not given."""
-    accelerator: Literal["auto", "cpu", "cuda", "mps"] = "auto"
+    device: Literal["auto", "cpu", "cuda", "mps"] = "auto"
     """Where to compute; "auto" takes a GPU if there is one."""
 
     def __post_init__(self) -> None:

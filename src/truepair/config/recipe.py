@@ -22,7 +22,7 @@ class TrainingConfig:
     """Pairs in a batch (CRCL's released code: 128)."""
     seed: int = 0
     """Seed of weights, order, dropout and augmentation."""
-    accelerator: Literal["auto", "cpu", "cuda", "mps"] = "auto"
+    device: Literal["auto", "cpu", "cuda", "mps"] = "auto"
     """Where to train; "auto" takes a GPU if there is one."""
     precision: Literal["32-true", "bf16-mixed"] = "32-true"
     """Arithmetic of the forward pass in training (Lightning Fabric's names)."""

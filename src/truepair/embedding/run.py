@@ -51,7 +51,7 @@ def embed(path: str, out: Path, config: EmbedConfig) -> dict[str, Any]:
     ``pairs.parquet``, ``skipped.csv`` and ``embeddings.json`` (see `truepair.data.embeddings`). Until then it holds
     ``parts/``: shards that are in there are not encoded again, and a run that was killed ends with the same bytes.
 
-    Workers and accelerator may change from one call to the next; everything else makes another store.
+    Workers and device may change from one call to the next; everything else makes another store.
 
     Args:
         path: A table, a folder, tar shards or a dataset (see `truepair.sources.opening.open_source`).
@@ -84,7 +84,7 @@ def embed_source(source: Source, opened_by: Mapping[str, Any], out: Path, config
         source: Pictures and captions.
         opened_by: The arguments of `open_source` that open it again.
         out: See `embed`.
-        config: Encoders, grid, batch size, workers and accelerator; the rest has been used.
+        config: Encoders, grid, batch size, workers and device; the rest has been used.
     """
     shards = list(source.shards())
     plan = {
@@ -98,7 +98,7 @@ def embed_source(source: Source, opened_by: Mapping[str, Any], out: Path, config
     if summary is None:
         try:
             _refuse_unfit(out, plan)
-            device = make_fabric(config.accelerator).device
+            device = make_fabric(config.device).device
             encoders = _load_encoders(config, device, parts / _CACHE)
             parts.mkdir(parents=True, exist_ok=True)
             write_json(parts / PLAN, plan)  # only now: a folder is not bound to encoders that cannot be loaded

@@ -12,22 +12,20 @@ from lightning_fabric import Fabric
 from truepair.errors import ConfigError
 
 
-def make_fabric(accelerator: str, precision: Literal["32-true", "bf16-mixed"] = "32-true") -> Fabric:
+def make_fabric(device: str, precision: Literal["32-true", "bf16-mixed"] = "32-true") -> Fabric:
     """One device and its arithmetic.
 
     Args:
-        accelerator: "auto", "cpu", "cuda" or "mps".
+        device: "auto", "cpu", "cuda" or "mps".
         precision: That of the forward pass in training.
 
     Raises:
         ConfigError: If this machine has no such device.
     """
     try:
-        return Fabric(accelerator=accelerator, devices=1, precision=precision)
+        return Fabric(accelerator=device, devices=1, precision=precision)
     except RuntimeError as error:
-        raise ConfigError(
-            f"accelerator {accelerator!r} is not available here ({error}): use 'auto' or 'cpu'"
-        ) from error
+        raise ConfigError(f"device {device!r} is not available here ({error}): use 'auto' or 'cpu'") from error
 
 
 def peak_memory_mb() -> float:

@@ -192,7 +192,7 @@ def _test(
     known = read_json(path, {"members": dict, "test": dict.fromkeys(MEASURES, int | float)})
     if known is None or known["members"] != results:  # other runs, if only by the seconds that they took
         runs = load_runs(folders, corpus())
-        device = make_fabric(recipe.training.accelerator).device
+        device = make_fabric(recipe.training.device).device
         models = [model.to(device) for run in runs for model in run.models]
         metrics = evaluate(models, runs[0].splits.test, recipe.data.test_folds, state=path.with_suffix(""))
         known = {"members": results, "test": metrics.as_dict()}

@@ -40,7 +40,7 @@ from truepair.training.recipe import recipe_from
 
 _LEARNING_DOES_NOT_DEPEND_ON = {
     "data": ("test_split", "test_folds"),
-    "training": ("accelerator", "workers", "tensorboard"),
+    "training": ("device", "workers", "tensorboard"),
 }
 """Options that may change from one call to the next in the same folder, by section of the recipe."""
 
@@ -63,7 +63,7 @@ def run(recipe: Recipe, folder: Path, corpus: Corpus | None = None) -> dict[str,
     ``log.jsonl``, ``last.safetensors``, ``best.safetensors``, ``pairs.parquet`` (confidence of every training pair) and
     ``results.json``.
 
-    Where it computes and how it is tested (accelerator, workers, TensorBoard, test split and folds) may change from
+    Where it computes and how it is tested (device, workers, TensorBoard, test split and folds) may change from
     one call to the next; everything else makes another run.
 
     Args:
@@ -88,7 +88,7 @@ def run(recipe: Recipe, folder: Path, corpus: Corpus | None = None) -> dict[str,
         learned = train.select(_truth(train).nonzero().flatten())
     correspondence = _truth(train).float() if training.oracle == "true_correspondence" else None
     shape = InputShape.of(train, corpus.vocabulary)
-    fabric = make_fabric(training.accelerator, training.precision)
+    fabric = make_fabric(training.device, training.precision)
     loaders = partial(
         Loaders,
         batch_size=training.batch_size,
