@@ -15,7 +15,7 @@ from scipy.sparse.csgraph import connected_components
 
 from truepair.data.pairs import Pairs
 from truepair.files.parquet import write_parquet
-from truepair.sources.facts import Look
+from truepair.sources.facts import PictureFacts
 
 MANY = 10
 """Pictures that share a caption, or captions whose pictures are copies of one, from which on they are an issue."""
@@ -72,7 +72,7 @@ KINDS = {
 """Kinds of issues, and what they are."""
 
 
-def issues_of(pairs: Pairs, looks: Sequence[Look | None] | None) -> list[Issue]:
+def issues_of(pairs: Pairs, looks: Sequence[PictureFacts | None] | None) -> list[Issue]:
     """All issues of captions, and of pictures where they were looked at.
 
     Args:
@@ -141,7 +141,7 @@ def is_boilerplate(caption: str) -> bool:
     return any(pattern.fullmatch(text) for pattern in (_FILE_NAME, _CAMERA_NAME, _ADDRESS))
 
 
-def _picture_issues(pairs: Pairs, looks: Sequence[Look | None]) -> list[Issue]:
+def _picture_issues(pairs: Pairs, looks: Sequence[PictureFacts | None]) -> list[Issue]:
     ids, found = pairs.image_ids, []
     texts: dict[int, set[str]] = {}
     for image, caption in zip(pairs.image_of_caption.tolist(), pairs.captions, strict=True):

@@ -9,15 +9,15 @@ import pyarrow.parquet as pq
 from tqdm import tqdm
 
 from truepair.data.pairs import Pairs
-from truepair.data.pictures import decoded
 from truepair.errors import DataError
-from truepair.sources.facts import Look, look_at
+from truepair.sources.decoding import decoded
+from truepair.sources.facts import PictureFacts, facts_of
 
 _SIDE = 64
 """Pixels that a picture is decoded to at least, where its format can decode less than all."""
 
 
-def looks_of(pairs: Pairs, folder: Path | None, most: int) -> list[Look | None] | None:
+def facts_of_images(pairs: Pairs, folder: Path | None, most: int) -> list[PictureFacts | None] | None:
     """One look an image, None where a picture cannot be read; or None if nobody looked.
 
     Args:
@@ -29,19 +29,19 @@ def looks_of(pairs: Pairs, folder: Path | None, most: int) -> list[Look | None] 
         return _from_store(pairs, folder / "images.parquet")
     if pairs.pictures is None or len(pairs.images) > most:
         return None
-    looks: list[Look | None] = []
+    looks: list[PictureFacts | None] = []
     for image in tqdm(range(len(pairs.images)), unit="picture", desc="looking", disable=None, file=sys.stderr):
         try:
             data = pairs.pictures[image]
-            looks.append(look_at(data, decoded(data, largest_side=_SIDE)))
+            looks.append(facts_of(data, decoded(data, largest_side=_SIDE)))
         except DataError:
             looks.append(None)
     return looks
 
 
-def _from_store(pairs: Pairs, path: Path) -> list[Look | None]:
+def _from_store(pairs: Pairs, path: Path) -> list[PictureFacts | None]:
     table = pq.read_table(path, columns=["image_id", "sha256", "difference_hash", "width", "height", "is_blank"])
     place = {name: row for row, name in enumerate(table["image_id"].to_pylist())}
     columns = [table[name].to_pylist() for name in table.column_names[1:]]
     rows = [place.get(name) for name in pairs.image_ids]
-    return [None if row is None else Look(*(column[row] for column in columns)) for row in rows]
+    return [None if row is None else PictureFacts(*(column[row] for column in columns)) for row in rows]

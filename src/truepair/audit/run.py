@@ -1,13 +1,16 @@
-"""An audit from beginning to end: score the pairs, find the suspects, write findings, cleaned manifest and report."""
+"""An audit from beginning to end: score the pairs, find the suspects, write findings, issues and report."""
 
 from __future__ import annotations
 
+import csv
 import time
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
 import pyarrow.parquet as pq
 import torch
 from jaxtyping import Float, Int
@@ -17,38 +20,35 @@ from truepair import __version__
 from truepair.audit.crossfit import at_most, cross_fitted, repetitions_of, trained_models, zero_shot
 from truepair.audit.findings import Findings, find, findings_table, precision_at, right_suggestions
 from truepair.audit.issues import KINDS, issues_of, write_issues
-from truepair.audit.looking import looks_of
+from truepair.audit.looking import facts_of_images
 from truepair.audit.partners import NONE
 from truepair.audit.probability import Probabilities, probabilities
 from truepair.audit.report import write_report
 from truepair.audit.score import candidates_of, cross_fitted_evidence, scores_by_a_run
 from truepair.audit.sensitivity import sensitivity
 from truepair.audit.siblings import judged_together
-from truepair.cleaning.audit_folder import IN_MEMORY
-from truepair.cleaning.decisions import decide
-from truepair.cleaning.manifest import refuse_overwriting, write_pairs, write_table
+from truepair.cleaning.summary import IN_MEMORY, AuditSummary, Files, Finds, ScoredBy, Together
 from truepair.config import DataConfig, NoiseConfig
 from truepair.config.audit import AuditConfig
 from truepair.data.corpora import Corpus
-from truepair.data.embeddings import stored_source
+from truepair.data.embeddings import SKIPPED_ROWS, stored_source
 from truepair.data.pairs import Pairs
 from truepair.data.text import Vocabulary
 from truepair.data.whole import every_pair
-from truepair.errors import CheckpointError, ConfigError
+from truepair.errors import CheckpointError, ConfigError, DataError
 from truepair.evaluation.detection import detection_metrics
-from truepair.files.json import write_json
 from truepair.files.parquet import write_parquet
+from truepair.files.replacing import replacing
 from truepair.model import MatchingModel
 from truepair.scoring.judgement import share_above, warnings_about
 from truepair.scoring.plausibility import Scores, are_local
-from truepair.sources.table_files import is_table
 from truepair.training.device import hardware, make_fabric, peak_memory_mb
 from truepair.training.log import read_log
 from truepair.training.run import TrainedRun, noisy
 
 
 @dataclass(frozen=True)
-class _Source:
+class _Audited:
     """Where audited pairs come from."""
 
     name: str
@@ -56,14 +56,23 @@ class _Source:
     noise: NoiseConfig
     corpus: Corpus | None
 
+    @property
+    def is_noisy(self) -> bool:
+        """Whether pairs were mismatched on purpose, which are in no file."""
+        return self.noise.rate > 0 or self.noise.index is not None
 
-def audit_corpus(
-    corpus: Corpus, data: DataConfig, noise: NoiseConfig, out: Path, config: AuditConfig
-) -> dict[str, Any]:
+    @property
+    def features(self) -> dict[str, str]:
+        """Feature files beside a table."""
+        files = {"images": self.data.image_features, "captions": self.data.caption_features}
+        return {name: str(Path(path).resolve()) for name, path in files.items() if path is not None}
+
+
+def audit_corpus(corpus: Corpus, data: DataConfig, noise: NoiseConfig, out: Path, config: AuditConfig) -> AuditSummary:
     """Audit a corpus by cross-fitting: no pair is judged by a model that saw its image or its caption.
 
-    `out` then holds ``findings.parquet``, ``kept.*`` (the cleaned manifest), ``dropped.csv``, ``report.html`` and
-    ``summary.json``. Nothing else is touched.
+    `out` then holds ``findings.parquet``, ``issues.parquet``, ``report.html``, ``summary.json`` and, if anything could
+    not be read, ``skipped.csv``. Nothing else is touched; `cleaning.fixing.fix` makes a cleaned copy from it.
 
     Args:
         corpus: What ``load_corpus(data)`` gave.
@@ -81,12 +90,12 @@ def audit_corpus(
     """
     started = time.perf_counter()
     _refuse_inputs(data, out)
-    pairs = noisy(every_pair(corpus.splits) if config.split == "all" else corpus.splits.train, noise)
-    source = _Source(corpus.splits.name, data, noise, corpus)
+    pairs = noisy(every_pair(corpus.splits) if config.pairs == "all" else corpus.splits.train, noise)
+    source = _Audited(_name_of(corpus, data), data, noise, corpus)
     return _cross_fit(pairs, corpus.vocabulary, source, out, config, started)
 
 
-def audit_run(run: TrainedRun, out: Path, config: AuditConfig) -> dict[str, Any]:
+def audit_run(run: TrainedRun, out: Path, config: AuditConfig) -> AuditSummary:
     """Audit the training pairs of a run, by the confidence that its method came to.
 
     The model has been trained on the pairs that it judges here: quick, and it finds fewer mistakes than
@@ -110,7 +119,7 @@ def audit_run(run: TrainedRun, out: Path, config: AuditConfig) -> dict[str, Any]
     _refuse_inputs(run.recipe.data, out)
     if config.re_pair and are_local(run.models):
         raise ConfigError(
-            f"audit.re_pair needs suggested partners, and the run in {run.folder}, with similarity "
+            f"--re-pair needs suggested partners, and the run in {run.folder}, with similarity "
             f"{run.recipe.model.similarity!r}, makes none: audit the corpus, or a run with similarity 'cosine'"
         )
     device = make_fabric(config.device).device
@@ -130,31 +139,28 @@ def audit_run(run: TrainedRun, out: Path, config: AuditConfig) -> dict[str, Any]
         at_most=config.partners,
         seed=config.seed,
     )
-    source = _Source(run.corpus.splits.name, run.recipe.data, run.recipe.noise, run.corpus)
+    source = _Audited(_name_of(run.corpus, run.recipe.data), run.recipe.data, run.recipe.noise, run.corpus)
     log = read_log(run.folder / "log.jsonl")
-    described = {
-        "how": "run",
-        "run": str(run.folder),
-        "method": run.recipe.method.name,
-        "saw_the_pairs": True,
-        "candidates": candidates_of(models, config.candidates),
-    }
-    more = {"finds": None, "captions_together": None}
-    return _write(
-        findings, None, source, out, config, started=started, device=device, log=log, described=described, more=more
+    scored_by = ScoredBy(
+        how="run",
+        run=str(run.folder),
+        method=run.recipe.method.name,
+        saw_the_pairs=True,
+        candidates=candidates_of(models, config.candidates),
     )
+    return _write(_Found(findings, scored_by), source, out, config, _Work(started, device, log))
 
 
-def audit_pairs(pairs: Pairs, vocabulary: Vocabulary | None, out: Path, config: AuditConfig) -> dict[str, Any]:
+def audit_pairs(pairs: Pairs, vocabulary: Vocabulary | None, out: Path, config: AuditConfig) -> AuditSummary:
     """Audit pairs that are in memory, by cross-fitting; as `audit_corpus` otherwise."""
     started = time.perf_counter()
-    source = _Source(IN_MEMORY, DataConfig(), NoiseConfig(), None)
+    source = _Audited(IN_MEMORY, DataConfig(), NoiseConfig(), None)
     return _cross_fit(pairs, vocabulary, source, out, config, started)
 
 
 def _cross_fit(
-    pairs: Pairs, vocabulary: Vocabulary | None, source: _Source, out: Path, config: AuditConfig, started: float
-) -> dict[str, Any]:
+    pairs: Pairs, vocabulary: Vocabulary | None, source: _Audited, out: Path, config: AuditConfig, started: float
+) -> AuditSummary:
     device = make_fabric(config.device).device  # refused here, in words, where there is none
     folds = zero_shot(pairs) if config.zero_shot else cross_fitted(pairs, vocabulary, config)
     evidence = cross_fitted_evidence(
@@ -188,21 +194,19 @@ def _cross_fit(
         at_most=config.partners,
         seed=config.seed,
     )
-    trained = {
-        "how": "cross-fitting",
-        "folds": len(folds),
-        "learned": len(folds[0].learned),
-        "repetitions": repetitions_of(len(folds[0].learned), config),
-        "method": config.method.name,
-        "epochs": config.method.epochs,
-    }
-    described = ({"how": "zero-shot"} if config.zero_shot else trained) | {
-        "saw_the_pairs": False,
-        "candidates": candidates_of(folds[0].models, config.candidates),
-    }
-    more = {"finds": None, "captions_together": None if together is None else together.as_dict()}
+    scored_by = ScoredBy(
+        how="zero-shot" if config.zero_shot else "cross-fitting",
+        saw_the_pairs=False,
+        candidates=candidates_of(folds[0].models, config.candidates),
+        folds=None if config.zero_shot else len(folds),
+        learned=None if config.zero_shot else len(folds[0].learned),
+        repetitions=None if config.zero_shot else repetitions_of(len(folds[0].learned), config),
+        method=None if config.zero_shot else config.method.name,
+        epochs=None if config.zero_shot else config.method.epochs,
+    )
+    finds = None
     if found.weights:
-        finds = sensitivity(
+        tried = sensitivity(
             folds,
             pairs,
             found,
@@ -211,83 +215,129 @@ def _cross_fit(
             temperature=config.temperature,
             seed=config.seed,
         )
-        more["finds"] = asdict(finds)
-    return _write(
-        findings, found, source, out, config, started=started, device=device, log=[], described=described, more=more
+        finds = Finds(tried.random, tried.alike)
+    of_images = None if together is None else Together(together.images, round(together.moved_together, 3))
+    return _write(_Found(findings, scored_by, found, finds, of_images), source, out, config, _Work(started, device, []))
+
+
+@dataclass(frozen=True)
+class _Found:
+    """What an audit found, and how."""
+
+    findings: Findings
+    scored_by: ScoredBy
+    probabilities: Probabilities | None = None
+    finds: Finds | None = None
+    together: Together | None = None
+
+
+@dataclass(frozen=True)
+class _Work:
+    """What it took: when it started, where it computed, and a run's log."""
+
+    started: float
+    device: torch.device
+    log: Sequence[dict[str, Any]]
+
+
+def _write(found: _Found, source: _Audited, out: Path, config: AuditConfig, work: _Work) -> AuditSummary:
+    """Everything that goes into the folder."""
+    findings, pairs = found.findings, found.findings.pairs
+    out.mkdir(parents=True, exist_ok=True)
+    write_parquet(_with_references(findings), out / "findings.parquet")
+    store = Path(source.data.path)
+    facts = facts_of_images(pairs, store if store.is_dir() else None, config.most_checked)
+    issues = issues_of(pairs, facts)
+    write_issues(issues, out / "issues.parquet")
+    skipped = _skipped(source)
+    _write_skipped(skipped, out / "skipped.csv")
+    summary = _summary(found, source, config, work)
+    summary = replace(
+        summary,
+        skipped=dict(Counter(reason for _, reason, _ in skipped).most_common()),
+        images_checked=None if facts is None else len(facts) - facts.count(None),
+        issues={kind: sum(issue.issue == kind for issue in issues) for kind in KINDS},
+        files=Files("findings.parquet", "issues.parquet", "skipped.csv" if skipped else None, "report.html"),
+    )
+    write_report(findings, issues, summary.as_dict(), out / "report.html", log=work.log, cards=config.cards)
+    summary = replace(summary, seconds=round(time.perf_counter() - work.started, 1))
+    summary.write(out)
+    return summary
+
+
+def _summary(found: _Found, source: _Audited, config: AuditConfig, work: _Work) -> AuditSummary:
+    """What can be said before anything is written."""
+    findings, pairs, scores = found.findings, found.findings.pairs, found.findings.scores
+    mismatch, is_known = findings.mismatch_probability.double(), not bool(findings.mismatch_probability.isnan().any())
+    probabilities = found.probabilities
+    return AuditSummary(
+        corpus=source.name,
+        pairs=len(pairs),
+        images=len(pairs.image_of_caption.unique()),
+        estimated_mismatches=round(float(mismatch.sum()), 1) if is_known else None,
+        estimated_noise_rate=round(float(mismatch.mean()), 4) if is_known else None,
+        noise_rate_interval=None if probabilities is None else [round(end, 4) for end in probabilities.interval],
+        evidence_weights=None if probabilities is None else probabilities.weights,
+        warnings=[*warnings_about(pairs), *(() if probabilities is None else probabilities.warnings)],
+        separation=round(share_above(scores.log_odds, scores.random_log_odds), 4),
+        scored_by=found.scored_by,
+        finds=found.finds,
+        captions_together=found.together,
+        threshold=config.threshold,
+        suspects=int(findings.is_suspect.sum()),
+        may_re_pair=int((findings.is_suspect & findings.may_re_pair).sum()),
+        skipped={},
+        source=None if source.corpus is None or source.corpus.source is None else dict(source.corpus.source),
+        features=source.features,
+        can_copy=source.corpus is not None and source.corpus.source is not None and not source.is_noisy,
+        truth=_against_the_truth(findings, 1 - findings.mismatch_probability) if is_known else None,
+        images_checked=None,
+        issues={},
+        files=Files("findings.parquet", "issues.parquet", None, "report.html"),
+        data=asdict(source.data),
+        noise=asdict(source.noise),
+        audit=asdict(config),
+        seconds=round(time.perf_counter() - work.started, 1),
+        peak_memory_mb=peak_memory_mb(),
+        hardware=hardware(work.device),
+        truepair=__version__,
     )
 
 
-def _write(
-    findings: Findings,
-    found: Probabilities | None,
-    source: _Source,
-    out: Path,
-    config: AuditConfig,
-    *,
-    started: float,
-    device: torch.device,
-    log: Sequence[dict[str, Any]],
-    described: dict[str, Any],
-    more: dict[str, Any],
-) -> dict[str, Any]:
-    """Everything that goes into the folder."""
-    pairs, scores = findings.pairs, findings.scores
-    out.mkdir(parents=True, exist_ok=True)
-    table_of_findings = findings_table(findings)
-    write_parquet(table_of_findings, out / "findings.parquet")
-    store = Path(source.data.path)
-    looks = looks_of(pairs, store if store.is_dir() else None, config.look_at)
-    issues = issues_of(pairs, looks)
-    write_issues(issues, out / "issues.parquet")
-    decisions = decide(table_of_findings, threshold=findings.threshold, re_pair=config.re_pair)
-    table = _table(source)
-    if table is not None and source.corpus is not None:
-        corpus = source.corpus
-        files = write_table(table, every_pair(corpus.splits), decisions, corpus.skipped, out)
-    else:
-        files = write_pairs(pairs, decisions, out)
-    actions = [decision.action for decision in decisions]
-    summary = {
-        "corpus": source.name,
-        "pairs": len(pairs),
-        "images": len(pairs.image_of_caption.unique()),
-        "estimated_mismatches": round(float(findings.mismatch_probability.double().sum()), 1),
-        "estimated_noise_rate": round(float(findings.mismatch_probability.double().mean()), 4),
-        "noise_rate_interval": None if found is None else [round(end, 4) for end in found.interval],
-        "evidence_weights": None if found is None else found.weights,
-        "warnings": [*warnings_about(pairs), *(() if found is None else found.warnings)],
-        "separation": round(share_above(scores.log_odds, scores.random_log_odds), 4),
-        "scored_by": described,
-        **more,
-        "threshold": config.threshold,
-        "suspects": int(findings.is_suspect.sum()),
-        "kept": actions.count("keep"),
-        "dropped": actions.count("drop"),
-        "re_paired": actions.count("re-pair"),
-        "skipped": 0 if source.corpus is None else len(source.corpus.skipped),
-        "source_kind": _source_kind(source),
-        "image_root": None if table is None else str(Path(table.image_root or Path(table.path).parent)),
-        "truth": _against_the_truth(findings, 1 - findings.mismatch_probability),
-        "looked_at": None if looks is None else len(looks) - looks.count(None),
-        "issues": {kind: sum(issue.issue == kind for issue in issues) for kind in KINDS},
-        "files": {
-            "findings": "findings.parquet",
-            "issues": "issues.parquet",
-            "manifest": files[0].name,
-            "others": [file.name for file in files[1:]],
-            "report": "report.html",
-        },
-        "data": asdict(source.data),
-        "noise": asdict(source.noise),
-        "audit": asdict(config),
-        "seconds": round(time.perf_counter() - started, 1),
-        "peak_memory_mb": peak_memory_mb(),
-        "hardware": hardware(device),
-        "truepair": __version__,
-    }
-    write_report(findings, issues, summary, out / "report.html", log=log, cards=config.cards)
-    write_json(out / "summary.json", summary)
-    return summary
+def _with_references(findings: Findings) -> pa.Table:
+    """The findings, with what the source finds each image's picture by."""
+    table, pictures = findings_table(findings), findings.pairs.pictures
+    images = findings.pairs.image_of_caption[findings.order].tolist()
+    references = [None if pictures is None else pictures.reference(image) for image in images]
+    return table.append_column("image_reference", pa.array(references, pa.string()))
+
+
+def _skipped(source: _Audited) -> list[tuple[str, str, str]]:
+    """What was left out when the pairs were read, or when they were embedded: where, reason, detail."""
+    if source.corpus is None:
+        return []
+    stored = Path(source.data.path) / SKIPPED_ROWS
+    if stored_source(Path(source.data.path)) is not None and stored.is_file():
+        with stored.open(encoding="utf-8", newline="") as file:
+            return [(row[0], row[1], row[2]) for row in list(csv.reader(file))[1:]]
+    return [(skip.where, skip.reason, skip.detail) for skip in source.corpus.skipped]
+
+
+def _write_skipped(skipped: Iterable[tuple[str, str, str]], path: Path) -> None:
+    rows = list(skipped)
+    if not rows:
+        path.unlink(missing_ok=True)
+        return
+    with replacing(path) as temporary, temporary.open("w", encoding="utf-8", newline="") as file:
+        writer = csv.writer(file, lineterminator="\n")
+        writer.writerow(("where", "reason", "detail"))
+        writer.writerows(rows)
+
+
+def _name_of(corpus: Corpus, data: DataConfig) -> str:
+    """What people call the corpus: by the source's name, not by that of a folder of features."""
+    described = corpus.source
+    return corpus.splits.name if described is None else Path(str(described["path"])).name
 
 
 def _confidence(run: TrainedRun) -> Float[Tensor, " pairs"]:
@@ -304,30 +354,13 @@ def _confidence(run: TrainedRun) -> Float[Tensor, " pairs"]:
     return torch.tensor(table["confidence"].to_numpy())
 
 
-def _table(source: _Source) -> DataConfig | None:
-    """The table to clean; None for all that is none, and for pairs that were mismatched on purpose, in no file."""
-    from_table = source.data.path != "demo" and is_table(Path(source.data.path))
-    return source.data if source.corpus is not None and from_table and not _is_noisy(source) else None
-
-
-def _source_kind(source: _Source) -> str | None:
-    """What a feature store was made of, which ``truepair fix`` can copy; None as for `_table`."""
-    store = stored_source(Path(source.data.path)) if source.corpus is not None else None
-    return None if store is None or _is_noisy(source) else str(store["kind"])
-
-
-def _is_noisy(source: _Source) -> bool:
-    return source.noise.rate > 0 or source.noise.index is not None
-
-
 def _refuse_inputs(data: DataConfig, out: Path) -> None:
     """Before any work: refuse a folder in which an output would overwrite an input."""
     inputs = [Path(p) for p in (data.path, data.image_features, data.caption_features) if p is not None]
-    suffixes = {".csv", Path(data.path).suffix}
-    names = ["findings.parquet", "issues.parquet", "dropped.csv", "re_paired.csv", "report.html", "summary.json"]
-    names += ["kept_image_features.npy", "kept_caption_features.npy", *(f"kept{suffix}" for suffix in suffixes)]
-    for name in names:
-        refuse_overwriting(out / name, inputs)
+    for name in ("findings.parquet", "issues.parquet", "skipped.csv", "report.html", "summary.json"):
+        for path in inputs:
+            if (out / name).resolve() == path.resolve() or ((out / name).exists() and (out / name).samefile(path)):
+                raise DataError(f"{out / name} is the input itself, which is only read: choose another output folder")
 
 
 def _against_the_truth(findings: Findings, confidence: Float[Tensor, " pairs"]) -> dict[str, Any] | None:

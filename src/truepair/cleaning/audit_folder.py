@@ -1,38 +1,30 @@
-"""An audit's folder, opened for review: its findings as columns, and the pairs and pictures that they are about."""
+"""An audit's folder, opened for review and for fixing: its findings as columns, and the pictures that they are about.
+
+Nothing here needs PyTorch: a copy is made from the findings and the source.
+"""
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
 from pathlib import Path
 from threading import Lock
 from typing import Any
 
-import dacite
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
-import torch
 from jaxtyping import Bool, Float, Int, Shaped
 
-from truepair.config import DataConfig
-from truepair.data.corpora import load_corpus
-from truepair.data.embeddings import stored_source
-from truepair.data.features import Features
-from truepair.data.pairs import Pairs, Pictures
-from truepair.data.pictures import thumbnail
-from truepair.data.tables import SkippedRow
-from truepair.data.whole import every_pair
-from truepair.errors import CheckpointError, ConfigError, DataError, TruepairError
-from truepair.files.json import read_json
-from truepair.sources.opening import open_source
+from truepair.cleaning.summary import AuditSummary, read_summary
+from truepair.errors import ConfigError, DataError
+from truepair.sources.decoding import thumbnail
+from truepair.sources.opening import reopened
+from truepair.sources.picture_files import encoded_picture
 from truepair.sources.protocol import Source
-
-IN_MEMORY = "pairs in memory"
-"""What the corpus of an audit of pairs in memory is called."""
 
 NONE = -1
 """In place of a number where there is no image or caption."""
@@ -49,26 +41,18 @@ _COLUMNS = {
     "suggestion_is_mutual": pa.bool_(),
     "may_re_pair": pa.bool_(),
     "suggested_caption_id": pa.string(),
+    "image_reference": pa.string(),
 }
-_HELD = ("corpus", "pairs", "data", "audit", "scored_by", "threshold", "image_root", "source_kind")
-"""What is read of ``summary.json``."""
+_NEVER_MISSING = ("caption_id", "image_id", "caption", "is_suspect", "suggestion_is_mutual", "may_re_pair")
+_ISSUES = {
+    "issue": pa.string(),
+    "image_id": pa.string(),
+    "caption_id": pa.string(),
+    "group": pa.int64(),
+    "detail": pa.string(),
+}
 _THUMBNAILS = 512
 """How many are kept in memory; one of 320 pixels takes some 15 KB."""
-
-
-@dataclass(frozen=True)
-class AuditedTable:
-    """The table that the audited pairs are from.
-
-    Attributes:
-        data: Where it is.
-        pairs: All its pairs, audited or not.
-        skipped: Rows that were left out on loading.
-    """
-
-    data: DataConfig
-    pairs: Pairs
-    skipped: Sequence[SkippedRow]
 
 
 @dataclass(frozen=True, eq=False)
@@ -80,20 +64,12 @@ class AuditFolder:
         summary: What ``summary.json`` holds.
         findings: What ``findings.parquet`` holds, most suspicious first.
         digest: Of the findings' ids and probabilities, see `digest_of`.
-        data: Where the corpus is; None for pairs that were in memory.
-        pairs: Pairs that hold the audited ones, in their own order.
-        table: The table that the cleaned manifest is a copy of; None if there is none (see `audit.run`).
-        thumbnails: The pictures of ``pairs``, made small.
     """
 
     folder: Path
-    summary: Mapping[str, Any]
+    summary: AuditSummary
     findings: pa.Table
     digest: str
-    data: DataConfig | None
-    pairs: Pairs
-    table: AuditedTable | None
-    thumbnails: Thumbnails
 
     @property
     def findings_file(self) -> Path:
@@ -103,24 +79,43 @@ class AuditFolder:
     @property
     def threshold(self) -> float:
         """From which mismatch probability on the audit calls a pair a suspect."""
-        return float(self.summary["threshold"])
+        return self.summary.threshold
+
+    @property
+    def is_unknown(self) -> bool:
+        """Whether the audit could not say which pairs do not match."""
+        return self.summary.estimated_mismatches is None
 
     @property
     def re_pairs(self) -> bool:
         """Whether the audit's rule re-pairs suspects with a mutual suggestion."""
-        return bool(self.summary["audit"]["re_pair"])
+        return bool(self.summary.audit.get("re_pair"))
 
-    @property
+    @cached_property
     def source(self) -> Source | None:
-        """What the audited feature store was made of; None where there is no store, or its pairs were mismatched."""
-        if self.data is None or self.summary["source_kind"] is None:
+        """What the pairs are from, opened; None for features without a source, and for pairs in memory.
+
+        Raises:
+            ConfigError: If it is not there any more.
+        """
+        if self.summary.source is None:
             return None
-        options = stored_source(Path(self.data.path)) or {}
-        return open_source(**{name: value for name, value in options.items() if name != "kind"})
+        try:
+            return reopened(self.summary.source)
+        except DataError as error:
+            raise ConfigError(
+                f"the audit in {self.folder} is of {self.summary.source.get('path')!r}, which cannot be opened "
+                f"({error}); was it moved?"
+            ) from error
+
+    @cached_property
+    def issues(self) -> pa.Table:
+        """What ``issues.parquet`` holds."""
+        return _table(self.folder / self.summary.files.issues, _ISSUES, ("issue",))
 
     @cached_property
     def probability(self) -> Float[np.ndarray, " pairs"]:
-        """Mismatch probabilities, in [0, 1]."""
+        """Mismatch probabilities, in [0, 1]; NaN where they are not known."""
         return self._numbers("mismatch_probability")
 
     @cached_property
@@ -146,7 +141,7 @@ class AuditFolder:
 
     @cached_property
     def image(self) -> Int[np.ndarray, " pairs"]:
-        """The number of each pair's image in ``pairs``."""
+        """The number of each pair's image."""
         return _places(self.findings["image_id"], self._image_ids)
 
     @cached_property
@@ -159,9 +154,30 @@ class AuditFolder:
         """The row of the caption suggested instead; `NONE` where there is none."""
         return _places(self.findings["suggested_caption_id"], self.findings["caption_id"].combine_chunks())
 
+    @property
+    def has_pictures(self) -> bool:
+        """Whether there are pictures to look at."""
+        return bool(self.findings["image_reference"].null_count < len(self.findings))
+
+    @cached_property
+    def thumbnails(self) -> Thumbnails:
+        """The images' pictures, made small."""
+        return Thumbnails(self)
+
+    @cached_property
+    def references(self) -> Sequence[str | None]:
+        """By an image's number, what its picture is found by; None where that is not known."""
+        found: list[str | None] = [None] * len(self._image_ids)
+        for image, reference in zip(self.image.tolist(), self.findings["image_reference"].to_pylist(), strict=True):
+            found[image] = reference
+        return found
+
     @cached_property
     def _image_ids(self) -> pa.Array:
-        return pa.array(self.pairs.image_ids, pa.string())
+        """Every image that a finding names, by number."""
+        suggested = self.findings["suggested_image_id"].drop_null().chunks
+        named = [*self.findings["image_id"].chunks, *suggested]
+        return pc.unique(pa.chunked_array(named, pa.string()))
 
     def rows(self, rows: Sequence[int]) -> list[dict[str, Any]]:
         """Some rows of the findings."""
@@ -174,7 +190,7 @@ class AuditFolder:
         return None if row < 0 else int(row)
 
     def number_of_image(self, image_id: str) -> int:
-        """The number of the image of that name in ``pairs``; `NONE` if there is none."""
+        """The number of the image of that name; `NONE` if there is none."""
         return int(pc.index(self._image_ids, image_id).as_py())
 
     def _numbers(self, column: str) -> Shaped[np.ndarray, " pairs"]:
@@ -185,9 +201,9 @@ class AuditFolder:
 class Thumbnails:
     """Small copies of pictures, made when asked for; the last few hundred stay in memory. Threads may share it."""
 
-    def __init__(self, pictures: Pictures | None) -> None:
-        self._pictures = pictures
-        self._reading = Lock()  # a Parquet column keeps one row group, which threads would take from each other
+    def __init__(self, audit: AuditFolder) -> None:
+        self._audit = audit
+        self._reading = Lock()  # a source keeps what it read last, which threads would take from each other
         self.of = lru_cache(maxsize=_THUMBNAILS)(self._of)
 
     def _of(self, image: int, side: int) -> bytes:
@@ -200,32 +216,28 @@ class Thumbnails:
         Raises:
             DataError: If there is no such picture, or it cannot be read.
         """
-        if self._pictures is None or not 0 <= image < len(self._pictures):
+        references = self._audit.references
+        reference = references[image] if 0 <= image < len(references) else None
+        if reference is None:
             raise DataError(f"there is no picture of image {image:,}")
         with self._reading:
-            encoded = self._pictures[image]
+            source = self._audit.source
+            encoded = encoded_picture(Path(reference)) if source is None else source.picture(reference)
         return thumbnail(encoded, side)
 
 
 def open_audit(folder: Path) -> AuditFolder:
-    """Open an audit's folder and the corpus that it is about. Only findings and names are read, no pictures.
-
-    (A table without feature files is the exception: `load_corpus` reads all its pictures, as in the audit.)
+    """Open an audit's folder. Only summary and findings are read; the source is opened when it is asked for.
 
     Raises:
-        ConfigError: If the folder holds no audit, or its corpus cannot be opened.
-        DataError: If the audit's files are damaged, or the corpus has changed since.
+        ConfigError: If the folder holds no audit.
+        DataError: If the audit's files are damaged.
     """
-    summary = _summary(folder)
-    findings = _findings(folder / "findings.parquet")
-    if summary["corpus"] == IN_MEMORY:
-        data, pairs, table = None, _named_pairs(findings), None
-    else:
-        data = _data_config(folder, summary)
-        pairs, table = _corpus(folder, summary, data)
-    audit = AuditFolder(folder, summary, findings, digest_of(findings), data, pairs, table, Thumbnails(pairs.pictures))
-    _check_same_pairs(audit)
-    return audit
+    summary = read_summary(folder)
+    findings = _table(folder / summary.files.findings, _COLUMNS, _NEVER_MISSING)
+    if len(findings) == 0:
+        raise DataError(f"{folder / summary.files.findings} has no rows: audit again")
+    return AuditFolder(folder, summary, findings, digest_of(findings))
 
 
 def digest_of(findings: pa.Table) -> str:
@@ -239,90 +251,20 @@ def digest_of(findings: pa.Table) -> str:
     return digest.hexdigest()
 
 
-def _summary(folder: Path) -> dict[str, Any]:
-    path = folder / "summary.json"
-    try:
-        summary = read_json(path)
-    except CheckpointError as error:
-        raise DataError(f"{path} cannot be read ({error.__cause__}): audit again") from error
-    if summary is None or not (folder / "findings.parquet").exists():
-        raise ConfigError(
-            f"{folder} holds no audit (summary.json and findings.parquet): make one with 'truepair audit … --out "
-            f"{folder}'"
-        )
-    missing = [name for name in _HELD if name not in summary]
-    if missing:
-        raise DataError(f"{path} does not say {', '.join(missing)}, as an audit's does: audit again")
-    return summary
-
-
-def _findings(path: Path) -> pa.Table:
+def _table(path: Path, columns: dict[str, pa.DataType], never_missing: Sequence[str]) -> pa.Table:
+    """A table of the audit's folder, with these columns."""
     try:
         table = pq.read_table(path)
-    except (pa.ArrowInvalid, OSError) as error:
+    except (pa.ArrowException, OSError) as error:
         raise DataError(f"{path} cannot be read ({error}): audit again") from error
-    for name, kind in _COLUMNS.items():
+    for name, kind in columns.items():
         found = table.schema.field(name).type if name in table.column_names else None
         if found != kind:
             raise DataError(f"{path} has {name} as {found}, but an audit writes {kind}: audit again")
-    if len(table) == 0:
-        raise DataError(f"{path} has no rows: audit again")
+        missing = table[name].null_count if name in never_missing else 0
+        if missing:
+            raise DataError(f"{path} has no {name} in {missing:,} of {len(table):,} rows: audit again")
     return table
-
-
-def _data_config(folder: Path, summary: Mapping[str, Any]) -> DataConfig:
-    try:
-        return dacite.from_dict(DataConfig, summary["data"], dacite.Config(strict=True))
-    except (dacite.DaciteError, ConfigError) as error:
-        raise DataError(f"{folder / 'summary.json'}: data cannot be read ({error}): audit again") from error
-
-
-def _corpus(folder: Path, summary: Mapping[str, Any], data: DataConfig) -> tuple[Pairs, AuditedTable | None]:
-    """Pairs that hold the audited ones, under the names that the audit had for them, and the table if there is one."""
-    try:
-        corpus = load_corpus(data)
-    except TruepairError as error:
-        raise ConfigError(
-            f"the audit in {folder} is of {data.path!r}, which cannot be opened ({error}); relative paths start, as in "
-            "the audit, at the folder that the command is run in"
-        ) from error
-    whole = every_pair(corpus.splits)
-    is_of_training = summary["scored_by"]["how"] == "run" or summary["audit"]["split"] == "train"
-    has_table = summary["image_root"] is not None  # said of tables that were cleaned, and of nothing else
-    return corpus.splits.train if is_of_training else whole, (
-        AuditedTable(data, whole, corpus.skipped) if has_table else None
-    )
-
-
-def _named_pairs(findings: pa.Table) -> Pairs:
-    """Pairs that were in memory: what the findings say of them, without features and pictures, in their order."""
-    named = pa.concat_arrays([*findings["image_id"].chunks, *findings["suggested_image_id"].drop_null().chunks])
-    image_ids = pc.unique(named)
-    return Pairs(
-        images=Features(np.zeros((len(image_ids), 1), dtype=np.float32)),
-        captions=findings["caption"].to_pylist(),
-        image_of_caption=torch.from_numpy(_places(findings["image_id"], image_ids)),
-        image_ids=image_ids.to_pylist(),
-        caption_ids=findings["caption_id"].to_pylist(),
-    )
-
-
-def _check_same_pairs(audit: AuditFolder) -> None:
-    """Refuse a corpus without the audited pairs: decisions about one are not decisions about another."""
-    findings, pairs = audit.findings, audit.pairs
-    place = _places(findings["caption_id"], pa.array(pairs.caption_ids, pa.string()))
-    captions = pa.array(pairs.captions, pa.string()).take(pa.array(place.clip(0)))
-    differs = (place == NONE) | (audit.image == NONE)
-    differs |= pc.not_equal(captions, findings["caption"].combine_chunks()).to_numpy(zero_copy_only=False)
-    wrong = differs.nonzero()[0]
-    if len(wrong):
-        row = int(wrong[0])
-        name, caption = findings["caption_id"][row].as_py(), findings["caption"][row].as_py()
-        path = "the corpus" if audit.data is None else audit.data.path
-        raise DataError(
-            f"{path} is not what {audit.findings_file} is about: {len(wrong):,} of {len(findings):,} pairs differ "
-            f"(first: {name}, {caption!r}); was it changed? Audit it again"
-        )
 
 
 def _places(names: pa.ChunkedArray, known: pa.Array) -> Int[np.ndarray, " names"]:

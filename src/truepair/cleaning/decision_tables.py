@@ -28,10 +28,12 @@ def read_decisions(path: Path, audit: AuditFolder) -> dict[str, HandDecision]:
     missing = [name for name in ("caption_id", "action") if name not in table.names]
     if missing:
         raise DataError(f"{path} has no column {' and no column '.join(missing)} (there are: {', '.join(table.names)})")
-    images = table.values("image_id") if "image_id" in table.names else [None] * len(table)
+    has_images = "image_id" in table.names
+    cells = table.columns(["caption_id", "action", *(["image_id"] if has_images else [])])
+    images = cells["image_id"] if has_images else [None] * len(table)
     known = set(audit.findings["caption_id"].to_pylist())
     time, found = now(), dict[str, HandDecision]()
-    rows = zip(table.values("caption_id"), table.values("action"), images, strict=True)
+    rows = zip(cells["caption_id"], cells["action"], images, strict=True)
     for row, (name, action, image) in enumerate(rows, start=1):
         caption_id, image_id = str(name), None if image in (None, "") else str(image)
         if caption_id not in known:

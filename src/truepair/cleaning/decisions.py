@@ -1,24 +1,34 @@
-"""What is to become of each pair: kept, dropped, or given another image."""
+"""What is to become of each pair: kept, dropped, or given another image; by the rule, by issues, or by hand."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Literal
 
 import pyarrow as pa
 
+from truepair.cleaning.decisions_db import HandDecision
+from truepair.errors import ConfigError
+
+BY_HAND = "by hand"
+DROPPABLE = ("blank", "tiny", "placeholder", "duplicate", "near-duplicate", "empty caption", "boilerplate")
+"""Issues of which `issues_to_drop` can make decisions."""
+_OF_GROUPS = ("duplicate", "near-duplicate")
+"""Issues of which one image of a group stays."""
+
 
 @dataclass(frozen=True, slots=True)
 class Decision:
-    """One pair's fate.
+    """What becomes of one pair.
 
     Attributes:
         caption_id: Which pair.
-        caption: Its caption, to notice a manifest that the decision was not made for.
+        caption: Its caption, to notice a source that the decision was not made for.
         action: What to do.
         image_id: The image that the pair has, or gets if the action is ``"re-pair"``.
-        rule: What decided, for people: "threshold 0.50", for instance, or "by hand".
-        mismatch_probability: In [0, 1].
+        rule: What decided, for people: "threshold 0.50", "issue: blank" or "by hand".
+        mismatch_probability: In [0, 1]; None if it is not known.
         former_image_id: What the image was, if the action is ``"re-pair"``.
         time: When it was decided, ISO 8601; None if by the rule, which decides when it is applied.
     """
@@ -28,7 +38,7 @@ class Decision:
     action: Literal["keep", "drop", "re-pair"]
     image_id: str
     rule: str
-    mismatch_probability: float
+    mismatch_probability: float | None
     former_image_id: str | None = None
     time: str | None = None
 
@@ -36,8 +46,10 @@ class Decision:
 def decide(findings: pa.Table, *, threshold: float, re_pair: bool) -> list[Decision]:
     """Keep what is no suspect; drop suspects but, with `re_pair`, give those that may be re-paired their suggestion.
 
+    A pair whose mismatch probability is not known is no suspect.
+
     Args:
-        findings: What `findings_table` gave, and ``findings.parquet`` holds.
+        findings: What ``findings.parquet`` holds.
         threshold: Pairs whose mismatch probability is at least this are suspects; in (0, 1].
         re_pair: Whether suspects may be re-paired.
 
@@ -45,7 +57,7 @@ def decide(findings: pa.Table, *, threshold: float, re_pair: bool) -> list[Decis
         One decision a pair, in the order of the findings.
     """
     names = ("caption_id", "caption", "image_id", "mismatch_probability", "suggested_image_id", "may_re_pair")
-    probability = findings["mismatch_probability"].to_numpy()
+    probability = findings["mismatch_probability"].to_numpy()  # NaN where it is missing
     # Compared in the findings' own precision: 0.7 as float32 is not 0.7.
     is_suspect = (probability >= probability.dtype.type(threshold)).tolist()
     rule = f"threshold {_shown(threshold)}"
@@ -59,6 +71,74 @@ def decide(findings: pa.Table, *, threshold: float, re_pair: bool) -> list[Decis
         else:
             decisions.append(Decision(caption_id, caption, "drop", image_id, rule, mismatch))
     return decisions
+
+
+def issues_to_drop(issues: pa.Table, kinds: Collection[str]) -> tuple[dict[str, str], dict[str, str]]:
+    """Images and captions that have one of these issues, each with its kind; of duplicates the first image stays.
+
+    Args:
+        issues: What ``issues.parquet`` holds.
+        kinds: Some of `DROPPABLE`.
+
+    Returns:
+        Kind by image id, and kind by caption id.
+
+    Raises:
+        ConfigError: If a kind is none of `DROPPABLE`.
+    """
+    unknown = [kind for kind in kinds if kind not in DROPPABLE]
+    if unknown:
+        raise ConfigError(f"there is no issue {unknown[0]!r} to drop; there are {', '.join(DROPPABLE)}")
+    images: dict[str, str] = {}
+    captions: dict[str, str] = {}
+    seen_groups: set[tuple[str, int]] = set()
+    names = ("issue", "image_id", "caption_id", "group")
+    for kind, image_id, caption_id, group in zip(*(issues[name].to_pylist() for name in names), strict=True):
+        if kind not in kinds:
+            continue
+        if kind in _OF_GROUPS and (kind, group) not in seen_groups:
+            seen_groups.add((kind, group))
+            continue
+        if image_id is not None:
+            images.setdefault(image_id, kind)
+        if caption_id is not None:
+            captions.setdefault(caption_id, kind)
+    return images, captions
+
+
+def merged(
+    by_rule: Sequence[Decision],
+    dropped: tuple[Mapping[str, str], Mapping[str, str]],
+    by_hand: Mapping[str, HandDecision],
+) -> list[Decision]:
+    """One decision a pair: the hand's where there is one, else an issue's, else the rule's.
+
+    Args:
+        by_rule: What `decide` gave.
+        dropped: What `issues_to_drop` gave.
+        by_hand: Decisions by caption id.
+
+    Returns:
+        In the order of the findings.
+    """
+    images, captions = dropped
+    decisions = []
+    for decision in by_rule:
+        own = decision.image_id if decision.former_image_id is None else decision.former_image_id
+        issue = captions.get(decision.caption_id) or images.get(own)
+        if issue is not None:
+            decision = replace(decision, action="drop", image_id=own, former_image_id=None, rule=f"issue: {issue}")
+        decisions.append(_overruled(decision, own, by_hand.get(decision.caption_id)))
+    return decisions
+
+
+def _overruled(decision: Decision, own: str, hand: HandDecision | None) -> Decision:
+    if hand is None:
+        return decision
+    image_id, former = (own, None) if hand.image_id is None else (hand.image_id, own)
+    return replace(
+        decision, action=hand.action, image_id=image_id, former_image_id=former, rule=BY_HAND, time=hand.time
+    )
 
 
 def _shown(threshold: float) -> str:

@@ -231,6 +231,27 @@ class HandDecisions:
             connection.execute("COMMIT")
 
 
+def decisions_of(path: Path, digest: str, findings: Path) -> dict[str, HandDecision]:
+    """All decisions of a database, by caption id; none if there is no database.
+
+    Args:
+        path: The database.
+        digest: Of the findings that decisions must be about.
+        findings: Where these are, for messages.
+
+    Raises:
+        DataError: If it is damaged, or of other findings or another version.
+    """
+    if not path.exists():
+        return {}
+    try:
+        return HandDecisions(path, digest, findings).all()
+    except (sqlite3.Error, IndexError, TypeError) as error:
+        raise DataError(
+            f"{path} cannot be read as a database of decisions ({error}): restore it, or move it away to go without"
+        ) from error
+
+
 def steps_to_undo_and_redo(history: Iterable[Sequence[Any]]) -> tuple[list[int], list[int]]:
     """The steps of a page that can be undone, and those that can be made again; the next one last in each.
 

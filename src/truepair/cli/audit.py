@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import tyro
 
+from truepair.cleaning.summary import AuditSummary
 from truepair.config import DataConfig, NoiseConfig
 from truepair.config.audit import AuditConfig
 
@@ -58,11 +59,14 @@ def command(arguments: Sequence[str]) -> None:
     print(audit_lines(summary, parsed.out))
 
 
-def audit_lines(summary: dict[str, Any], out: Path) -> str:
+def audit_lines(summary: AuditSummary, out: Path) -> str:
     """What an audit found, in a few lines."""
-    estimated, pairs = summary["estimated_mismatches"], summary["pairs"]
-    lines = [f"{pairs:,} pairs, of which about {estimated:,.0f} ({estimated / pairs:.1%}) do not match"]
-    detection = summary["truth"]
-    if detection and detection["auroc"] is not None:
-        lines.append(f"against the known truth: AUROC {detection['auroc']:.3f}")
-    return "\n".join([*lines, f"report: {out / 'report.html'}"])
+    estimated, pairs = summary.estimated_mismatches, summary.pairs
+    if estimated is None:
+        lines = [f"{pairs:,} pairs; it cannot be said which of them do not match"]
+    else:
+        lines = [f"{pairs:,} pairs, of which about {estimated:,.0f} ({estimated / pairs:.1%}) do not match"]
+    if summary.truth and summary.truth["auroc"] is not None:
+        lines.append(f"against the known truth: AUROC {summary.truth['auroc']:.3f}")
+    lines.append(f"report: {out / summary.files.report}")
+    return "\n".join([*lines, f"next: truepair review {out}, or truepair fix {out} --out cleaned/"])

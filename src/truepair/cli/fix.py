@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,15 +15,15 @@ from truepair.errors import ConfigError
 
 @dataclass(frozen=True)
 class Fix:
-    """Write a copy of the audited corpus without its mismatched pairs: table to table, tar to tar, dataset to dataset.
+    """Write a copy of the audited corpus without its mismatched pairs, in the format that it came in.
 
-    Pairs that somebody decided about (in review.sqlite, which 'truepair review' writes, or in a table of decisions) are
-    kept, dropped or re-paired as decided, all others by the rule. provenance.parquet beside the copy says of every pair
-    what became of it and why. The corpus is never touched: to undo all, delete the copy.
+    Pairs that were decided by hand (in review.sqlite, which 'truepair review' writes, or in a table of decisions) are
+    kept, dropped or re-paired as decided, all others by the rule. provenance.parquet beside the copy says of every row
+    of the input what became of it and why. The corpus is never touched: to undo all, delete the copy.
 
     For example:
       truepair fix audit/ --out cleaned/
-      truepair fix audit/ --out cleaned/ --threshold 0.8 --re-pair
+      truepair fix audit/ --out cleaned/ --threshold 0.8 --re-pair --drop-issues blank duplicate
       truepair fix audit/ --out cleaned/ --decisions checked.csv
     """
 
@@ -31,12 +32,20 @@ class Fix:
     out: Path
     """The folder to write to: new, empty, or what an earlier fix wrote, which is replaced as a whole."""
     threshold: float | None = None
-    """Drop pairs whose mismatch probability is at least this; as in the audit, if not given."""
+    """Mismatch probability from which on a pair is dropped; by default that of the audit."""
     re_pair: bool = False
-    """Give suspects the picture that is suggested, where it is likely to be theirs; so it is too if the audit did."""
+    """Give suspects the suggested image where it is likely to be theirs; also done if the audit was made with
+    --re-pair."""
+    drop_issues: tuple[str, ...] = ()
+    """Also drop pairs with these issues: blank, tiny, placeholder, duplicate, near-duplicate, empty caption,
+    boilerplate. Of duplicates the first image stays."""
+    keep_unaudited: bool = False
+    """Keep rows without a finding, such as unreadable pictures; by default they are left out, and counted."""
     decisions: Path | None = None
     """A table (.csv, .tsv, .jsonl, .parquet) with the columns caption_id, action (keep, drop, re-pair) and, for
     re-pair, image_id. It goes before decisions of a review."""
+    drop_most: bool = False
+    """Write the copy even if more than half of the audited pairs, or all of them, are dropped."""
 
     def __post_init__(self) -> None:
         """Refuse what is no probability."""
@@ -48,17 +57,26 @@ def command(arguments: Sequence[str]) -> None:
     """Parse, copy, say what became of the pairs."""
     parsed = tyro.cli(Fix, prog="truepair fix", args=arguments)
     from truepair.cleaning.audit_folder import open_audit
-    from truepair.cleaning.copying import check_target, export
     from truepair.cleaning.decision_tables import read_decisions
-    from truepair.cleaning.decisions_db import HandDecisions
+    from truepair.cleaning.decisions_db import decisions_of
+    from truepair.cleaning.fixing import FixOptions, check_target, fix
 
     audit = open_audit(parsed.audit)
     check_target(audit, parsed.out)
-    database = parsed.audit / "review.sqlite"
-    by_hand = HandDecisions(database, audit.digest, audit.findings_file).all() if database.exists() else {}
+    by_hand = decisions_of(parsed.audit / "review.sqlite", audit.digest, audit.findings_file)
     if parsed.decisions is not None:
         by_hand |= read_decisions(parsed.decisions, audit)
-    threshold = audit.threshold if parsed.threshold is None else parsed.threshold
-    result = export(audit, by_hand, parsed.out, threshold=threshold, re_pair=parsed.re_pair or audit.re_pairs)
-    counts = f"{result['keep']:,} kept, {result['drop']:,} dropped, {result['re-pair']:,} given another picture"
-    print(f"{counts}; {len(by_hand):,} of these by hand\ncopy: {parsed.out}")
+    options = FixOptions(
+        threshold=audit.threshold if parsed.threshold is None else parsed.threshold,
+        re_pair=parsed.re_pair or audit.re_pairs,
+        drop_issues=parsed.drop_issues,
+        keep_unaudited=parsed.keep_unaudited,
+        drop_most=parsed.drop_most,
+    )
+    if audit.is_unknown:
+        print(f"{parsed.audit}: it cannot be said which pairs do not match, so that none is a suspect", file=sys.stderr)
+    fixed = fix(audit, by_hand, parsed.out, options)
+    print(f"{fixed.account}; {fixed.by_hand:,} of these decided by hand")
+    if sum(fixed.account.not_audited.values()):
+        print(f"not audited: see the rule in {parsed.out / fixed.files[-1]}")
+    print(f"copy: {parsed.out}")

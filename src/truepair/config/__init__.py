@@ -5,11 +5,12 @@ where its default comes from; docs/papers.md has the table of paper, released co
 """
 
 from truepair.config.audit import AuditConfig
-from truepair.config.data import DataConfig, NoiseConfig, TableColumns, TrustedConfig
+from truepair.config.data import DataConfig, NoiseConfig, TrustedConfig
 from truepair.config.embedding import EmbedConfig
 from truepair.config.methods import BaselineConfig, CrclConfig, DisnclConfig, MethodConfig, MscnConfig, TeacherConfig
 from truepair.config.model import ModelConfig, OptimisationConfig
 from truepair.config.recipe import FEWEST_CODES, Recipe, TrainingConfig
+from truepair.config.source import SourceConfig
 
 __all__ = [
     "FEWEST_CODES",
@@ -25,7 +26,7 @@ __all__ = [
     "NoiseConfig",
     "OptimisationConfig",
     "Recipe",
-    "TableColumns",
+    "SourceConfig",
     "TeacherConfig",
     "TrainingConfig",
     "TrustedConfig",

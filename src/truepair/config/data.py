@@ -5,27 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Literal
 
+from truepair.config.source import SourceConfig
 from truepair.errors import ConfigError
-
-
-@dataclass(frozen=True)
-class TableColumns:
-    """What a table's columns are called; None means that there is no such column."""
-
-    image: str | None = "image"
-    """The picture: a path (absolute, or relative to the image root), or the encoded bytes (Parquet)."""
-    caption: str = "caption"
-    """The caption."""
-    image_id: str | None = None
-    """The image's name; rows with the same name are captions of one image."""
-    caption_id: str | None = None
-    """The caption's name, unique."""
-    split: str | None = None
-    """Which split a row belongs to: train, dev (or val, validation) or test."""
-    image_feature: str | None = None
-    """The image's feature vector, a list of numbers (JSONL, Parquet)."""
-    caption_feature: str | None = None
-    """The caption's feature vector, a list of numbers (JSONL, Parquet)."""
 
 
 @dataclass(frozen=True)
@@ -33,10 +14,11 @@ class DataConfig:
     """Where the pairs are."""
 
     path: str = "demo"
-    """"demo" (the corpus that ships with truepair), a table (.csv, .tsv, .jsonl, .parquet), a folder of precomputed
-    region features as SCAN lays them out ({split}_ims.npy, {split}_caps.txt), a folder of embeddings (of truepair
-    embed, of clip-retrieval, or images.npy and captions.npy), a folder of Flickr8K as it is distributed, or a Karpathy
-    file (.json)."""
+    """"demo" (the corpus that ships with truepair); a folder of features (of truepair embed, of clip-retrieval,
+    images.npy and captions.npy, or {split}_ims.npy and {split}_caps.txt as SCAN lays them out); or pictures with
+    captions: a table, a folder, tar shards, a Hugging Face dataset, COCO captions, Karpathy's splits, Flickr8K."""
+    source: SourceConfig = field(default_factory=SourceConfig)
+    """How pictures with captions are read."""
     text: Literal["auto", "words", "features"] = "auto"
     """What the text encoder reads: words of the captions or a column of caption features; "auto" takes the features
     where there are any."""
@@ -57,15 +39,10 @@ class DataConfig:
     note, if there are fewer), as in the released code of DECL and CRCL."""
     maximum_unknown_share: float = 0.1
     """A given vocabulary is refused if a larger share of the training words is not in it."""
-    columns: TableColumns = field(default_factory=TableColumns)
-    """Tables: what the columns are called."""
-    image_root: str | None = None
-    """Tables, Flickr8K, Karpathy files: where relative picture paths start; the corpus's folder if not given."""
     image_features: str | None = None
-    """Tables, Flickr8K, Karpathy files: a .npy file with one row a distinct image, in the order in which they first
-    appear."""
+    """Tables and caption files: a .npy file with one row a distinct image, in the order in which they first appear."""
     caption_features: str | None = None
-    """Tables, Flickr8K, Karpathy files: a .npy file with one row a caption."""
+    """Tables and caption files: a .npy file with one row a row of the table."""
     development_share: float = 0.1
     """Without given splits: share of the images held out for choosing a checkpoint."""
     test_share: float = 0.1

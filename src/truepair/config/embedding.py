@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal
 
+from truepair.config.source import SourceConfig
 from truepair.errors import ConfigError
 
 
@@ -25,18 +26,8 @@ class EmbedConfig:
     """Pictures, or captions, that go through an encoder together; a GPU wants more."""
     workers: int | None = None
     """Threads that decode pictures; one a CPU core if not given."""
-    image_col: str = "image"
-    """Tables and datasets: the column of the picture, a path or the encoded bytes."""
-    caption_col: tuple[str, ...] = ("caption",)
-    """Tables and datasets: the column of the caption, or several, each of which gives captions of its own."""
-    image_id_col: str | None = None
-    """Tables: the column of the picture's name; rows with the same name are captions of one picture."""
-    caption_id_col: str | None = None
-    """Tables: the column of the caption's name, unique."""
-    image_root: str | None = None
-    """Tables: where relative picture paths start; the table's folder if not given."""
-    split: str | None = None
-    """Datasets: the split to read; all if not given."""
+    source: SourceConfig = field(default_factory=SourceConfig)
+    """How pictures and captions are read."""
     device: Literal["auto", "cpu", "cuda", "mps"] = "auto"
     """Where to compute; "auto" takes a GPU if there is one."""
 
@@ -46,5 +37,3 @@ class EmbedConfig:
             value = getattr(self, name)
             if value is not None and value < 1:
                 raise ConfigError(f"{name} is {value}, but it must be at least 1")
-        if not self.caption_col:
-            raise ConfigError("caption_col is empty: name at least one column of captions")

@@ -2,39 +2,40 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 from truepair.config import DataConfig
-from truepair.data.demo import load_demo
-from truepair.data.embeddings import is_embeddings, load_embeddings_splits
-from truepair.data.flickr8k import is_flickr8k, load_flickr8k
-from truepair.data.karpathy import load_karpathy
+from truepair.data.embeddings import is_embeddings, load_embeddings_splits, stored_source
+from truepair.data.flickr8k import listed_pairs, split_lists
 from truepair.data.pairs import Pairs, Splits
 from truepair.data.precomputed import is_precomputed, load_precomputed_splits
-from truepair.data.splitting import pairs_and_their_images
-from truepair.data.tables import SkippedRow, load_table_splits
+from truepair.data.source_pairs import FeatureFiles, SourcePairs, first_captions, pairs_of
+from truepair.data.splitting import pairs_and_their_images, random_split, split_by_name
 from truepair.data.text import Vocabulary, check_vocabulary, load_vocabulary, tokenised
 from truepair.errors import ConfigError
+from truepair.sources.demo import DEMO, DEMO_OPTIONS, demo_source
+from truepair.sources.opening import description_of, open_source
+from truepair.sources.protocol import Skipped
 
 _DEVELOPMENT_IMAGES = {"first_1000_images": 1000}
 """Development images that the released code of DECL and CRCL evaluates: those of the first 5,000 captions."""
 
-_DEMO, _REGIONS, _EMBEDDINGS, _FLICKR8K, _KARPATHY, _TABLE = (
+_THE_DEMO, _REGIONS, _EMBEDDINGS, _SOURCE = (
     "the demo",
     "a folder of region features",
     "a folder of embeddings",
-    "a folder of Flickr8K",
-    "a Karpathy file",
-    "a table",
+    "pictures with captions",
 )
 _READ_BY = {
-    "captions_per_image": (_REGIONS, _KARPATHY),
+    "source": (_SOURCE,),
+    "captions_per_image": (_REGIONS, _SOURCE),
     "test_split": (_REGIONS,),
-    "development": (_REGIONS, _FLICKR8K, _KARPATHY),
-    "columns": (_TABLE,),
-    **dict.fromkeys(("image_root", "image_features", "caption_features"), (_FLICKR8K, _KARPATHY, _TABLE)),
-    **dict.fromkeys(("development_share", "test_share", "split_seed"), (_EMBEDDINGS, _FLICKR8K, _TABLE)),
+    "development": (_REGIONS, _SOURCE),
+    **dict.fromkeys(("image_features", "caption_features"), (_SOURCE,)),
+    **dict.fromkeys(("development_share", "test_share", "split_seed"), (_EMBEDDINGS, _SOURCE)),
 }
 """Options of `DataConfig` that only some kinds of corpus read, and which."""
 
@@ -46,14 +47,17 @@ class Corpus:
     Attributes:
         splits: Training, development and test pairs; all have `caption_inputs`.
         vocabulary: What made the tokens; None where captions have feature vectors.
-        skipped: Rows that were left out because their picture cannot be read.
+        skipped: What was left out because it cannot be read, or has no caption.
         notes: What a reader of results must know of how the corpus was read, in sentences.
+        source: How the pictures and captions are opened again (see `sources.opening.description_of`); None for features
+            without a source.
     """
 
     splits: Splits
     vocabulary: Vocabulary | None
-    skipped: list[SkippedRow]
+    skipped: list[Skipped]
     notes: tuple[str, ...] = ()
+    source: Mapping[str, Any] | None = None
 
 
 def load_corpus(config: DataConfig) -> Corpus:
@@ -64,9 +68,9 @@ def load_corpus(config: DataConfig) -> Corpus:
             are asked for that are not there, or a vocabulary is given that they leave without use.
         DataError: If something is wrong with the files, or a vocabulary file does not fit the captions.
     """
-    skipped: list[SkippedRow] = []
+    skipped: list[Skipped] = []
     notes: list[str] = []
-    splits = _splits(config, skipped, notes)
+    splits, source = _splits(config, skipped, notes)
     if config.development != "all":
         splits = replace(splits, dev=_first_images(splits.dev, config.development, notes))
     has_features = splits.train.caption_inputs is not None
@@ -74,7 +78,7 @@ def load_corpus(config: DataConfig) -> Corpus:
     if config.text == "features" and not has_features:
         raise ConfigError(
             f"data.text is 'features', but {splits.name} has none: name data.caption_features, or a table's "
-            "data.columns.caption_feature, or use 'words'"
+            "--caption-feature-col, or use 'words'"
         )
     if config.vocabulary is not None and not reads_words:
         raise ConfigError(
@@ -84,75 +88,63 @@ def load_corpus(config: DataConfig) -> Corpus:
     vocabulary = None
     if reads_words:
         splits, vocabulary = _with_words(splits, config, notes)
-    return Corpus(splits, vocabulary, skipped, tuple(notes))
+    return Corpus(splits, vocabulary, skipped, tuple(notes), source)
 
 
-def _splits(config: DataConfig, skipped: list[SkippedRow], notes: list[str]) -> Splits:
-    """The corpus as it is stored; which kind it is, its path tells."""
-    if config.path == "demo":
-        _refuse_unread(config, _DEMO)
-        return load_demo()
+def _splits(config: DataConfig, skipped: list[Skipped], notes: list[str]) -> tuple[Splits, Mapping[str, Any] | None]:
+    """The corpus as it is stored, and how its source is opened again; which kind it is, its path tells."""
+    if config.path == DEMO:
+        _refuse_unread(config, _THE_DEMO)
+        demo = demo_source()
+        found = pairs_of(demo, DEMO_OPTIONS)
+        splits = split_by_name(found.pairs, found.known_splits or [], DEMO)
+        return splits, description_of(demo, DEMO, DEMO_OPTIONS)
     path = Path(config.path)
-    if not path.exists():
-        raise ConfigError(
-            f"data.path {config.path!r} does not exist: give 'demo', a table (.csv, .tsv, .jsonl, .parquet), a folder "
-            "or a Karpathy split file (.json)"
-        )
     if is_precomputed(path):
         _refuse_unread(config, _REGIONS)
-        return load_precomputed_splits(
-            path, captions_per_image=config.captions_per_image, names=("train", "dev", config.test_split)
-        )
+        names = ("train", "dev", config.test_split)
+        return load_precomputed_splits(path, captions_per_image=config.captions_per_image, names=names), None
     if is_embeddings(path):
         _refuse_unread(config, _EMBEDDINGS)
-        return load_embeddings_splits(
+        splits = load_embeddings_splits(
             path,
             development_share=config.development_share,
             test_share=config.test_share,
             seed=config.split_seed,
             notes=notes,
         )
-    if is_flickr8k(path):
-        _refuse_unread(config, _FLICKR8K)
-        return load_flickr8k(
-            path,
-            image_root=config.image_root,
-            image_features=config.image_features,
-            caption_features=config.caption_features,
-            skipped=skipped,
-            notes=notes,
-            development_share=config.development_share,
-            test_share=config.test_share,
-            seed=config.split_seed,
-        )
-    if path.is_dir():
-        raise ConfigError(
-            f"data.path {config.path!r} is a folder without a corpus: it has neither train_ims.npy (region features), "
-            "nor embeddings.json, img_emb/ or images.npy and captions.npy (embeddings), nor captions.txt or "
-            "Flickr8k.token.txt (Flickr8K); 'truepair embed' makes features of a folder of pictures"
-        )
-    if path.suffix.lower() == ".json":
-        _refuse_unread(config, _KARPATHY)
-        return load_karpathy(
-            path,
-            captions_per_image=config.captions_per_image,
-            image_root=config.image_root,
-            image_features=config.image_features,
-            caption_features=config.caption_features,
-            skipped=skipped,
-        )
-    _refuse_unread(config, _TABLE)
-    return load_table_splits(
-        path,
-        config.columns,
-        image_root=config.image_root,
-        image_features=config.image_features,
-        caption_features=config.caption_features,
-        skipped=skipped,
-        development_share=config.development_share,
-        test_share=config.test_share,
-        seed=config.split_seed,
-    )
+        return splits, stored_source(path)
+    _refuse_unread(config, _SOURCE)
+    source = open_source(path, config.source)
+    notes += source.notes
+    found = pairs_of(source, config.source, _feature_files(config))
+    if config.captions_per_image is not None:
+        found = first_captions(found, config.captions_per_image)
+    skipped += found.skipped
+    return _split(found, config, notes), description_of(source, config.path, config.source)
+
+
+def _feature_files(config: DataConfig) -> FeatureFiles:
+    paths = (config.image_features, config.caption_features)
+    return FeatureFiles(*(None if path is None else Path(path) for path in paths))
+
+
+def _split(found: SourcePairs, config: DataConfig, notes: list[str]) -> Splits:
+    """By the source's own splits, by the lists of Flickr8K beside it, or at random by image."""
+    pairs, path = found.pairs, Path(config.path)
+    name = path.name if path.is_dir() else path.name.split(".")[0]
+    lists = split_lists(path if path.is_dir() else path.parent)
+    if lists is not None:
+        return split_by_name(*listed_pairs(pairs, lists, notes, path), name)
+    known = found.known_splits
+    if known is not None and config.source.split_col is None and set(known) != {"train", "dev", "test"}:
+        said = " and ".join(sorted(set(known)))
+        notes.append(f"{path} has the split {said} only, so that pairs are split at random, by image")
+        known = None
+    if known is None:
+        split_of_image = random_split(len(pairs.images), config.development_share, config.test_share, config.split_seed)
+        known = [split_of_image[image] for image in pairs.image_of_caption.tolist()]
+    return split_by_name(pairs, known, name)
 
 
 def _refuse_unread(config: DataConfig, kind: str) -> None:

@@ -11,8 +11,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -26,19 +24,21 @@ from torch import Tensor
 from truepair.data.batch import Padded
 from truepair.data.features import FeatureFile, check_finite
 from truepair.data.pairs import Inputs, Pairs, Pictures, Splits, Subset
-from truepair.data.pictures import PictureFiles
+from truepair.data.pictures import PictureFiles, SourcePictures
 from truepair.data.splitting import random_split, split_by_name
 from truepair.errors import DataError
 from truepair.files.json import read_json
 from truepair.files.lines import lines_of
-from truepair.sources.protocol import Source
+from truepair.sources.opening import reopened
 
 DESCRIPTION = "embeddings.json"
 PARTS = "parts"
 """A folder in a store that is not finished."""
 PLAN = "plan.json"
 """The file in it that says what the store will be."""
-FORMAT = 1
+FORMAT = 2
+SKIPPED_ROWS = "skipped.csv"
+"""The table of what was left out."""
 
 _CAPTION_FILE = "captions.txt"
 _IMAGE_FOLDER, _CAPTION_FOLDER, _METADATA_FOLDER = "img_emb", "text_emb", "metadata"
@@ -94,7 +94,7 @@ def load_embeddings_splits(
 
 
 def stored_source(folder: Path) -> dict[str, Any] | None:
-    """What a finished feature store was made of: ``kind``, ``path`` and options of `sources.opening.open_source`.
+    """What a finished feature store was made of, as `sources.opening.description_of` says it.
 
     None if the folder is no feature store of ``truepair embed``.
     """
@@ -133,31 +133,6 @@ class JoinedFeatures:
         return Padded(values, torch.cat(lengths)[in_order] if lengths else None)
 
 
-@dataclass(frozen=True)
-class SourcePictures:
-    """The pictures of a store, read from its source, which is opened when the first of them is looked at.
-
-    Attributes:
-        references: What the source finds each picture by.
-        opened_by: ``path`` and options of `open_source`.
-    """
-
-    references: Sequence[str]
-    opened_by: Mapping[str, Any]
-
-    def __len__(self) -> int:
-        return len(self.references)
-
-    def __getitem__(self, image: int) -> bytes:
-        return self._source.picture(self.references[image])
-
-    @cached_property
-    def _source(self) -> Source:
-        from truepair.sources.opening import open_source
-
-        return open_source(**self.opened_by)
-
-
 def _is_store(folder: Path) -> bool:
     return (folder / DESCRIPTION).is_file() or (folder / PARTS / PLAN).is_file()
 
@@ -182,7 +157,6 @@ def _load_store(folder: Path) -> Pairs:
     images = _table(folder / "images.parquet", ["image_id", "reference"])
     pairs = _table(folder / "pairs.parquet", ["caption_id", "caption", "image"])
     has_captions = described["text_encoder"] is not None
-    opened_by = {name: value for name, value in described["source"].items() if name != "kind"}
     return Pairs(
         images=_features(folder / "images.npy", len(images), "rows in images.parquet"),
         captions=pairs["caption"].to_pylist(),
@@ -192,7 +166,7 @@ def _load_store(folder: Path) -> Pairs:
         caption_inputs=_features(folder / "captions.npy", len(pairs), "rows in pairs.parquet")
         if has_captions
         else None,
-        pictures=SourcePictures(images["reference"].to_pylist(), opened_by),
+        pictures=SourcePictures(images["reference"].to_pylist(), lambda: reopened(described["source"])),
     )
 
 

@@ -38,6 +38,10 @@ class Pictures(Protocol):
         """The encoded picture of one image."""
         ...
 
+    def reference(self, image: int) -> str:
+        """What the source finds the picture by; the path of a file where there is no source."""
+        ...
+
 
 @dataclass(frozen=True, eq=False)
 class Pairs:

@@ -114,7 +114,7 @@ def _from_file(splits: Splits, path: Path) -> TrustedSplits:
     table = open_table(path)
     if "caption_id" not in table.names:
         raise DataError(f"{path} has no column caption_id, but {', '.join(table.names)}: it names the trusted pairs")
-    names = [str(name) for name in table.values("caption_id")]
+    names = [str(name) for name in table.columns(["caption_id"])["caption_id"]]
     row_of = {name: row for row, name in enumerate(splits.train.caption_ids)}
     for split, pairs in (("test", splits.test), ("development", splits.dev)):
         there = set(pairs.caption_ids) - set(row_of)

@@ -85,8 +85,17 @@ class _JoinedPictures:
         return sum(len(part) for part in self.parts)
 
     def __getitem__(self, image: int) -> bytes:
+        part, place = self._place(image)
+        return part[place]
+
+    def reference(self, image: int) -> str:
+        """See `Pictures.reference`."""
+        part, place = self._place(image)
+        return part.reference(place)
+
+    def _place(self, image: int) -> tuple[Pictures, int]:
         for part in self.parts:
             if image < len(part):
-                return part[image]
+                return part, image
             image -= len(part)
         raise IndexError("there is no such picture")

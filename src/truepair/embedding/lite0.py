@@ -18,6 +18,7 @@ from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from truepair.embedding.image_encoders import ImageEncoderDescription, check_grid, regions_of
 from truepair.errors import ConfigError
+from truepair.files.replacing import replacing
 
 NAME = "efficientnet-lite0"
 _SIDE = 224
@@ -138,12 +139,11 @@ class _FeatureMap(nn.Module):
 
 def _export(network: nn.Module, path: Path) -> None:
     """An ONNX file for any number of pictures, which appears whole or not at all."""
-    temporary = path.with_name(path.name + ".part")
     exporter = logging.getLogger("torch.onnx")
     level = exporter.level
     try:
         exporter.setLevel(logging.ERROR)  # it warns that torchvision, which nothing here needs, is not installed
-        with warnings.catch_warnings():
+        with replacing(path) as temporary, warnings.catch_warnings():
             warnings.simplefilter("ignore")  # the exporter uses interfaces of PyTorch that PyTorch warns of
             torch.onnx.export(
                 _FeatureMap(network).eval(),
@@ -158,7 +158,6 @@ def _export(network: nn.Module, path: Path) -> None:
             )
     finally:
         exporter.setLevel(level)
-    temporary.replace(path)
 
 
 def _published() -> Any:

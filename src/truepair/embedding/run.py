@@ -6,7 +6,6 @@ import json
 import os
 import shutil
 import sys
-import warnings
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -15,7 +14,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from PIL import Image
 from tqdm import tqdm
 
 from truepair import __version__
@@ -35,7 +33,8 @@ from truepair.embedding.store import (
 )
 from truepair.errors import ConfigError, DataError
 from truepair.files.json import read_json, write_json
-from truepair.sources.opening import open_source
+from truepair.sources.first_look import look_first
+from truepair.sources.opening import description_of, open_source
 from truepair.sources.protocol import Source
 from truepair.training.device import hardware, make_fabric
 
@@ -65,30 +64,22 @@ def embed(path: str, out: Path, config: EmbedConfig) -> dict[str, Any]:
         ConfigError: If the folder holds another store or other files of these names, or an encoder cannot be loaded.
         DataError: If the source cannot be read, nothing in it could be encoded, or there is no room.
     """
-    options: dict[str, Any] = {
-        "image_col": config.image_col,
-        "caption_cols": config.caption_col,
-        "image_root": None if config.image_root is None else str(Path(config.image_root).resolve()),
-        "image_id_col": config.image_id_col,
-        "caption_id_col": config.caption_id_col,
-        "split": config.split,
-    }
-    source = open_source(path, **options)
-    return embed_source(source, {"path": str(Path(path).resolve()), **options}, out, config)
+    source = open_source(path, config.source)
+    return embed_source(source, description_of(source, path, config.source), out, config)
 
 
-def embed_source(source: Source, opened_by: Mapping[str, Any], out: Path, config: EmbedConfig) -> dict[str, Any]:
+def embed_source(source: Source, description: Mapping[str, Any], out: Path, config: EmbedConfig) -> dict[str, Any]:
     """As `embed`, for a source that is open.
 
     Args:
         source: Pictures and captions.
-        opened_by: The arguments of `open_source` that open it again.
+        description: What opens it again (see `description_of`).
         out: See `embed`.
         config: Encoders, grid, batch size, workers and device; the rest has been used.
     """
     shards = list(source.shards())
     plan = {
-        "source": {"kind": source.kind, **opened_by},
+        "source": dict(description),
         "options": {name: getattr(config, name) for name in ("image_encoder", "text_encoder", "grid", "batch_size")},
         "shards": shards,
     }
@@ -98,13 +89,14 @@ def embed_source(source: Source, opened_by: Mapping[str, Any], out: Path, config
     if summary is None:
         try:
             _refuse_unfit(out, plan)
+            look_first(source, config.source.largest_pixels)  # before an encoder is loaded
             device = make_fabric(config.device).device
             encoders = _load_encoders(config, device, parts / _CACHE)
             parts.mkdir(parents=True, exist_ok=True)
             write_json(parts / PLAN, plan)  # only now: a folder is not bound to encoders that cannot be loaded
             folders = [parts / f"{number:05d}" for number in range(len(shards))]
             _embed_shards(source, dict(zip(shards, folders, strict=True)), encoders, config.workers)
-            summary = _summary(plan, encoders, folders) | {"hardware": hardware(device)}
+            summary = _summary(plan, encoders, folders) | {"hardware": hardware(device), "notes": list(source.notes)}
             if summary["images"] == 0:
                 _refuse_nothing(summary["skipped"], parts, folders)
             join_parts(folders, out)
@@ -121,6 +113,7 @@ def _load_encoders(config: EmbedConfig, device: torch.device, cache: Path) -> En
         image=load_image_encoder(config.image_encoder, grid=config.grid, device=device, cache=cache),
         text=load_text_encoder(config.text_encoder, device),
         batch_size=config.batch_size,
+        most_pixels=config.source.largest_pixels,
     )
 
 
@@ -129,11 +122,9 @@ def _embed_shards(source: Source, folders: Mapping[str, Path], encoders: Encoder
     counts = [part.images for part in map(finished_part, folders.values()) if part is not None]
     done, images = len(counts), sum(counts)
     with (
-        warnings.catch_warnings(),  # `decoded` changes warning filters in threads; what they leave behind ends here
         ThreadPoolExecutor(workers or os.cpu_count(), thread_name_prefix="decode") as pool,
         tqdm(initial=images, unit="image", disable=None, file=sys.stderr) as bar,
     ):
-        warnings.simplefilter("error", Image.DecompressionBombWarning)
         for shard, folder in folders.items():
             if finished_part(folder) is not None:
                 continue

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
@@ -13,7 +12,6 @@ from pathlib import Path
 import numpy as np
 from jaxtyping import Float, Float16, Float32
 
-from truepair.data.pictures import decoded
 from truepair.embedding.image_encoders import ImageEncoder
 from truepair.embedding.store import (
     CAPTIONS,
@@ -27,12 +25,11 @@ from truepair.embedding.store import (
 )
 from truepair.embedding.text_encoders import TextEncoder, encode_by_length
 from truepair.errors import DataError
-from truepair.sources.facts import Look, look_at
+from truepair.sources.decoding import MOST_PIXELS, decoded
+from truepair.sources.facts import PictureFacts, facts_of
+from truepair.sources.picture_files import UnreadablePictureError
 from truepair.sources.protocol import Sample, Skipped
 
-UNREADABLE = "unreadable picture"
-_IN_MEMORY = re.compile(r" <_io\.BytesIO object at \w+>")
-"""How Pillow names encoded bytes: by an address, which is another one in every run."""
 _ENOUGH = 2
 """JPEG may decode at a fraction of its size as long as so many times the network's side remain."""
 
@@ -45,11 +42,13 @@ class Encoders:
         image: For the pictures.
         text: For the captions; None to leave them as words.
         batch_size: How many go through together.
+        most_pixels: Pictures with more are left out.
     """
 
     image: ImageEncoder
     text: TextEncoder | None
     batch_size: int
+    most_pixels: int = MOST_PIXELS
 
 
 def embed_shard(
@@ -91,14 +90,14 @@ def embed_shard(
             progress(len(batch))
             batch.clear()
 
-        for seen in _seen(items, encoders.image, pool, ahead=2 * encoders.batch_size):
+        for seen in _seen(items, encoders, pool, ahead=2 * encoders.batch_size):
             if isinstance(seen, Skipped):
                 skipped.append(seen)
                 continue
             sample = seen.sample
             for name, caption in zip(sample.caption_ids, sample.captions, strict=True):
                 pairs.append(PairRow(name, caption, len(images), sample.image_id))
-            images.append(ImageRow(sample.image_id, sample.reference, seen.look))
+            images.append(ImageRow(sample.image_id, sample.reference, seen.facts))
             batch.append(seen.values)
             if len(batch) == encoders.batch_size:
                 encode_batch()
@@ -120,17 +119,19 @@ class _Seen:
     """A sample whose picture was decoded."""
 
     sample: Sample
-    look: Look
+    facts: PictureFacts
     values: Float32[np.ndarray, "3 side side"]
 
 
 def _seen(
-    items: Iterable[Sample | Skipped], encoder: ImageEncoder, pool: Executor, ahead: int
+    items: Iterable[Sample | Skipped], encoders: Encoders, pool: Executor, ahead: int
 ) -> Iterator[_Seen | Skipped]:
     """What becomes of each item, in their order; up to `ahead` pictures are decoded before they are asked for."""
     waiting: deque[Future[_Seen | Skipped] | Skipped] = deque()
     for item in items:
-        waiting.append(item if isinstance(item, Skipped) else pool.submit(_see, item, encoder))
+        waiting.append(
+            item if isinstance(item, Skipped) else pool.submit(_see, item, encoders.image, encoders.most_pixels)
+        )
         if len(waiting) > ahead:
             yield _awaited(waiting.popleft())
     while waiting:
@@ -141,14 +142,13 @@ def _awaited(item: Future[_Seen | Skipped] | Skipped) -> _Seen | Skipped:
     return item if isinstance(item, Skipped) else item.result()
 
 
-def _see(sample: Sample, encoder: ImageEncoder) -> _Seen | Skipped:
+def _see(sample: Sample, encoder: ImageEncoder, most_pixels: int) -> _Seen | Skipped:
     try:
-        picture = decoded(sample.picture, largest_side=_ENOUGH * encoder.description.side)
-    except DataError as error:
-        why = _IN_MEMORY.sub("", str(error))
-        return Skipped(sample.reference, UNREADABLE, f"{why}; image {sample.image_id!r}")
+        picture = decoded(sample.picture, _ENOUGH * encoder.description.side, most_pixels)
+    except UnreadablePictureError as error:
+        return Skipped(sample.reference, error.reason, f"{error}; image {sample.image_id!r}", sample.caption_ids)
     values = encoder.preprocess(picture)
-    return _Seen(replace(sample, picture=b""), look_at(sample.picture, picture), values)
+    return _Seen(replace(sample, picture=b""), facts_of(sample.picture, picture), values)
 
 
 def _encode_captions(pairs: list[PairRow], path: Path, encoder: TextEncoder, batch_size: int) -> int:

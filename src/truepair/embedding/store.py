@@ -22,7 +22,8 @@ from jaxtyping import Float16
 from truepair.errors import DataError
 from truepair.files.json import read_json, write_json
 from truepair.files.npy import npy_header
-from truepair.sources.facts import Look
+from truepair.files.replacing import replacing
+from truepair.sources.facts import PictureFacts
 from truepair.sources.protocol import Skipped
 
 IMAGES, CAPTIONS, IMAGE_ROWS, PAIR_ROWS, SKIPPED = (
@@ -57,7 +58,7 @@ class ImageRow:
 
     image_id: str
     reference: str
-    look: Look
+    facts: PictureFacts
 
 
 @dataclass(frozen=True)
@@ -132,7 +133,7 @@ def temporary_folder(part: Path) -> Path:
 
 def finish_part(temporary: Path, done: Part, images: Sequence[ImageRow], pairs: Sequence[PairRow]) -> None:
     """Write what is known of a part beside its features, and move it to its place."""
-    rows = [asdict(row.look) | {"image_id": row.image_id, "reference": row.reference} for row in images]
+    rows = [asdict(row.facts) | {"image_id": row.image_id, "reference": row.reference} for row in images]
     pq.write_table(pa.Table.from_pylist(rows, _IMAGE_SCHEMA), temporary / IMAGE_ROWS)
     pq.write_table(pa.Table.from_pylist([asdict(pair) for pair in pairs], _PAIR_SCHEMA), temporary / PAIR_ROWS)
     described = asdict(done)
@@ -150,7 +151,9 @@ def finished_part(folder: Path) -> Part | None:
     described = read_json(folder / _PART)
     if described is None:
         return None
-    skipped = tuple(Skipped(**entry) for entry in described.pop("skipped"))
+    skipped = tuple(
+        Skipped(**entry | {"caption_ids": tuple(entry["caption_ids"])}) for entry in described.pop("skipped")
+    )
     return Part(folder=folder, skipped=skipped, **described)
 
 
@@ -184,9 +187,8 @@ def parts_of(folders: Sequence[Path]) -> Iterator[Part]:
 
 
 def _replaced(path: Path, write: Callable[[Path], None]) -> None:
-    temporary = path.with_name(path.name + ".part")
-    write(temporary)
-    temporary.replace(path)
+    with replacing(path) as temporary:
+        write(temporary)
 
 
 def _join_rows(files: Sequence[Path], path: Path) -> None:

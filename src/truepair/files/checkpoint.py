@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +13,7 @@ from safetensors.torch import save
 from torch import Tensor
 
 from truepair.errors import CheckpointError
+from truepair.files.replacing import replacing
 
 FORMAT = "truepair/1"
 
@@ -32,17 +32,13 @@ def save_checkpoint(path: Path, state: dict[str, Any]) -> None:
     """
     tensors: dict[str, Tensor] = {}
     structure = json.dumps(_take_tensors(state, "", tensors))
-    temporary = path.with_name(path.name + ".part")
     try:
         # Written here, not by safetensors, which may leave a hidden file of its own behind when the process is killed.
-        with temporary.open("wb") as file:
+        with replacing(path) as temporary, temporary.open("wb") as file:
             file.write(save(tensors, metadata={"format": FORMAT, "structure": structure}))
             file.flush()
             os.fsync(file.fileno())
-        temporary.replace(path)
     except OSError as error:
-        with suppress(OSError):
-            temporary.unlink()
         raise CheckpointError(
             f"could not save {path}: {error}. What was saved before is intact: make room or choose another folder, "
             "then run the same command to resume"

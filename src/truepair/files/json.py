@@ -8,13 +8,13 @@ from pathlib import Path
 from typing import Any
 
 from truepair.errors import CheckpointError
+from truepair.files.replacing import replacing
 
 
 def write_json(path: Path, value: Any) -> None:
     """A JSON file, replaced atomically."""
-    temporary = path.with_name(path.name + ".part")
-    temporary.write_text(json.dumps(value, indent=2) + "\n", encoding="utf-8")
-    temporary.replace(path)
+    with replacing(path) as temporary:
+        temporary.write_text(json.dumps(value, indent=2) + "\n", encoding="utf-8")
 
 
 def read_json(path: Path, holds: Mapping[str, Any] | None = None) -> dict[str, Any] | None:

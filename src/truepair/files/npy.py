@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from truepair.errors import DataError
+from truepair.files.replacing import replacing
 
 
 @dataclass(frozen=True)
@@ -79,11 +80,8 @@ def save_array(path: Path, array: np.ndarray) -> None:
     """
     if array.dtype.hasobject:
         raise DataError(f"an array of objects would have to be pickled into {path}; convert it to numbers first")
-    temporary = path.with_name(path.name + ".part")
     try:
-        with temporary.open("wb") as file:
+        with replacing(path) as temporary, temporary.open("wb") as file:
             np.save(file, np.ascontiguousarray(array), allow_pickle=False)
-        temporary.replace(path)
     except OSError as error:
-        temporary.unlink(missing_ok=True)
         raise DataError(f"could not write {path}: {error}; make room or choose another folder") from error

@@ -7,9 +7,10 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from truepair.files.replacing import replacing
+
 
 def write_parquet(table: pa.Table, path: Path) -> None:
     """A Parquet file, replaced atomically."""
-    temporary = path.with_name(path.name + ".part")
-    pq.write_table(table, temporary)
-    temporary.replace(path)
+    with replacing(path) as temporary:
+        pq.write_table(table, temporary)

@@ -11,8 +11,9 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
 from truepair.data.pairs import Pairs
-from truepair.data.pictures import thumbnail
 from truepair.errors import DataError
+from truepair.files.replacing import replacing
+from truepair.sources.decoding import thumbnail
 
 
 def write_page(package: str, template: str, path: Path, charts: Mapping[str, str | None], **values: Any) -> None:
@@ -34,9 +35,8 @@ def write_page(package: str, template: str, path: Path, charts: Mapping[str, str
     )
     safe = {name: None if svg is None else Markup(svg) for name, svg in charts.items()}
     page = environment.get_template(template).render(charts=safe, **values)
-    temporary = path.with_name(path.name + ".part")
-    temporary.write_text(page, encoding="utf-8")
-    temporary.replace(path)
+    with replacing(path) as temporary:
+        temporary.write_text(page, encoding="utf-8")
 
 
 def picture_of(pairs: Pairs, image: int, side: int) -> str | None:

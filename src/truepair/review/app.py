@@ -16,8 +16,8 @@ from fastapi.staticfiles import StaticFiles
 from starlette.requests import Request
 
 from truepair.cleaning.audit_folder import open_audit
-from truepair.cleaning.copying import check_target
 from truepair.cleaning.decisions_db import HandDecisions
+from truepair.cleaning.fixing import check_target
 from truepair.errors import TruepairError
 from truepair.review.cut import Cut
 from truepair.review.guard import Guard

@@ -15,8 +15,8 @@ from jinja2 import Environment, PackageLoader, StrictUndefined, Template
 from pydantic import BaseModel, ConfigDict, Field
 
 from truepair.cleaning.audit_folder import NONE, AuditFolder
-from truepair.cleaning.copying import export
 from truepair.cleaning.decisions_db import Change, HandDecision, HandDecisions
+from truepair.cleaning.fixing import FixOptions, fix
 from truepair.errors import DataError
 from truepair.review import listing
 from truepair.review.cut import Cut
@@ -84,7 +84,7 @@ def page(request: Request, review: TheReview) -> HTMLResponse:
     """The page; it gives the browser the token and a name of its own as cookies."""
     audit = review.audit
     shown = {
-        "corpus": audit.summary["corpus"],
+        "corpus": audit.summary.corpus,
         "pairs": len(audit.findings),
         "suspects": audit.suspects,
         "threshold": audit.threshold,
@@ -187,7 +187,10 @@ def cut(review: TheReview, threshold: float) -> dict[str, Any]:
 def write_manifest(review: TheReview, asked: Exported) -> dict[str, Any]:
     """Write the cleaned manifest."""
     with review.exporting:
-        return export(review.audit, review.decisions.all(), review.export, threshold=asked.threshold)
+        options = FixOptions(asked.threshold, review.audit.re_pairs)
+        fixed = fix(review.audit, review.decisions.all(), review.export, options)
+    counts = {"keep": fixed.account.kept, "drop": fixed.account.dropped, "re-pair": fixed.account.re_paired}
+    return {"folder": str(fixed.folder.absolute()), "files": list(fixed.files), "account": str(fixed.account)} | counts
 
 
 @cache
@@ -234,7 +237,7 @@ def _image(review: Review, image_id: str | None, number: int) -> _Image | None:
     """An image by name, with the address of its picture if there may be one; None for no image."""
     if image_id is None:
         return None
-    has_picture = number != NONE and review.audit.pairs.pictures is not None
+    has_picture = number != NONE and review.audit.has_pictures
     return {"id": image_id, "picture": f"/pictures/{number}?v={review.pictures_version}" if has_picture else None}
 
 

@@ -8,6 +8,9 @@ from dataclasses import dataclass
 
 from truepair.sources.protocol import Skipped
 
+_MISSING = ("nan", "NaN", "null", "NULL", "None", "<NA>", "N/A", "n/a", "#N/A")
+"""What programs write where there is no value (pandas, SQL, spreadsheets); no caption says only that."""
+
 
 @dataclass(frozen=True)
 class Captions:
@@ -92,6 +95,10 @@ def _fault(value: object) -> tuple[str, str] | None:
     """Why a value is no caption: a few words and what was found."""
     if value is None or (isinstance(value, str) and not value.strip()):
         return "empty caption", ""
+    if isinstance(value, float) and value != value:
+        return "empty caption", "NaN"
+    if isinstance(value, str) and value.strip() in _MISSING:
+        return "caption that says it is missing", repr(value.strip())
     if not isinstance(value, str):
         return "caption is not text", f"{value!r:.80}"
     try:

@@ -1,188 +1,183 @@
-"""Hugging Face datasets on disk. Nothing is fetched from a hub, and nothing is written beside them."""
+"""Hugging Face datasets on disk as tables: ``save_to_disk`` folders, hub folders of Parquet files, picture folders.
+
+Nothing is fetched from a hub, nothing is written beside them, and the library ``datasets`` is not needed: its formats
+are Arrow streams, Parquet files, and ``metadata.csv`` or ``metadata.jsonl`` beside the pictures.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+import re
+from collections.abc import Sequence
+from dataclasses import replace
+from itertools import chain
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-import pyarrow as pa
-
+from truepair.config.source import AUTO, SourceConfig
 from truepair.errors import ConfigError, DataError
-from truepair.sources.blocks import block, block_names
-from truepair.sources.captions import Captions, captions_in
-from truepair.sources.columns import check_columns
-from truepair.sources.picture_files import UnreadablePictureError, encoded_picture
-from truepair.sources.protocol import Sample, Skipped
-from truepair.sources.rows import row_name, row_of
+from truepair.sources.downloads import is_download_log
+from truepair.sources.table_files import ArrowTable, open_table, parsed_json
+from truepair.sources.tables import Part, TableSource
 
-if TYPE_CHECKING:
-    from datasets import Dataset, DatasetDict
+METADATA = ("metadata.jsonl", "metadata.csv", "metadata.parquet")
+"""Tables of a folder of pictures, whose column ``file_name`` starts at the folder that they lie in."""
+PROVENANCE = "provenance.parquet"
+"""What a cleaned copy has beside its pictures and captions: what became of every pair of the source."""
+
+_SHARD_OF_SPLIT = re.compile(r"(?P<split>[A-Za-z][A-Za-z_]*?)[-_.]\d+([-_]of[-_]\d+)?")
+_SPLITS = ("train", "training", "test", "testing", "dev", "val", "valid", "validation")
 
 
-class DatasetSource:
-    """The rows of one split of a dataset: a picture each, with one or several captions.
+def is_saved_dataset(folder: Path) -> bool:
+    """Whether ``save_to_disk`` of a Dataset or a DatasetDict wrote the folder."""
+    return (folder / "state.json").is_file() or (folder / "dataset_dict.json").is_file()
 
-    The folder is one that ``save_to_disk`` wrote, or one that ``datasets.load_dataset`` reads: pictures with
-    ``metadata.jsonl`` or ``metadata.csv``, or Parquet files with a column of pictures. The library makes a copy of the
-    latter kinds in its own cache, as it always does (``HF_DATASETS_CACHE``): of Parquet files with the pictures.
 
-    Ids are ``row-N``, N counted from 1 in the split; captions get more behind it where a row has several of them (see
-    `truepair.sources.captions.captions_in`). Equal pictures in different rows stay different images.
+def saved_dataset(path: Path, options: SourceConfig) -> TableSource:
+    """What ``save_to_disk`` wrote: all splits of a DatasetDict, or the one that is asked for.
 
-    Args:
-        path: The folder.
-        image_col: The column of pictures: an ``Image``, or bytes.
-        caption_cols: The columns of captions, texts or lists of texts.
-        split: Which split; may be left out if there is only one.
+    Ids are ``row-N``, N counted from 1 in the split; of a DatasetDict ``train/row-N``.
 
     Raises:
-        DataError: If the folder is missing or holds no dataset, or a column is missing or holds no pictures.
-        ConfigError: If there are several splits and none, or an unknown one, is asked for; if there is no caption
-            column; if the library is not installed.
+        DataError: If a file is missing or damaged, or a column is missing.
+        ConfigError: If there is no such split.
     """
-
-    kind = "dataset"
-
-    def __init__(
-        self,
-        path: str | Path,
-        image_col: str = "image",
-        caption_cols: Sequence[str] = ("caption",),
-        split: str | None = None,
-    ) -> None:
-        if not caption_cols:
-            raise ConfigError("caption_cols is empty; name the columns that hold captions")
-        self.path = Path(path)
-        self.image_col = image_col
-        self.caption_cols = tuple(caption_cols)
-        self.dataset: Dataset = _one_split(self.path, _loaded(self.path), split).with_format(None)
-        check_columns(self.path, self.dataset.column_names, [image_col, *caption_cols])
-        self._captions = self.dataset.select_columns(list(dict.fromkeys(caption_cols)))
-        self._pictures = _encoded(self.path, self.dataset, image_col)
-
-    def shards(self) -> Sequence[str]:
-        """Blocks of rows."""
-        return block_names(len(self.dataset))
-
-    def read(self, shard: str) -> Iterator[Sample | Skipped]:
-        """See `truepair.sources.protocol.Source.read`."""
-        rows = block(shard, len(self.dataset))
-        try:
-            for row, captions in zip(rows, self.captions_of(rows), strict=True):
-                for skip in captions.skipped:
-                    yield Skipped(f"{self.path}: {skip.where}", skip.reason, skip.detail)
-                if captions.texts:
-                    yield self._sample(row, captions)
-        except (pa.ArrowException, OSError) as error:
-            yield Skipped(f"{self.path}: shard {shard}", "damaged dataset", str(error))
-
-    def picture(self, reference: str) -> bytes:
-        """See `truepair.sources.protocol.Source.picture`.
-
-        Args:
-            reference: ``row-N``.
-
-        Raises:
-            DataError: If there is no such row, or its picture is not there any more.
-        """
-        try:
-            return self._encoded_picture(self.row_of(reference))
-        except (pa.ArrowException, OSError) as error:
-            raise DataError(f"{self.path}: {reference} cannot be read ({error}); was it moved or changed?") from error
-
-    def captions_of(self, rows: range) -> list[Captions]:
-        """The captions of some rows, counted from 0."""
-        columns = self._captions[rows.start : rows.stop]
-        return [
-            captions_in({name: columns[name][place] for name in self.caption_cols}, row_name(row))
-            for place, row in enumerate(rows)
-        ]
-
-    def row_of(self, image_id: str) -> int:
-        """The row, counted from 0, that an image's id or reference names.
-
-        Raises:
-            DataError: If there is none.
-        """
-        return row_of(image_id, len(self.dataset), self.path)
-
-    def _sample(self, row: int, captions: Captions) -> Sample | Skipped:
-        name = row_name(row)
-        try:
-            encoded = self._encoded_picture(row)
-        except UnreadablePictureError as error:
-            return Skipped(f"{self.path}: {name}", error.reason, str(error))
-        return Sample(name, encoded, captions.texts, captions.ids, name)
-
-    def _encoded_picture(self, row: int) -> bytes:
-        cell = self._pictures[row][self.image_col]
-        encoded, path = (cell.get("bytes"), cell.get("path")) if isinstance(cell, dict) else (cell, None)
-        if encoded is None and path:
-            return encoded_picture(Path(path))
-        if encoded is None:
-            raise UnreadablePictureError("missing picture", f"{self.path}: {row_name(row)}")
-        if not encoded:
-            raise UnreadablePictureError("empty picture", f"{self.path}: {row_name(row)}")
-        return bytes(encoded)
+    if (path / "dataset_dict.json").is_file():
+        described = _json(path / "dataset_dict.json")
+        splits = _chosen(path, described.get("splits") or [], options.split)
+        parts = [_saved_part(path / split, split, split) for split in splits]
+    else:
+        state = _json(path / "state.json")
+        only = state.get("_split")
+        if options.split not in (None, only):
+            raise ConfigError(f"{path} is of one split ({only or 'without a name'}): leave --split out")
+        parts = [_saved_part(path, "", only)]
+    return TableSource(path, parts, options, kind="dataset")
 
 
-def _loaded(path: Path) -> Dataset | DatasetDict:
-    try:
-        from datasets import load_dataset, load_from_disk
-    except ImportError as error:
-        raise ConfigError(
-            f"{path} is read with the package datasets, which is not installed: pip install 'truepair[hf]'"
-        ) from error
-    if not path.is_dir():
-        raise DataError(f"there is no folder {path}")
-    try:
-        if (path / "state.json").is_file() or (path / "dataset_dict.json").is_file():
-            return load_from_disk(str(path))
-        _refuse_remote_files(path)
-        return load_dataset(str(path.resolve()))  # a relative path could be taken for a name on the hub
-    except DataError:
-        raise
-    except Exception as error:  # the library raises nearly anything
-        raise DataError(f"{path} cannot be read as a Hugging Face dataset ({error})") from error
+def metadata_files(folder: Path) -> list[Path]:
+    """The metadata tables of a folder of pictures, in the folder itself and in those below it, sorted."""
+    found = (path for name in METADATA for path in folder.rglob(name))
+    return sorted(path for path in found if not any(part.startswith(".") for part in path.relative_to(folder).parts))
 
 
-def _refuse_remote_files(path: Path) -> None:
-    """A dataset's card may say that its files lie on a server, where `load_dataset` would get them."""
-    import yaml
-    from huggingface_hub import DatasetCard
+def near_metadata(folder: Path) -> list[Path]:
+    """Files whose names are nearly those of metadata tables, such as ``metadata1000.jsonl``, and which are not read."""
+    names = (name for pattern in ("*.jsonl", "*.csv", "*.parquet") for name in folder.glob(pattern))
+    return sorted(path for path in names if path.stem.lower().startswith("metadata") and path.name not in METADATA)
 
-    card, configuration = path / "README.md", path / ".huggingface.yaml"
-    said = [DatasetCard.load(card).data.to_dict()] if card.is_file() else []
-    said += [yaml.safe_load(configuration.read_text(encoding="utf-8"))] if configuration.is_file() else []
-    if any("://" in str(one.get("configs")) for one in said if isinstance(one, dict)):
-        raise DataError(
-            f"{path}: README.md or .huggingface.yaml says that files lie elsewhere; fetch the dataset first"
+
+def picture_folder(path: Path, options: SourceConfig) -> TableSource:
+    """A folder of pictures with ``metadata.csv``, ``metadata.jsonl`` or ``metadata.parquet``, in it or below it.
+
+    Ids of tables in folders below have the folder's path before them. A folder called ``train``, ``test`` and so on is
+    a split.
+
+    Raises:
+        DataError: If a table cannot be read or lacks a column, or a folder has two of them.
+        ConfigError: If there is no such split.
+    """
+    tables = metadata_files(path)
+    folders = [table.parent for table in tables]
+    twice = next((folder for folder in folders if folders.count(folder) > 1), None)
+    if twice is not None:
+        raise DataError(f"{twice} has several of {', '.join(METADATA)}: keep one of them")
+    splits = {table: _split_of(table.parent.relative_to(path).parts) for table in tables}
+    if options.split is not None:
+        known = [split for split in splits.values() if split is not None]
+        _chosen(path, known, options.split)
+        tables = [table for table in tables if splits[table] == options.split]
+    if options.image_col == AUTO:
+        first = open_table(tables[0])
+        options = replace(options, image_col="file_name" if "file_name" in first.names else AUTO)
+    wanted = [*options.caption_col, "file_name"]
+    parts = [
+        Part(
+            open_table(table, wanted, options.delimiter),
+            "" if table.parent == path else table.parent.relative_to(path).as_posix(),
+            table.parent if options.image_root is None else Path(options.image_root),
+            splits[table],
         )
+        for table in tables
+    ]
+    return TableSource(path, parts, options, kind="imagefolder")
 
 
-def _one_split(path: Path, loaded: Dataset | DatasetDict, split: str | None) -> Dataset:
-    from datasets import DatasetDict
+def parquet_files(folder: Path) -> list[Path]:
+    """The Parquet files of a hub folder, in it or one below, that hold rows of a dataset."""
+    found = chain(folder.glob("*.parquet"), folder.glob("*/*.parquet"))
+    return sorted(
+        path
+        for path in found
+        if path.name not in (PROVENANCE, "metadata.parquet")
+        and not path.name.startswith(".")
+        and not is_download_log(path)
+    )
 
-    splits: dict[str, Any] = dict(loaded) if isinstance(loaded, DatasetDict) else {str(loaded.split): loaded}
-    if split is None and len(splits) == 1:
-        return next(iter(splits.values()))
-    if split not in splits:
-        asked = "say which is meant (split)" if split is None else f"there is no split {split!r}"
-        raise ConfigError(f"{path} has the splits {', '.join(splits)}; {asked}")
-    return splits[split]
 
+def parquet_folder(path: Path, options: SourceConfig) -> TableSource:
+    """A folder of Parquet files, as hubs and img2dataset have them: ``data/train-00000-of-00002.parquet``.
 
-def _encoded(path: Path, dataset: Dataset, column: str) -> Dataset:
-    """The column of pictures, encoded as they are stored."""
-    from datasets import Image, Value
+    Ids have the file's path without its extension before them.
 
-    feature = dataset.features[column]
-    pictures = dataset.select_columns([column])
-    if isinstance(feature, Image):
-        return pictures.cast_column(column, Image(decode=False))
-    if feature not in (Value("binary"), Value("large_binary")):
-        raise DataError(
-            f"{path}: column {column!r} is {feature}, not Image or bytes; cast it to datasets.Image() first"
+    Raises:
+        DataError: If a file cannot be read or lacks a column.
+        ConfigError: If there is no such split.
+    """
+    files = parquet_files(path)
+    splits = {file: _split_of_file(file) for file in files}
+    if options.split is not None:
+        _chosen(path, [split for split in splits.values() if split is not None], options.split)
+        files = [file for file in files if splits[file] == options.split]
+    parts = [
+        Part(
+            ArrowTable(file),
+            file.relative_to(path).with_suffix("").as_posix(),
+            path if options.image_root is None else Path(options.image_root),
+            splits[file],
         )
-    return pictures
+        for file in files
+    ]
+    return TableSource(path, parts, options, kind="parquet folder")
+
+
+def _saved_part(folder: Path, name: str, split: str | None) -> Part:
+    state = _json(folder / "state.json")
+    try:
+        files = [folder / entry["filename"] for entry in state["_data_files"]]
+    except (KeyError, TypeError) as error:
+        raise DataError(f"{folder / 'state.json'} does not list the data files: save the dataset again") from error
+    if not files:
+        raise DataError(f"{folder} has no rows")
+    missing = next((file for file in files if not file.is_file()), None)
+    if missing is not None:
+        raise DataError(f"{missing} is missing, which {folder / 'state.json'} lists")
+    return Part(ArrowTable(folder, files), name, folder, split)
+
+
+def _json(path: Path) -> dict[str, Any]:
+    try:
+        document = parsed_json(path.read_bytes(), str(path))
+    except OSError as error:
+        raise DataError(f"{path} cannot be read ({error.strerror}); is the dataset complete?") from error
+    if not isinstance(document, dict):
+        raise DataError(f"{path} is no JSON object; is the dataset complete?")
+    return document
+
+
+def _chosen(path: Path, splits: Sequence[str], asked: str | None) -> list[str]:
+    present = list(dict.fromkeys(splits))
+    if asked is None:
+        return present
+    if asked not in present:
+        raise ConfigError(f"{path} has the splits {', '.join(present) or '(none)'}; there is no --split {asked}")
+    return [asked]
+
+
+def _split_of(parts: Sequence[str]) -> str | None:
+    return next((part for part in parts if part.lower() in _SPLITS), None)
+
+
+def _split_of_file(file: Path) -> str | None:
+    found = _SHARD_OF_SPLIT.fullmatch(file.stem)
+    return found["split"] if found else _split_of([file.stem])

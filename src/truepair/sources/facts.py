@@ -1,13 +1,14 @@
-"""What can be said of a picture without a network: its size, whether it is blank, and hashes to find copies by."""
+"""What can be said of a picture without a network: its size, whether it is blank, and hashes to find duplicates by."""
 
 from __future__ import annotations
 
 import hashlib
-import io
 from dataclasses import dataclass
 
 import numpy as np
 from PIL import ExifTags, Image
+
+from truepair.sources.decoding import opened_picture
 
 _BLANK_RANGE = 8
 """Values of a colour that a blank picture spans at most, of 255: compression makes a plain surface this uneven."""
@@ -17,12 +18,12 @@ _TRANSPOSING = (5, 6, 7, 8)
 
 
 @dataclass(frozen=True)
-class Look:
+class PictureFacts:
     """A picture's plain facts.
 
     Attributes:
-        sha256: Of the encoded bytes, in hexadecimal; equal for exact copies.
-        difference_hash: 64 bits; few differ between near copies (see `difference_hash`).
+        sha256: Of the encoded bytes, in hexadecimal; equal for duplicates.
+        difference_hash: 64 bits; few differ between near-duplicates (see `difference_hash`).
         width: In pixels, upright.
         height: In pixels, upright.
         is_blank: Whether all pixels are nearly equal.
@@ -35,7 +36,7 @@ class Look:
     is_blank: bool
 
 
-def look_at(data: bytes, picture: Image.Image) -> Look:
+def facts_of(data: bytes, picture: Image.Image) -> PictureFacts:
     """The facts of a picture.
 
     Args:
@@ -43,7 +44,7 @@ def look_at(data: bytes, picture: Image.Image) -> Look:
         picture: The same, decoded to RGB, at its size or smaller.
     """
     width, height = _upright_size(data)
-    return Look(hashlib.sha256(data).hexdigest(), difference_hash(picture), width, height, is_blank(picture))
+    return PictureFacts(hashlib.sha256(data).hexdigest(), difference_hash(picture), width, height, is_blank(picture))
 
 
 def difference_hash(picture: Image.Image) -> int:
@@ -64,7 +65,7 @@ def is_blank(picture: Image.Image) -> bool:
 
 def _upright_size(data: bytes) -> tuple[int, int]:
     """Width and height as seen; only the header is read."""
-    with Image.open(io.BytesIO(data)) as stored:
+    with opened_picture(data) as stored:
         width, height = stored.size
         is_transposed = stored.getexif().get(ExifTags.Base.Orientation) in _TRANSPOSING
     return (height, width) if is_transposed else (width, height)

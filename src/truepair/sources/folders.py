@@ -1,17 +1,29 @@
-"""A folder of pictures, each with its captions in a text file of the same name."""
+"""A folder of pictures, each with its captions in a file of the same name beside it."""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Sequence
+import zipfile
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
 from truepair.errors import DataError
 from truepair.sources.blocks import block, block_names
 from truepair.sources.captions import decoded_text
-from truepair.sources.picture_files import UnreadablePictureError, encoded_picture, is_picture_file, utf8_name
-from truepair.sources.protocol import Sample, Skipped
+from truepair.sources.downloads import failed_downloads, is_download_log
+from truepair.sources.picture_files import (
+    Location,
+    UnreadablePictureError,
+    encoded_picture,
+    is_picture_file,
+    utf8_name,
+)
+from truepair.sources.protocol import Kind, Sample, Skipped
+from truepair.sources.table_files import parsed_json
+
+SIDECARS = (".txt", ".caption", ".json")
+"""Extensions of caption files; where a picture has several, the first of these counts."""
 
 
 @dataclass(frozen=True)
@@ -30,42 +42,49 @@ class Entry:
 class FolderSource:
     """Pictures in a folder and the folders in it, in the order of their paths.
 
-    The captions of ``beach/dog.jpg`` are the lines of ``beach/dog.txt`` that are not blank, so a caption has no line
-    breaks. A picture's id is its path in the folder, a caption's that path and the number of its line:
-    ``beach/dog.jpg/1``. Pictures of the same name that differ in their extension share the text file.
+    The captions of ``beach/dog.jpg`` are the lines of ``beach/dog.txt`` (or ``dog.caption``, or ``dog.jpg.txt``) that
+    are not blank, so a caption has no line breaks; or, without these, what ``beach/dog.json`` has as ``"caption"``. A
+    picture's id is its path in the folder, a caption's that path and the number of its line: ``beach/dog.jpg/1``.
+    Pictures of the same name that differ in their extension share the caption file.
 
     Hidden files and folders, links to folders, and files that are neither pictures (by extension, see
-    `truepair.sources.picture_files.PICTURE_EXTENSIONS`) nor ``.txt`` are passed over. The folder is listed once, when
-    the source is made.
+    `truepair.sources.picture_files.PICTURE_EXTENSIONS`) nor caption files are passed over. Where img2dataset left lists
+    of its downloads, the pictures that it could not get are told, too. The folder is listed once, when the source is
+    made.
 
     Args:
-        root: The folder.
+        path: The folder, or the zip archive that it is in.
+        root: The folder inside an archive; `path` itself by default.
 
     Raises:
         DataError: If it is no folder, or holds no picture.
     """
 
-    kind = "folder"
+    kind: Kind = "folder"
 
-    def __init__(self, root: str | Path) -> None:
-        self.path = Path(root)
-        if not self.path.is_dir():
-            raise DataError(f"there is no folder {self.path}")
-        self._entries = _entries(_listing(self.path))
+    def __init__(self, path: str | Path, root: Location | None = None) -> None:
+        self.path = Path(path)
+        self.root: Location = self.path if root is None else root
+        if not self.root.is_dir():
+            raise DataError(f"there is no folder {self.root}")
+        listing = _listing(self.root)
+        self._entries = _entries(listing)
         if not any(entry.picture for entry in self._entries):
             raise DataError(f"{self.path} holds no pictures (files that end in .jpg, .png, .webp …)")
+        self.notes: Sequence[str] = ()
 
     def shards(self) -> Sequence[str]:
         """Blocks of pictures."""
         return block_names(len(self._entries))
 
-    def read(self, shard: str) -> Iterator[Sample | Skipped]:
+    def read(self, shard: str, *, pictures: bool = True) -> Iterator[Sample | Skipped]:
         """See `truepair.sources.protocol.Source.read`."""
+        if shard == self.shards()[0] and isinstance(self.root, Path):
+            for log in sorted(self.root.glob("*.parquet")):
+                if is_download_log(log):
+                    yield from failed_downloads(log, log.stem)
         for place in block(shard, len(self._entries)):
-            entry = self._entries[place]
-            name = utf8_name(entry.picture or entry.sidecar or "")
-            is_utf8 = name in (entry.picture, entry.sidecar)
-            yield self._read(entry) if is_utf8 else Skipped(name, "file name is not UTF-8")
+            yield self.read_entry(self._entries[place], pictures=pictures)
 
     def picture(self, reference: str) -> bytes:
         """See `truepair.sources.protocol.Source.picture`.
@@ -78,30 +97,52 @@ class FolderSource:
         """
         if not is_picture_file(reference) or ".." in PurePosixPath(reference).parts or reference.startswith("/"):
             raise DataError(f"{reference!r} is not the path of a picture in {self.path}")
-        return encoded_picture(self.path / reference)
+        return encoded_picture(self.root / reference)
 
     def entries(self) -> Sequence[Entry]:
         """Everything that `read` goes through."""
         return self._entries
 
-    def _read(self, entry: Entry) -> Sample | Skipped:
+    def read_entry(self, entry: Entry, *, pictures: bool = True) -> Sample | Skipped:
+        """The sample of a picture and its caption file, or why it is none."""
+        name = utf8_name(entry.picture or entry.sidecar or "")
+        if name not in (entry.picture, entry.sidecar):
+            return Skipped(name, "file name is not UTF-8")
         if entry.picture is None:
             return Skipped(str(entry.sidecar), "captions without a picture")
         if entry.sidecar is None:
-            return Skipped(entry.picture, "picture without captions")
+            return Skipped(entry.picture, "picture without captions", f"{_stem(entry.picture)}.txt is not there")
         try:
-            captions = caption_lines((self.path / entry.sidecar).read_bytes())
-            encoded = encoded_picture(self.path / entry.picture)
+            captions = sidecar_captions(entry.sidecar, (self.root / entry.sidecar).read_bytes())
         except UnicodeDecodeError as error:
             return Skipped(entry.picture, "caption is not UTF-8", f"{entry.sidecar}: {error}")
-        except UnreadablePictureError as error:
-            return Skipped(entry.picture, error.reason, str(error))
+        except DataError as error:
+            return Skipped(entry.picture, "metadata is not JSON", str(error))
         except OSError as error:
             return Skipped(entry.picture, "unreadable captions", f"{entry.sidecar}: {error.strerror}")
         if not captions:
             return Skipped(entry.picture, "empty caption", entry.sidecar)
         ids = tuple(f"{entry.picture}/{number}" for number in captions)
+        try:
+            encoded = encoded_picture(self.root / entry.picture) if pictures else b""
+        except UnreadablePictureError as error:
+            return Skipped(entry.picture, error.reason, str(error), ids)
         return Sample(entry.picture, encoded, tuple(captions.values()), ids, entry.picture)
+
+
+def sidecar_captions(name: str, content: bytes) -> dict[int, str]:
+    """The captions in a caption file: by line number, or by place in the list of a ``.json``, counted from 1.
+
+    Raises:
+        UnicodeDecodeError: See `truepair.sources.captions.decoded_text`.
+        DataError: If a ``.json`` is no JSON.
+    """
+    if not name.lower().endswith(".json"):
+        return caption_lines(content)
+    metadata = parsed_json(content, name)
+    caption = metadata.get("caption") if isinstance(metadata, dict) else None
+    listed = caption if isinstance(caption, list) else [caption]
+    return {place: text for place, text in enumerate(listed, start=1) if isinstance(text, str) and text.strip()}
 
 
 def caption_lines(content: bytes) -> dict[int, str]:
@@ -119,9 +160,13 @@ def caption_lines(content: bytes) -> dict[int, str]:
     return {number: line for number, line in enumerate(lines, start=1) if line.strip()}
 
 
-def _listing(root: Path) -> list[str]:
+def _listing(root: Location) -> list[str]:
     """The paths in a folder of all files that are not hidden, sorted."""
-    found: list[str] = []
+    if isinstance(root, zipfile.Path):
+        names = (name.removeprefix(root.at) for name in root.root.namelist() if name.startswith(root.at))
+        found = [name for name in names if name and not name.endswith("/")]
+        return sorted(name for name in found if not any(part.startswith((".", "__MACOSX")) for part in name.split("/")))
+    found = []
     for folder, folders, files in os.walk(root):
         folders[:] = [name for name in folders if not name.startswith(".")]
         inside = Path(folder).relative_to(root)
@@ -130,14 +175,26 @@ def _listing(root: Path) -> list[str]:
 
 
 def _entries(listing: Sequence[str]) -> list[Entry]:
-    sidecar_of_stem: dict[str, str] = {}
-    for name in listing:
-        if name.lower().endswith(".txt"):
-            sidecar_of_stem.setdefault(_stem(name), name)
-    pictures = [Entry(name, sidecar_of_stem.get(_stem(name))) for name in listing if is_picture_file(name)]
+    sidecars: dict[str, str] = {}
+    for name in sorted(listing, key=lambda name: (_sidecar_rank(name), name)):
+        if _sidecar_rank(name) < len(SIDECARS):
+            sidecars.setdefault(_stem(name), name)
+    pictures = [Entry(name, _sidecar_of(name, sidecars)) for name in listing if is_picture_file(name)]
     used = {entry.sidecar for entry in pictures}
-    alone = [Entry(None, name) for name in listing if name.lower().endswith(".txt") and name not in used]
+    stems = {_stem(entry.picture or "") for entry in pictures}
+    texts = [name for name in listing if _sidecar_rank(name) < 2 and name not in used and _stem(name) not in stems]
+    alone = [Entry(None, name) for name in texts]
     return sorted([*pictures, *alone], key=lambda entry: entry.picture or entry.sidecar or "")
+
+
+def _sidecar_of(picture: str, sidecars: Mapping[str, str]) -> str | None:
+    """``dog.txt``, or ``dog.jpg.txt``, of ``dog.jpg``."""
+    return sidecars.get(_stem(picture)) or sidecars.get(picture)
+
+
+def _sidecar_rank(name: str) -> int:
+    lower = name.lower()
+    return next((rank for rank, extension in enumerate(SIDECARS) if lower.endswith(extension)), len(SIDECARS))
 
 
 def _stem(name: str) -> str:

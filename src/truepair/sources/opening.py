@@ -2,117 +2,286 @@
 
 from __future__ import annotations
 
+import os
+import zipfile
 from collections.abc import Mapping, Sequence
-from itertools import chain
+from dataclasses import asdict, fields, replace
 from pathlib import Path
+from typing import Any
 
-import pyarrow as pa
-import pyarrow.parquet as pq
-
-from truepair.errors import ConfigError, DataError
-from truepair.sources.datasets import DatasetSource
+from truepair.config.source import AUTO, SourceConfig
+from truepair.errors import DataError
+from truepair.sources.annotation_files import (
+    COLUMNS,
+    coco_table,
+    folder_of_pictures,
+    is_coco,
+    is_karpathy,
+    is_token_file,
+    json_document,
+    karpathy_table,
+    object_table,
+    token_table,
+)
+from truepair.sources.datasets import (
+    METADATA,
+    is_saved_dataset,
+    metadata_files,
+    near_metadata,
+    parquet_files,
+    parquet_folder,
+    picture_folder,
+    saved_dataset,
+)
+from truepair.sources.demo import DEMO, demo_source
+from truepair.sources.downloads import is_download_log
 from truepair.sources.folders import FolderSource
-from truepair.sources.protocol import Source
-from truepair.sources.table_files import is_table
-from truepair.sources.tables import TableSource
+from truepair.sources.picture_files import Location, folder_of
+from truepair.sources.protocol import Kind, Source
+from truepair.sources.table_files import DelimitedTable, RowsTable, is_table, open_table
+from truepair.sources.tables import Part, TableSource, refuse_options
+from truepair.sources.text_files import extension_of, opened_text
 from truepair.sources.webdataset import WebDatasetSource
 
-PROVENANCE = "provenance.parquet"
-"""What a cleaned copy has beside its pictures and captions: the fate of every pair of the source."""
+_FLICKR8K_FILES = ("Flickr8k.token.txt", "captions.txt")
+_OF_PICTURES_IN_FILES = ("image_root", "allow_outside", "delimiter")
+_OF_COLUMNS = ("image_col", "caption_col", "image_id_col", "caption_id_col", "split_col")
+_OF_FEATURES = ("image_feature_col", "caption_feature_col")
 
-_DATASET_FILES = ("dataset_info.json", "dataset_dict.json", "state.json", "metadata.jsonl", "metadata.csv")
 
-
-def open_source(
-    path: str | Path,
-    *,
-    image_col: str = "image",
-    caption_cols: Sequence[str] = ("caption",),
-    image_root: str | Path | None = None,
-    image_id_col: str | None = None,
-    caption_id_col: str | None = None,
-    split: str | None = None,
-) -> Source:
+def open_source(path: str | Path, options: SourceConfig = SourceConfig()) -> Source:  # noqa: B008, it is frozen
     """The pictures and captions at a path, by what is there.
 
-    ===================================================================  =====================
-    a ``.csv``, ``.tsv``, ``.jsonl`` or ``.parquet`` file                `TableSource`
-    a ``.tar`` file, a folder with some, ``{00000..00010}.tar``          `WebDatasetSource`
-    a folder with ``dataset_info.json``, ``dataset_dict.json``,
-    ``metadata.jsonl`` or ``metadata.csv``, or with Parquet files        `DatasetSource`
-    any other folder                                                     `FolderSource`
-    ===================================================================  =====================
+    ===================================================================  =======================================
+    a ``.csv``, ``.tsv``, ``.jsonl``, ``.json`` (list of objects),
+    ``.parquet`` or ``.arrow`` file, text also as ``.gz`` or ``.zst``    a table
+    COCO captions or Karpathy's splits (``.json``), token files of
+    Flickr8K and Flickr30K                                               a caption file of a published corpus
+    a ``.tar`` file, a folder with some, ``{00000..00010}.tar``          tar shards
+    a folder that ``save_to_disk`` wrote                                 a Hugging Face dataset, all its splits
+    a folder with ``metadata.csv``, ``.jsonl`` or ``.parquet``           a picture folder (imagefolder)
+    a folder with Parquet files, in it or one below                      a hub folder
+    any other folder                                                     pictures with caption files beside them
+    a ``.zip`` file                                                      the table or the folder that is in it
+    ===================================================================  =======================================
 
     Args:
         path: What to open.
-        image_col: The column of pictures, for tables and datasets.
-        caption_cols: The columns of captions, for tables and datasets.
-        image_root: Where relative picture paths start, for tables.
-        image_id_col: The column of image ids, for tables.
-        caption_id_col: The column of caption ids, for tables.
-        split: The split, for datasets.
+        options: Columns, paths and delimiters.
 
     Raises:
         DataError: If there is nothing at the path, or it cannot be read.
         ConfigError: If an option is given that this kind of source does not have.
     """
     where = Path(path)
-    of_tables = {"image_root": image_root, "image_id_col": image_id_col, "caption_id_col": caption_id_col}
-    of_columns = {
-        "image_col": None if image_col == "image" else image_col,
-        "caption_cols": None if tuple(caption_cols) == ("caption",) else caption_cols,
-    }
-    if is_table(where):
-        _refuse(where, "a table", {"split": split})
-        if image_col == "image" and _is_download_log(where):
-            tar = where.with_suffix(".tar")
-            raise DataError(
-                f"{where} is img2dataset's list of downloads, without the pictures; they are in the tar files beside "
-                f"it: open {tar if tar.is_file() else where.parent}"
-            )
-        return TableSource(where, image_col, caption_cols, image_root, image_id_col, caption_id_col)
     if _is_tar(where):
-        _refuse(where, "tar shards", {"split": split, **of_tables, **of_columns})
+        _refuse(where, "tar shards", options, "split", *_OF_PICTURES_IN_FILES, *_OF_COLUMNS, *_OF_FEATURES)
         return WebDatasetSource(where)
-    if not where.is_dir():
+    if where.is_dir():
+        return _folder(where, options)
+    if not where.exists():
+        raise DataError(f"{where} is not there; give a table, a folder of pictures, .tar files or a dataset")
+    if where.suffix.lower() == ".zip":
+        return _archive(where, options)
+    return _file(where, where, options)
+
+
+def description_of(source: Source, path: str | Path, options: SourceConfig) -> dict[str, Any]:
+    """What `reopened` needs: kind, path and options, in words that JSON knows; from any folder."""
+    described = asdict(options) | {"caption_col": list(options.caption_col)}
+    root = None if options.image_root is None else str(Path(options.image_root).resolve())
+    return {"kind": source.kind, "path": _absolute(path), **described, "image_root": root}
+
+
+def reopened(description: Mapping[str, Any]) -> Source:
+    """The source that `description_of` described.
+
+    Raises:
+        DataError: If it is not there any more, or the description is of another version.
+    """
+    if description.get("path") == DEMO:
+        return demo_source()
+    names = {field.name for field in fields(SourceConfig)}
+    options = {name: value for name, value in description.items() if name not in ("kind", "path")}
+    if options.keys() - names or "path" not in description:
+        raise DataError(
+            f"the description of the source has {', '.join(sorted(options.keys() - names)) or 'no path'}, which this "
+            "version of truepair does not know: audit it again"
+        )
+    options["caption_col"] = tuple(options.get("caption_col", ()))
+    return open_source(description["path"], SourceConfig(**options))
+
+
+def _absolute(path: str | Path) -> str:
+    """A path as it is meant from any folder; braces of tar shards stay."""
+    return DEMO if str(path) == DEMO else os.path.abspath(path)  # noqa: PTH100, links are the user's own
+
+
+def _file(where: Path, file: Location, options: SourceConfig) -> TableSource:
+    """A table or a caption file, on disk or in an archive."""
+    extension = extension_of(file.name)
+    if extension == ".json":
+        return _json(where, file, options)
+    if extension in (".txt", ".token"):
+        return _text(where, file, options)
+    if not is_table(file):
         raise DataError(f"{where} is {_what(where)}; give a table, a folder of pictures, .tar files or a dataset")
-    if _is_dataset(where):
-        _refuse(where, "a dataset", of_tables)
-        return DatasetSource(where, image_col, caption_cols, split)
-    _refuse(where, "a folder of pictures", {"split": split, **of_tables, **of_columns})
-    return FolderSource(where)
+    _refuse(where, "a table", options, "split")
+    if isinstance(file, Path) and options.image_col == AUTO and is_download_log(file):
+        tar = file.with_suffix(".tar")
+        raise DataError(
+            f"{file} is img2dataset's list of downloads, without the pictures; they are beside it: open "
+            f"{tar if tar.is_file() else folder_of(file)}"
+        )
+    wanted = [name for name in (options.image_col, *options.caption_col) if name not in (None, AUTO)]
+    table = open_table(file, [name for name in wanted if name is not None], options.delimiter)
+    return TableSource(where, [Part(table, "", _root(file, options))], options)
+
+
+def _json(where: Path, file: Location, options: SourceConfig) -> TableSource:
+    document = json_document(file)
+    _refuse(where, "a JSON file", options, "split", "delimiter")
+    if is_coco(document):
+        return _annotated(where, coco_table(file, document), options, "coco", "COCO captions")
+    if is_karpathy(document):
+        return _annotated(where, karpathy_table(file, document), options, "karpathy", "Karpathy's splits")
+    table = object_table(file, document)
+    if not len(table):
+        raise DataError(f"{where} has no rows")
+    return TableSource(where, [Part(table, "", _root(file, options))], options)
+
+
+def _text(where: Path, file: Location, options: SourceConfig) -> TableSource:
+    """A token file, or a CSV file that is called ``.txt``, as the copy of Flickr8K on Kaggle is."""
+    if is_token_file(file):
+        _refuse(where, "a token file", options, "split", "delimiter")
+        return _annotated(where, token_table(file), options, "tokens", "a token file")
+    table = DelimitedTable(file, list(options.caption_col), options.delimiter)
+    if len(table.names) < 2:
+        raise DataError(
+            f"{where} is neither a table with a header nor a token file ('name.jpg#0', a tab, a caption): rename it to "
+            ".csv or .tsv if it is a table"
+        )
+    names = table.columns([table.names[0]])[table.names[0]]
+    root = folder_of_pictures(folder_of(file), [name for name in names[:20] if isinstance(name, str)])
+    return TableSource(where, [Part(table, "", _root(file, options, root))], options)
+
+
+def _annotated(where: Path, table: RowsTable, options: SourceConfig, kind: Kind, called: str) -> TableSource:
+    """Rows of a caption file, whose pictures may lie in the usual folders below or beside it."""
+    _refuse(where, called, options, "caption_col", "image_id_col", "caption_id_col", "split_col", *_OF_FEATURES)
+    names = [name for name in table.cells["image"][:20] if name]
+    root = folder_of_pictures(folder_of(table.path), names)
+    columns = replace(
+        COLUMNS,
+        image_col=None if options.image_col is None else "image",
+        image_root=options.image_root,
+        allow_outside=options.allow_outside,
+        largest_pixels=options.largest_pixels,
+    )
+    notes = [f"pictures are looked for in {root} (--image-root for another)"] if root != folder_of(table.path) else []
+    part = Part(table, "", _root(table.path, options, root))
+    return TableSource(where, [part], columns, kind=kind, notes=[] if options.image_root else notes)
+
+
+def is_source_folder(folder: Path) -> bool:
+    """Whether a folder holds pictures with captions, and not features."""
+    return any((folder / name).is_file() for name in _FLICKR8K_FILES) or not any(folder.glob("*.npy"))
+
+
+def _folder(where: Path, options: SourceConfig) -> Source:
+    if is_saved_dataset(where):
+        _refuse(where, "a dataset", options, *_OF_PICTURES_IN_FILES)
+        return saved_dataset(where, options)
+    corpus = next((where / name for name in _FLICKR8K_FILES if (where / name).is_file()), None)
+    if corpus is not None:
+        return _file(where, corpus, options)
+    if metadata_files(where):
+        return picture_folder(where, options)
+    if parquet_files(where):
+        _refuse(where, "a folder of Parquet files", options, "delimiter")
+        return parquet_folder(where, options)
+    return _pictures_with_captions(where, where, options)
+
+
+def _pictures_with_captions(where: Path, root: Location, options: SourceConfig) -> Source:
+    near = near_metadata(root) if isinstance(root, Path) else []
+    unread = "split", *_OF_PICTURES_IN_FILES, *_OF_COLUMNS, *_OF_FEATURES
+    _refuse(where, "a folder of pictures with caption files", options, *unread)
+    source = FolderSource(where, root)
+    if near and not any(entry.picture and entry.sidecar for entry in source.entries()):
+        raise DataError(
+            f"{where} holds pictures without captions; {near[0].name} is not read: rename it to "
+            f"{METADATA[0] if near[0].suffix == '.jsonl' else 'metadata' + near[0].suffix}, or open {near[0]} itself"
+        )
+    return source
+
+
+def _archive(where: Path, options: SourceConfig) -> Source:
+    """What is in a zip archive: its only table or caption file, or pictures with caption files."""
+    try:
+        root = zipfile.Path(where)
+        members = [name for name in root.root.namelist() if not name.endswith("/")]
+    except (zipfile.BadZipFile, OSError) as error:
+        raise DataError(f"{where} cannot be read as a zip archive ({error}); is it complete?") from error
+    members = [name for name in members if not any(part.startswith((".", "__MACOSX")) for part in name.split("/"))]
+    inner = next((name for name in members if name.lower().endswith((".tar", ".zip", ".arrow"))), None)
+    if inner is not None:
+        raise DataError(
+            f"{where} holds {inner}, which is not read inside an archive: unpack it, and open what is in it"
+        )
+    tables = [name for name in members if _is_caption_table(zipfile.Path(root.root, name))]
+    if len(tables) > 1:
+        shallow = min(name.count("/") for name in tables)
+        tables = [name for name in tables if name.count("/") == shallow]
+    if len(tables) > 1:
+        raise DataError(f"{where} holds several tables ({', '.join(tables[:5])}): unpack it, and open one of them")
+    if tables:
+        return _file(where, zipfile.Path(root.root, tables[0]), options)
+    top = {name.split("/")[0] for name in members}
+    inside = root if len(top) != 1 or any("/" not in name for name in members) else root / f"{next(iter(top))}/"
+    return _pictures_with_captions(where, inside, options)
+
+
+def _is_caption_table(member: Location) -> bool:
+    """Whether a member of an archive is a table; a ``.json`` or ``.txt`` that is the caption of a picture is none."""
+    extension = extension_of(member.name)
+    if extension == ".txt":
+        return is_token_file(member) or _has_header(member)
+    if extension == ".json":
+        return not any(
+            other.name.rpartition(".")[0] == member.name.rpartition(".")[0] and other.name != member.name
+            for other in folder_of(member).iterdir()
+        )
+    return is_table(member)
+
+
+def _has_header(member: Location) -> bool:
+    try:
+        with opened_text(member) as file:
+            return file.readline().strip().lower() in ("image,caption", "file_name,caption", "file,caption")
+    except DataError:
+        return False
+
+
+def _root(file: Location, options: SourceConfig, usual: Location | None = None) -> Location:
+    if options.image_root is not None:
+        return Path(options.image_root)
+    return usual if usual is not None else folder_of(file)
 
 
 def _is_tar(path: Path) -> bool:
     return path.suffix.lower() == ".tar" or (path.is_dir() and any(path.glob("*.tar")))
 
 
-def _is_dataset(folder: Path) -> bool:
-    """Whether there are files of a dataset, in the folder itself or, for splits and Parquet files, one below."""
-    if any(any(folder.glob(name)) or any(folder.glob(f"*/{name}")) for name in _DATASET_FILES):
-        return True
-    tables = chain(folder.glob("*.parquet"), folder.glob("*/*.parquet"))
-    return any(table.name != PROVENANCE and not _is_download_log(table) for table in tables)
-
-
 def _what(path: Path) -> str:
     if path.name.lower().endswith((".tar.gz", ".tgz", ".tar.bz2", ".tar.xz", ".tar.zst")):
         return "a compressed tar file, in which no picture can be found again; unpack it to .tar"
-    return "of no known kind" if path.exists() else "not there"
+    return "of no known kind"
 
 
-def _refuse(path: Path, kind: str, options: Mapping[str, object]) -> None:
-    given = [name for name, value in options.items() if value is not None]
-    if given:
-        raise ConfigError(f"{path} is {kind}, which has no {', '.join(given)}; leave that out")
-
-
-def _is_download_log(path: Path) -> bool:
-    """Whether a table is what img2dataset writes beside a shard: what it downloaded, without the pictures."""
-    if path.suffix.lower() != ".parquet" or not path.is_file():
-        return False
-    try:
-        names = pq.read_schema(path).names
-    except (pa.ArrowException, OSError):
-        return False  # opening it says what is wrong
-    return {"url", "status", "key"} <= set(names) and not {"image", "jpg", "png", "webp"} & set(names)
+def _refuse(path: Path, kind: str, options: SourceConfig, *unread: str) -> None:
+    """Refuse options that differ from their defaults and that this kind of source does not read."""
+    usual = {field.name: field.default for field in fields(SourceConfig)}
+    given: Sequence[str] = [name for name in unread if getattr(options, name) != usual[name]]
+    refuse_options(path, kind, given)

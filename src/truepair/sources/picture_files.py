@@ -1,12 +1,30 @@
-"""Picture files as they are found on disk."""
+"""Picture files as they are found on disk or in a zip archive."""
 
 from __future__ import annotations
 
+import zipfile
 from pathlib import Path
+from typing import TypeAlias
 
 from truepair.errors import DataError
 
-PICTURE_EXTENSIONS = ("jpg", "jpeg", "png", "webp", "gif", "bmp", "tif", "tiff")
+PICTURE_EXTENSIONS = (
+    *("jpg", "jpeg", "png", "webp", "gif", "bmp", "tif", "tiff"),
+    *("jfif", "jpe", "avif", "heic", "heif"),
+)
+LFS_POINTER = b"version https://git-lfs.github.com/spec/"
+"""What a file begins with that Git LFS has not fetched."""
+
+Location: TypeAlias = Path | zipfile.Path
+"""A file or folder, on disk or in a zip archive."""
+
+
+def folder_of(location: Location) -> Location:
+    """The folder that a file or folder is in."""
+    if isinstance(location, Path):
+        return location.parent
+    inside = location.at.rstrip("/").rpartition("/")[0]
+    return zipfile.Path(location.root, f"{inside}/" if inside else "")
 
 
 class UnreadablePictureError(DataError):
@@ -40,11 +58,24 @@ def utf8_name(name: str) -> str:
     return name.encode("utf-8", "backslashreplace").decode("utf-8")
 
 
-def encoded_picture(path: Path) -> bytes:
-    """The bytes of a picture file, which are not looked at.
+def checked_picture(encoded: bytes, where: str) -> bytes:
+    """The bytes of a picture, which are looked at only as far as to tell that they are none.
 
     Raises:
-        UnreadablePictureError: If it is missing, no file, empty, or cannot be read.
+        UnreadablePictureError: If they are empty or a pointer of Git LFS.
+    """
+    if not encoded:
+        raise UnreadablePictureError("empty picture", where)
+    if encoded.startswith(LFS_POINTER):
+        raise UnreadablePictureError("Git LFS pointer, not a picture", where)
+    return encoded
+
+
+def encoded_picture(path: Location) -> bytes:
+    """The bytes of a picture file (see `checked_picture`).
+
+    Raises:
+        UnreadablePictureError: If it is missing, no file, empty, a pointer of Git LFS, or cannot be read.
     """
     try:
         if path.is_dir():
@@ -52,8 +83,7 @@ def encoded_picture(path: Path) -> bytes:
         if not path.is_file():  # a device or a pipe is no file either: reading it may never end
             raise UnreadablePictureError("missing picture", str(path))
         encoded = path.read_bytes()
-    except OSError as error:
-        raise UnreadablePictureError("unreadable picture", f"{path} ({error.strerror})") from error
-    if not encoded:
-        raise UnreadablePictureError("empty picture", str(path))
-    return encoded
+    except (OSError, zipfile.BadZipFile, NotImplementedError, RuntimeError) as error:  # the last two: encrypted members
+        why = error.strerror if isinstance(error, OSError) else error
+        raise UnreadablePictureError("unreadable picture", f"{path} ({why})") from error
+    return checked_picture(encoded, str(path))

@@ -1,12 +1,12 @@
-"""CSV, TSV, JSONL and Parquet files as named columns; what the columns mean is said in `truepair.data.tables`."""
+"""CSV, TSV, JSON, JSONL, Parquet and Arrow files as named columns; `truepair.sources.tables` says what these mean."""
 
 from __future__ import annotations
 
-import csv
+import itertools
 import json
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
-from functools import partial
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
@@ -16,142 +16,272 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from jaxtyping import Float
 
-from truepair.data.pairs import Pictures
-from truepair.data.pictures import PictureColumn
 from truepair.errors import DataError
+from truepair.sources.delimited import DELIMITERS, detected_delimiter, records
+from truepair.sources.picture_files import Location
+from truepair.sources.text_files import extension_of, opened_text
+
+_BUFFER = 1 << 20
+_LOOKED_AT = 21
+"""Lines by which a delimiter is detected: a header and twenty rows."""
+_MOST_NESTED = 100
+"""Lists in lists that JSON may have; Python's own limit depends on the stack."""
 
 
 @runtime_checkable
-class TableFile(Protocol):
-    """A table on disk. Rows are counted from 1 in messages, the header not counted."""
+class Table(Protocol):
+    """A table on disk. Rows are counted from 0 here and from 1 in messages, the header not counted.
+
+    Attributes:
+        path: The file.
+        names: The columns.
+        notes: What a reader should be told of how it was read.
+        faults: Rows that cannot be read, and why; known once a column was read.
+    """
 
     @property
-    def path(self) -> Path:
-        """The file."""
-        ...
-
+    def path(self) -> Location: ...  # noqa: D102
     @property
-    def names(self) -> list[str]:
-        """The columns."""
-        ...
+    def names(self) -> Sequence[str]: ...  # noqa: D102
+    @property
+    def notes(self) -> Sequence[str]: ...  # noqa: D102
+    @property
+    def faults(self) -> Mapping[int, str]: ...  # noqa: D102
 
     def __len__(self) -> int:
         """How many rows there are."""
         ...
 
-    def values(self, name: str) -> list[Any]:
-        """One column, None where a row has no value."""
+    def columns(self, names: Sequence[str]) -> dict[str, list[Any]]:
+        """Some columns, None where a row has no value; the file is gone through once, the others are not kept."""
         ...
 
     def vectors(self, name: str) -> Float[np.ndarray, "rows dim"]:
         """One column of equally long lists of numbers."""
         ...
 
-    def embedded_pictures(self, name: str) -> Pictures | None:
-        """The pictures stored in a column, one a row; None if the column holds paths."""
-        ...
 
+@dataclass
+class RowsTable:
+    """Columns in memory: those of a small file, or rows that a corpus's own format stands for."""
 
-@dataclass(frozen=True)
-class TextTable:
-    """The columns of a text file (CSV, TSV, JSONL or a corpus's own format), in memory."""
+    path: Location
+    cells: dict[str, list[Any]]
+    notes: Sequence[str] = ()
+    faults: Mapping[int, str] = field(default_factory=dict)
 
-    path: Path
-    names: list[str]
-    columns: dict[str, list[Any]]
-    rows: int
+    @property
+    def names(self) -> list[str]:
+        """See `Table`."""
+        return list(self.cells)
 
     def __len__(self) -> int:
-        return self.rows
+        return len(next(iter(self.cells.values()), []))
 
-    def values(self, name: str) -> list[Any]:
-        """See `TableFile.values`."""
-        return self.columns[name]
+    def columns(self, names: Sequence[str]) -> dict[str, list[Any]]:
+        """See `Table.columns`."""
+        return {name: self.cells[name] for name in names}
 
     def vectors(self, name: str) -> Float[np.ndarray, "rows dim"]:
-        """See `TableFile.vectors`."""
-        lists = self.columns[name]
-        for row, cell in enumerate(lists, start=1):
-            if not isinstance(cell, list):
-                raise DataError(
-                    f"{self.path}: row {row} of column {name!r} holds {_shortened(cell)}, not a list of numbers; "
-                    f"features come from JSONL or Parquet lists, or from a .npy file beside the table"
-                )
-        _check_widths(self.path, name, [len(cell) for cell in lists])
-        try:
-            with np.errstate(over="ignore"):  # a number beyond float32 becomes infinite and is refused below
-                array = np.array(lists, dtype=np.float32)
-        except (TypeError, ValueError) as error:
-            raise DataError(f"{self.path}: column {name!r} holds lists of something else than numbers") from error
-        return _finite(self.path, name, array)
-
-    def embedded_pictures(self, name: str) -> None:
-        """None: a text file names its pictures."""
-        return
+        """See `Table.vectors`."""
+        return _vectors(str(self.path), name, self.cells[name])
 
 
-class ParquetTable:
-    """The columns of a Parquet file, each read when asked for."""
+class DelimitedTable:
+    """A CSV or TSV file, plain or compressed; a row with more or fewer cells than the header is a fault of its own."""
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Location, wanted: Sequence[str] = (), delimiter: str | None = None) -> None:
+        r"""Look at the header and the first rows.
+
+        Args:
+            path: The file.
+            wanted: Columns that the user named, by which the delimiter is detected.
+            delimiter: What stands between cells; detected by default.
+
+        Raises:
+            DataError: If it cannot be read, is no table, or the header names a column twice.
+        """
         self.path = path
-        try:
-            self._file = pq.ParquetFile(path)
-        except (pa.ArrowInvalid, OSError) as error:
-            raise DataError(f"{path} cannot be read as Parquet ({error})") from error
-        self.names: list[str] = self._file.schema_arrow.names
+        usual = "\t" if extension_of(path.name) == ".tsv" else ","
+        with opened_text(path) as file:
+            first = list(itertools.islice(file, _LOOKED_AT))
+        self.delimiter = delimiter or detected_delimiter(first, usual, wanted)
+        self.notes: list[str] = []
+        if self.delimiter != usual:
+            called = DELIMITERS.get(self.delimiter, repr(self.delimiter))
+            self.notes.append(f"{path} has {called} between its cells (--delimiter for another)")
+        with opened_text(path) as file:
+            header = next(records(file, self.delimiter, str(path)), None)
+        self.names: list[str] = [] if header is None else [name.strip() for name in header.cells]
+        twice = sorted({name for name in self.names if self.names.count(name) > 1})
+        if twice:
+            raise DataError(f"{path}: the header names {', '.join(map(repr, twice))} more than once")
+        self.faults: dict[int, str] = {}
+
+    @cached_property
+    def _rows(self) -> int:
+        return sum(1 for _ in self.records())
 
     def __len__(self) -> int:
-        return int(self._file.metadata.num_rows)
+        return self._rows
 
-    def values(self, name: str) -> list[Any]:
-        """See `TableFile.values`; of a ``{bytes, path}`` column only the paths."""
-        if self._is_struct(name):
-            return [cell and cell["path"] for cell in self._read(f"{name}.path", name).to_pylist()]
-        values: list[Any] = self._read(name, name).to_pylist()
-        return values
+    def records(self) -> Iterator[tuple[str, list[str]]]:
+        """Each row as it stands in the file, with its line end, and as cells; the header is not among them."""
+        with opened_text(self.path) as file:
+            rows = records(file, self.delimiter, str(self.path))
+            next(rows, None)
+            for record in rows:
+                yield record.text, record.cells
+
+    def columns(self, names: Sequence[str]) -> dict[str, list[Any]]:
+        """See `Table.columns`."""
+        places = {name: self.names.index(name) for name in names}
+        columns: dict[str, list[Any]] = {name: [] for name in names}
+        width, row = len(self.names), -1
+        for row, (_, cells) in enumerate(self.records()):
+            is_whole = len(cells) == width
+            if not is_whole:
+                self.faults[row] = f"{len(cells)} cells where the header names {width} ({', '.join(self.names)})"
+            for name, place in places.items():
+                columns[name].append(cells[place] or None if is_whole else None)
+        self.__dict__["_rows"] = row + 1
+        if len(self.faults) > (row + 1) / 2:
+            number, fault = next(iter(self.faults.items()))
+            raise DataError(
+                f"{self.path}: {len(self.faults):,} of {row + 1:,} rows have more or fewer cells than the header "
+                f"(first: row {number + 1}, {fault}); captions that contain the delimiter or a line break "
+                f"need quotes, and --delimiter names another one than {self.delimiter!r}"
+            )
+        return columns
 
     def vectors(self, name: str) -> Float[np.ndarray, "rows dim"]:
-        """See `TableFile.vectors`; float16 stays float16, everything else becomes float32."""
-        kind = self._file.schema_arrow.field(name).type
+        """Refuse: a CSV file holds no lists."""
+        return _vectors(str(self.path), name, self.columns([name])[name])
+
+
+class ArrowTable:
+    """The columns of Parquet and Arrow files, each read when asked for; Arrow files are mapped, not loaded."""
+
+    def __init__(self, path: Location, files: Sequence[Location] | None = None) -> None:
+        """Read the schema.
+
+        Args:
+            path: What the table is called.
+            files: Its files, one after another, where there are several.
+
+        Raises:
+            DataError: If one cannot be read.
+        """
+        self.path = path
+        self.files = [path] if files is None else list(files)
+        self.notes: Sequence[str] = ()
+        self.faults: Mapping[int, str] = {}
+        self.is_parquet = all(extension_of(file.name) == ".parquet" for file in self.files)
+        with self._reading():
+            self.schema: pa.Schema = self._schema()
+            self._count = sum(self.rows_of_file())
+        self.names: list[str] = self.schema.names
+
+    def __len__(self) -> int:
+        return self._count
+
+    def columns(self, names: Sequence[str]) -> dict[str, list[Any]]:
+        """See `Table.columns`; of a ``{bytes, path}`` column only the paths."""
+        with self._reading():
+            return {name: self._read(name, of_struct="path").to_pylist() for name in names}
+
+    def vectors(self, name: str) -> Float[np.ndarray, "rows dim"]:
+        """See `Table.vectors`; float16 stays float16, everything else becomes float32."""
+        kind = self.schema.field(name).type
         is_list = pa.types.is_list(kind) or pa.types.is_large_list(kind) or pa.types.is_fixed_size_list(kind)
         if not is_list or not (pa.types.is_floating(kind.value_type) or pa.types.is_integer(kind.value_type)):
             raise DataError(f"{self.path}: column {name!r} is of type {kind}, not lists of numbers")
-        column = self._read(name, name)
+        with self._reading():
+            column = self._read(name)
         missing = np.flatnonzero(column.is_null().to_numpy())
         if len(missing):
             raise DataError(f"{self.path}: row {missing[0] + 1} has no value in column {name!r}")
         widths = pc.list_value_length(column).to_numpy()
-        _check_widths(self.path, name, widths)
+        _check_widths(str(self.path), name, widths)
         dtype = np.float16 if pa.types.is_float16(kind.value_type) else np.float32
         with np.errstate(over="ignore"):  # a number beyond float32 becomes infinite and is refused below
             chunks = [chunk.flatten().to_numpy(zero_copy_only=False).astype(dtype) for chunk in column.chunks]
-        return _finite(self.path, name, np.concatenate(chunks).reshape(len(self), int(widths[0])))
+        return _finite(str(self.path), name, np.concatenate(chunks).reshape(len(self), int(widths[0])))
 
-    def embedded_pictures(self, name: str) -> Pictures | None:
-        """See `TableFile.embedded_pictures`: a binary column, or ``{bytes, path}`` whose first row has bytes."""
-        kind = self._file.schema_arrow.field(name).type
-        if pa.types.is_binary(kind) or pa.types.is_large_binary(kind):
-            return PictureColumn(self.path, name)
-        if self._is_struct(name) and self._first_cell(name).get("bytes"):
-            return PictureColumn(self.path, name)
-        return None
+    def rows_of_file(self) -> list[int]:
+        """How many rows each file has."""
+        if self.is_parquet:
+            return [pq.ParquetFile(_source(file)).metadata.num_rows for file in self.files]
+        return [len(mapped(file)) for file in self.files]
 
-    def _is_struct(self, name: str) -> bool:
-        kind = self._file.schema_arrow.field(name).type
-        if pa.types.is_struct(kind) and {field.name for field in kind} != {"bytes", "path"}:
-            raise DataError(f"{self.path}: column {name!r} is of type {kind}; a picture is a struct of bytes and path")
-        return bool(pa.types.is_struct(kind))
+    def batches(self, column: str, rows: range, size: int) -> Iterator[tuple[int, pa.Array]]:
+        """One column of some consecutive rows (and of some around them), with the number of the first of each batch.
 
-    def _first_cell(self, name: str) -> dict[str, Any]:
-        batch = next(self._file.iter_batches(batch_size=1, columns=[name]))
-        return batch[name][0].as_py() or {}
+        Of a Parquet file whole row groups are read, `size` cells at a time.
+        """
+        first = 0
+        for file in self.files:
+            if self.is_parquet:
+                # Pages are read, not the whole column of a row group at once.
+                with pq.ParquetFile(_source(file), buffer_size=_BUFFER, pre_buffer=False) as parquet:
+                    for group in range(parquet.num_row_groups):
+                        count = parquet.metadata.row_group(group).num_rows
+                        if rows.start < first + count and rows.stop > first:
+                            row = first
+                            for batch in parquet.iter_batches(size, row_groups=[group], columns=[column]):
+                                yield row, batch.column(0)
+                                row += len(batch)
+                        first += count
+            else:
+                cells = mapped(file)[column]
+                low, high = max(rows.start - first, 0), min(rows.stop - first, len(cells))
+                for start in range(low, high, size):
+                    part = cells.slice(start, min(size, high - start)).combine_chunks()
+                    yield first + start, part
+                first += len(cells)
 
-    def _read(self, leaf: str, name: str) -> pa.ChunkedArray:
-        return self._file.read(columns=[leaf])[name]
+    def _schema(self) -> pa.Schema:
+        schemas = [pq.read_schema(_source(file)) if self.is_parquet else mapped(file).schema for file in self.files]
+        for file, schema in zip(self.files, schemas, strict=True):
+            if schema.names != schemas[0].names:
+                raise DataError(
+                    f"{file} has the columns {', '.join(schema.names)}, but {self.files[0]} has "
+                    f"{', '.join(schemas[0].names)}: files of one table have the same"
+                )
+        return schemas[0]
+
+    def _read(self, name: str, of_struct: str | None = None) -> pa.ChunkedArray:
+        """A column of all files; of a struct only one field, which in Parquet leaves the others unread."""
+        is_struct = pa.types.is_struct(self.schema.field(name).type) and of_struct is not None
+        parts = []
+        for file in self.files:
+            if self.is_parquet:
+                leaf = f"{name}.{of_struct}" if is_struct else name
+                column = pq.ParquetFile(_source(file)).read(columns=[leaf])[name]
+            else:
+                column = mapped(file)[name]
+            parts.append(pc.struct_field(column, of_struct) if is_struct else column)
+        return pa.chunked_array([chunk for part in parts for chunk in part.chunks], parts[0].type)
+
+    def _reading(self) -> Any:
+        return _said(self.path)
 
 
-def ids_of(table: TableFile, column: str | None) -> list[str] | None:
+def mapped(path: Location) -> pa.Table:
+    """An Arrow file (also called Feather), or a stream as Hugging Face writes it, mapped into memory.
+
+    Raises:
+        pa.ArrowException: If it is neither.
+    """
+    source = pa.memory_map(str(path)) if isinstance(path, Path) else pa.BufferReader(path.read_bytes())
+    try:
+        return pa.ipc.open_file(source).read_all()
+    except pa.ArrowInvalid:
+        source.seek(0)
+        return pa.ipc.open_stream(source).read_all()
+
+
+def ids_of(table: Table, column: str | None) -> list[str] | None:
     """A column of names, as text; None for no column.
 
     Raises:
@@ -159,124 +289,196 @@ def ids_of(table: TableFile, column: str | None) -> list[str] | None:
     """
     if column is None:
         return None
-    ids = table.values(column)
-    for row, name in enumerate(ids, start=1):
-        if name is None or name == "":
-            raise DataError(f"{table.path}: row {row} has no value in column {column!r}")
-    return [str(name) for name in ids]
+    ids = table.columns([column])[column]
+    for row, name in enumerate(ids):
+        if (name is None or name == "") and row not in table.faults:
+            raise DataError(f"{table.path}: row {row + 1} has no value in column {column!r}")
+    return [f"row-{row + 1}" if name is None else str(name) for row, name in enumerate(ids)]
 
 
-def is_table(path: Path) -> bool:
+def is_table(path: Location) -> bool:
     """Whether a file name has the extension of a table.
 
-    >>> is_table(Path("captions.CSV")), is_table(Path("dataset_coco.json"))
+    >>> is_table(Path("captions.CSV.gz")), is_table(Path("dataset_coco.json"))
     (True, False)
     """
-    return path.suffix.lower() in _readers()
+    return extension_of(path.name) in _READERS
 
 
-def open_table(path: Path, extension: str | None = None) -> TableFile:
+def open_table(path: Location, wanted: Sequence[str] = (), delimiter: str | None = None) -> Table:
     """The table behind a file name.
 
     Args:
         path: The file.
-        extension: What says the format (``".csv"`` …), where the file name does not.
+        wanted: Columns that the user named, by which a delimiter is detected.
+        delimiter: What stands between cells of a CSV or TSV file; detected by default.
 
     Raises:
         DataError: If the file is missing, is of an unknown kind, cannot be parsed, or has no rows.
     """
-    extension, readers = (extension or path.suffix).lower(), _readers()
-    if extension not in readers:
-        raise DataError(f"{path} ends in {path.suffix!r}; tables are read from {', '.join(readers)}")
+    extension = extension_of(path.name)
+    if extension not in _READERS:
+        raise DataError(f"{path} ends in {extension!r}; tables are read from {', '.join(_READERS)}")
     if not path.is_file():
         raise DataError(f"there is no table {path}")
-    try:
-        table = readers[extension](path)
-    except UnicodeDecodeError as error:
-        around = error.object[max(0, error.start - 20) : error.end + 20]  # positions count from a chunk's beginning
-        raise DataError(f"{path} is not UTF-8 (at {around!r}); save it as UTF-8") from error
+    is_delimited = extension in (".csv", ".tsv")
+    table: Table = DelimitedTable(path, wanted, delimiter) if is_delimited else _READERS[extension](path)
     if len(table) == 0:
         raise DataError(f"{path} has no rows")
     return table
 
 
-def _readers() -> dict[str, Callable[[Path], TableFile]]:
-    return {
-        ".csv": partial(_delimited, delimiter=","),
-        ".tsv": partial(_delimited, delimiter="\t"),
-        ".jsonl": _json_lines,
-        ".parquet": ParquetTable,
-    }
+def table_of_objects(path: Location, objects: Sequence[Any], where: Callable[[int], str]) -> RowsTable:
+    """Rows that are JSON objects, as columns; a row without a key has no value there.
+
+    Raises:
+        DataError: If one is no object.
+    """
+    for place, item in enumerate(objects):
+        if not isinstance(item, dict):
+            raise DataError(f"{path}: {where(place)} is not a JSON object but {_shortened(item)}")
+    names = list(dict.fromkeys(name for item in objects for name in item))
+    return RowsTable(path, {name: [item.get(name) for item in objects] for name in names})
 
 
-def _delimited(path: Path, delimiter: str) -> TextTable:
-    # utf-8-sig drops the byte order mark that spreadsheets write, which would become part of the first column's name.
-    with path.open(encoding="utf-8-sig", newline="") as file:
-        # strict: an unclosed quote is an error; otherwise it would silently swallow the rest of the file.
-        reader = csv.reader(file, delimiter=delimiter, strict=True)
-        rows = _numbered_rows(path, reader)
-        _, names = next(rows, (0, []))
-        twice = sorted({name for name in names if names.count(name) > 1})
-        if twice:
-            raise DataError(f"{path}: the header names {', '.join(map(repr, twice))} more than once")
-        columns: dict[str, list[Any]] = {name: [] for name in names}
-        number = 0
-        for number, fields in rows:
-            if len(fields) != len(names):
-                raise DataError(
-                    f"{path}: row {number} has {len(fields)} fields but the header names {len(names)} "
-                    f"({', '.join(names)}); captions that contain the delimiter or a line break need quotes"
-                )
-            for name, field in zip(names, fields, strict=True):
-                columns[name].append(field or None)
-    return TextTable(path, names, columns, rows=number)
+def parsed_json(text: str | bytes, where: str) -> Any:
+    """JSON, or an error that says where.
 
-
-def _numbered_rows(path: Path, reader: Any) -> Iterator[tuple[int, list[str]]]:
-    """Rows with their number, the header being row 0; blank lines are not rows."""
-    number = 0
+    Raises:
+        DataError: If it is none, or is nested beyond all measure.
+    """
     try:
-        for fields in reader:
-            if fields:
-                yield number, fields
-                number += 1
-    except csv.Error as error:
-        raise DataError(f"{path}: row {number} (ending in line {reader.line_num}) cannot be parsed: {error}") from error
+        value = json.loads(text)
+    except RecursionError as error:
+        raise DataError(f"{where} is nested too deeply to be a table") from error
+    except ValueError as error:
+        raise DataError(f"{where} is not JSON ({error})") from error
+    if _depth_exceeds(value, _MOST_NESTED):
+        raise DataError(f"{where} is nested too deeply to be a table")
+    return value
 
 
-def _json_lines(path: Path) -> TextTable:
-    records: list[dict[str, Any]] = []
-    with path.open(encoding="utf-8-sig") as file:
-        for line_number, line in enumerate(file, start=1):
-            if not line.strip():
-                continue
-            try:
-                record = json.loads(line)
-            except json.JSONDecodeError as error:
-                raise DataError(f"{path}: line {line_number} is not JSON ({error})") from error
-            if not isinstance(record, dict):
-                raise DataError(f"{path}: line {line_number} is not a JSON object but {_shortened(record)}")
-            records.append(record)
-    names = list(dict.fromkeys(name for record in records for name in record))
-    columns = {name: [record.get(name) for record in records] for name in names}
-    return TextTable(path, names, columns, rows=len(records))
+def _depth_exceeds(value: Any, most: int) -> bool:
+    level = [value]
+    for _ in range(most):
+        level = [
+            inner
+            for item in level
+            if isinstance(item, list | dict)
+            for inner in (item.values() if isinstance(item, dict) else item)
+            if isinstance(inner, list | dict)
+        ]
+        if not level:
+            return False
+    return True
 
 
-def _check_widths(path: Path, name: str, widths: Sequence[int] | np.ndarray) -> None:
+class JsonLinesTable:
+    """A JSONL file, plain or compressed: an object a line."""
+
+    def __init__(self, path: Location) -> None:
+        """Go through the file for the names of all columns.
+
+        Raises:
+            DataError: If a line is no JSON object.
+        """
+        self.path = path
+        self.notes: Sequence[str] = ()
+        self.faults: Mapping[int, str] = {}
+        names: dict[str, None] = {}
+        self._count = 0
+        for _, item in self.objects():
+            names |= dict.fromkeys(item)
+            self._count += 1
+        self.names = list(names)
+
+    def __len__(self) -> int:
+        return self._count
+
+    def objects(self) -> Iterator[tuple[str, dict[str, Any]]]:
+        """Each row as it stands in the file, and what it says."""
+        with opened_text(self.path) as file:
+            for number, line in enumerate(file, start=1):
+                if not line.strip():
+                    continue
+                item = parsed_json(line, f"{self.path}: line {number}")
+                if not isinstance(item, dict):
+                    raise DataError(f"{self.path}: line {number} is not a JSON object but {_shortened(item)}")
+                yield line, item
+
+    def columns(self, names: Sequence[str]) -> dict[str, list[Any]]:
+        """See `Table.columns`."""
+        columns: dict[str, list[Any]] = {name: [] for name in names}
+        for _, item in self.objects():
+            for name, column in columns.items():
+                column.append(item.get(name))
+        return columns
+
+    def vectors(self, name: str) -> Float[np.ndarray, "rows dim"]:
+        """See `Table.vectors`."""
+        return _vectors(str(self.path), name, self.columns([name])[name])
+
+
+_READERS: dict[str, Callable[[Location], Table]] = {
+    ".csv": DelimitedTable,
+    ".tsv": DelimitedTable,
+    ".jsonl": JsonLinesTable,
+    ".ndjson": JsonLinesTable,
+    ".parquet": ArrowTable,
+    ".arrow": ArrowTable,
+    ".feather": ArrowTable,
+}
+
+
+class _said:  # noqa: N801, used like a function
+    """Errors of Arrow and of the disk as one of ours."""
+
+    def __init__(self, path: Location) -> None:
+        self.path = path
+
+    def __enter__(self) -> None:
+        return None
+
+    def __exit__(self, kind: object, error: BaseException | None, traceback: object) -> None:
+        if isinstance(error, pa.ArrowException | OSError):
+            raise DataError(f"{self.path} cannot be read ({error}); is it damaged?") from error
+
+
+def _source(path: Location) -> Any:
+    return path if isinstance(path, Path) else pa.BufferReader(path.read_bytes())
+
+
+def _vectors(where: str, name: str, lists: Sequence[Any]) -> Float[np.ndarray, "rows dim"]:
+    for row, cell in enumerate(lists, start=1):
+        if not isinstance(cell, list):
+            raise DataError(
+                f"{where}: row {row} of column {name!r} holds {_shortened(cell)}, not a list of numbers; features come "
+                "from lists in JSONL, Parquet or Arrow, or from a .npy file beside the table"
+            )
+    _check_widths(where, name, [len(cell) for cell in lists])
+    try:
+        with np.errstate(over="ignore"):  # a number beyond float32 becomes infinite and is refused below
+            array = np.array(lists, dtype=np.float32)
+    except (TypeError, ValueError, OverflowError) as error:
+        raise DataError(f"{where}: column {name!r} holds lists of something else than numbers") from error
+    return _finite(where, name, array)
+
+
+def _check_widths(where: str, name: str, widths: Sequence[int] | np.ndarray) -> None:
     other = np.flatnonzero(np.asarray(widths) != widths[0])
     if len(other):
         raise DataError(
-            f"{path}: column {name!r} has {widths[0]} numbers in row 1 but {widths[other[0]]} in row {other[0] + 1}"
+            f"{where}: column {name!r} has {widths[0]} numbers in row 1 but {widths[other[0]]} in row {other[0] + 1}"
         )
     if widths[0] == 0:
-        raise DataError(f"{path}: the lists of column {name!r} are empty")
+        raise DataError(f"{where}: the lists of column {name!r} are empty")
 
 
-def _finite(path: Path, name: str, vectors: Float[np.ndarray, "rows dim"]) -> Float[np.ndarray, "rows dim"]:
+def _finite(where: str, name: str, vectors: Float[np.ndarray, "rows dim"]) -> Float[np.ndarray, "rows dim"]:
     bad = np.flatnonzero(~np.isfinite(vectors).all(axis=1))
     if len(bad):
         raise DataError(
-            f"{path}: column {name!r} has NaN, an infinite or a missing number in {len(bad):,} of {len(vectors):,} "
+            f"{where}: column {name!r} has NaN, an infinite or a missing number in {len(bad):,} of {len(vectors):,} "
             f"rows (first: row {bad[0] + 1}); compute these features again or leave the rows out"
         )
     return vectors

@@ -1,21 +1,30 @@
-"""The pictures of a table's rows: files that the rows name, or cells of a Parquet column."""
+"""The pictures of a table's rows: files that the rows name, or cells of a Parquet or Arrow column."""
 
 from __future__ import annotations
 
+import hashlib
 import os
-from collections.abc import Iterator, Sequence
-from pathlib import Path
+import unicodedata
+import zipfile
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path, PurePosixPath
 from typing import Any, Protocol, runtime_checkable
 
 import pyarrow as pa
-import pyarrow.parquet as pq
 
 from truepair.errors import DataError
-from truepair.sources.picture_files import UnreadablePictureError, encoded_picture
+from truepair.sources.picture_files import Location, UnreadablePictureError, checked_picture, encoded_picture
 from truepair.sources.rows import row_name
+from truepair.sources.table_files import ArrowTable
 
 _CELLS_AT_A_TIME = 64
-_BUFFER = 1 << 20
+_ADDRESSES = ("http://", "https://", "s3://", "gs://", "hf://", "ftp://")
+_SPELLINGS: tuple[Callable[[str], str], ...] = (
+    lambda written: written.replace("\\", "/"),
+    lambda written: unicodedata.normalize("NFC", written),
+    lambda written: unicodedata.normalize("NFD", written),
+)
+"""How else a path may be written: on Windows, and with composed or decomposed letters."""
 
 
 @runtime_checkable
@@ -33,103 +42,144 @@ class NamedPictures:
     Attributes:
         paths: One a row, as written; None or something else than text where the row names no picture.
         root: Where relative paths start.
+        folder: The table's own folder, where paths with ``..`` start.
         is_bounded: Whether absolute paths must lie in `root` as well. Relative ones always must.
+        is_free: Whether paths may lead anywhere.
     """
 
-    def __init__(self, paths: Sequence[object], root: Path, *, is_bounded: bool) -> None:
+    def __init__(
+        self, paths: Sequence[object], root: Location, folder: Location, *, is_bounded: bool, is_free: bool = False
+    ) -> None:
         self.paths = paths
         self.root = root
+        self.folder = folder
         self.is_bounded = is_bounded
+        self.is_free = is_free
 
     def of_rows(self, rows: Sequence[int]) -> Iterator[bytes | UnreadablePictureError]:
         """See `TablePictures.of_rows`."""
         for row in rows:
             try:
-                yield encoded_picture(self._file(self.paths[row]))
+                yield encoded_picture(self.file(row))
             except UnreadablePictureError as error:
                 yield error
 
-    def _file(self, written: object) -> Path:
+    def file(self, row: int) -> Location:
+        """The file that a row names; it need not be there.
+
+        Raises:
+            UnreadablePictureError: If the row names no file, or one that may not be read.
+        """
+        written = self.paths[row]
         if written is None or written == "":
             raise UnreadablePictureError("no picture named", "the cell is empty")
         if not isinstance(written, str):
             raise UnreadablePictureError("picture is not a path", f"{written!r:.80}")
-        if written.startswith(("http://", "https://", "s3://", "gs://")):
-            raise UnreadablePictureError("picture is a URL, not a file", written)
-        root = os.path.abspath(self.root)  # noqa: PTH100, resolve() would follow links, which are the user's own
+        if written.lower().startswith(_ADDRESSES):
+            raise UnreadablePictureError("picture is an address, which is not fetched", written)
+        if "\0" in written:
+            raise UnreadablePictureError("picture is not a path", f"{written!r:.80}")
+        path = self._place(written)
+        if _is_there(path):
+            return path
+        others = (self._place(spelled(written)) for spelled in _SPELLINGS if spelled(written) != written)
+        return next((other for other in others if _is_there(other)), path)
+
+    def _place(self, written: str) -> Location:
+        if isinstance(self.root, zipfile.Path):
+            inside = os.path.normpath((PurePosixPath(self.root.at) / written).as_posix())
+            if inside.startswith((".." + os.sep, os.sep)) or inside == "..":
+                raise UnreadablePictureError("outside the archive", written)
+            return zipfile.Path(self.root.root, inside)
+        # abspath, not resolve(): links are followed, and are the user's own.
+        root = os.path.abspath(self.root)  # noqa: PTH100
         path = os.path.abspath(os.path.join(root, written))  # noqa: PTH100, PTH118
-        is_free = os.path.isabs(written) and not self.is_bounded  # noqa: PTH117
+        is_free = self.is_free or (os.path.isabs(written) and not self.is_bounded)  # noqa: PTH117
         if not is_free and not Path(path).is_relative_to(root):
+            from_table = os.path.abspath(os.path.join(str(self.folder), written))  # noqa: PTH100, PTH118
+            if Path(from_table).is_relative_to(root):
+                return Path(from_table)
             raise UnreadablePictureError("outside the image root", f"{written} (root {root})")
         return Path(path)
 
 
 class StoredPictures:
-    """Pictures that are the cells of a Parquet column: bytes, or ``{bytes, path}`` as Hugging Face writes them.
+    """Pictures that are the cells of a column: bytes, or ``{bytes, path}`` as Hugging Face writes them.
 
-    Cells are read a few at a time, whatever the size of the row groups; one at random reads its row group up to it.
+    Cells are read a few at a time, whatever the size of the row groups; one at random reads its row group up to it. A
+    cell without bytes may have the path of a file.
     """
 
-    def __init__(self, path: Path, column: str) -> None:
-        self.path = path
+    def __init__(self, table: ArrowTable, column: str) -> None:
+        self.table = table
         self.column = column
 
     def of_rows(self, rows: Sequence[int]) -> Iterator[bytes | UnreadablePictureError]:
         """See `TablePictures.of_rows`."""
+        if not rows:
+            return
         wanted = iter(rows)
         next_row = next(wanted, None)
-        for first, cells in self._batches(rows):
-            while next_row is not None and next_row < first + len(cells):
+        for first, cells in self.table.batches(self.column, range(rows[0], rows[-1] + 1), _CELLS_AT_A_TIME):
+            while next_row is not None and first <= next_row < first + len(cells):
                 yield self._encoded(cells[next_row - first].as_py(), next_row)
                 next_row = next(wanted, None)
             if next_row is None:
                 return
 
-    def _batches(self, rows: Sequence[int]) -> Iterator[tuple[int, pa.Array]]:
-        """Cells of the row groups that the rows are in, with the number of their first row."""
-        if not rows:
-            return
-        with _opened(self.path) as file:
-            first = 0
-            for group in range(file.num_row_groups):
-                size = file.metadata.row_group(group).num_rows
-                if rows[0] < first + size and rows[-1] >= first:
-                    row = first
-                    for batch in file.iter_batches(_CELLS_AT_A_TIME, row_groups=[group], columns=[self.column]):
-                        yield row, batch.column(0)
-                        row += len(batch)
-                first += size
+    def digests(self) -> Iterator[str | None]:
+        """SHA-256 of each row's picture, None where there is none; the column is read once."""
+        for picture in self.of_rows(range(len(self.table))):
+            yield None if isinstance(picture, UnreadablePictureError) else hashlib.sha256(picture).hexdigest()
 
     def _encoded(self, cell: Any, row: int) -> bytes | UnreadablePictureError:
-        encoded = cell.get("bytes") if isinstance(cell, dict) else cell
-        if encoded is None:
-            return UnreadablePictureError("missing picture", f"{self.path}: {row_name(row)}")
-        if not encoded:
-            return UnreadablePictureError("empty picture", f"{self.path}: {row_name(row)}")
-        return bytes(encoded)
+        where = f"{self.table.path}: {row_name(row)}"
+        encoded, path = (cell.get("bytes"), cell.get("path")) if isinstance(cell, dict) else (cell, None)
+        try:
+            if encoded is None and path:
+                return encoded_picture(Path(path))
+            if encoded is None:
+                return UnreadablePictureError("missing picture", where)
+            return checked_picture(bytes(encoded), where)
+        except UnreadablePictureError as error:
+            return error
 
 
-def holds_pictures(path: Path, column: str) -> bool:
-    """Whether a Parquet column holds encoded pictures; False if it holds paths.
+def holds_pictures(table: ArrowTable, column: str) -> bool:
+    """Whether a column holds encoded pictures; False if it holds paths.
 
     Raises:
         DataError: If it can hold neither.
     """
-    with _opened(path) as file:
-        kind = file.schema_arrow.field(column).type
-        if pa.types.is_binary(kind) or pa.types.is_large_binary(kind):
-            return True
-        if pa.types.is_string(kind) or pa.types.is_large_string(kind) or pa.types.is_null(kind):
-            return False
-        if not pa.types.is_struct(kind) or {field.name for field in kind} != {"bytes", "path"}:
-            raise DataError(
-                f"{path}: column {column!r} is of type {kind}; a picture is bytes, {{bytes, path}} or a path"
-            )
-        # The first cells may be of pictures that were never had: look for one with bytes.
-        batches = file.iter_batches(_CELLS_AT_A_TIME, columns=[f"{column}.bytes"])
-        return any(batch.column(0).field("bytes").null_count < len(batch) for batch in batches)
+    kind = table.schema.field(column).type
+    if pa.types.is_dictionary(kind):
+        kind = kind.value_type
+    if pa.types.is_binary(kind) or pa.types.is_large_binary(kind) or _is(kind, "is_binary_view"):
+        return True
+    if (
+        pa.types.is_string(kind)
+        or pa.types.is_large_string(kind)
+        or pa.types.is_null(kind)
+        or _is(kind, "is_string_view")
+    ):
+        return False
+    if not pa.types.is_struct(kind) or {field.name for field in kind} != {"bytes", "path"}:
+        raise DataError(
+            f"{table.path}: column {column!r} is of type {kind}; a picture is bytes, {{bytes, path}} or a path"
+        )
+    # The first cells may be of pictures that were never had: look for one with bytes.
+    leaf = f"{column}.bytes" if table.is_parquet else column
+    batches = table.batches(leaf, range(len(table)), _CELLS_AT_A_TIME)
+    return any(batch.field("bytes").null_count < len(batch) for _, batch in batches)
 
 
-def _opened(path: Path) -> pq.ParquetFile:
-    """A Parquet file of which pages are read, not the whole column of a row group at once."""
-    return pq.ParquetFile(path, buffer_size=_BUFFER, pre_buffer=False)
+def _is(kind: pa.DataType, name: str) -> bool:
+    """A test of `pyarrow.types` that older versions lack."""
+    return bool(getattr(pa.types, name, lambda _: False)(kind))
+
+
+def _is_there(path: Location) -> bool:
+    try:
+        return path.exists()
+    except OSError:  # a name that is too long for the file system
+        return False

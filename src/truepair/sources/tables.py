@@ -1,7 +1,8 @@
-"""CSV, TSV, JSONL and Parquet files whose rows name a picture, or hold one, and have one or several captions."""
+"""Tables whose rows name a picture, or hold one, and have one or several captions: a file, or several as one source."""
 
 from __future__ import annotations
 
+from bisect import bisect_right
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import compress
@@ -10,101 +11,129 @@ from typing import Any
 
 import pyarrow as pa
 
+from truepair.config.source import SourceConfig
 from truepair.errors import ConfigError, DataError
 from truepair.sources.blocks import block, block_names
 from truepair.sources.captions import Captions, captions_in
-from truepair.sources.columns import check_columns
-from truepair.sources.picture_files import UnreadablePictureError
-from truepair.sources.protocol import Sample, Skipped
+from truepair.sources.columns import Columns
+from truepair.sources.picture_files import Location, UnreadablePictureError
+from truepair.sources.protocol import Kind, Sample, Skipped
 from truepair.sources.rows import row_name, row_of
-from truepair.sources.table_files import TableFile, ids_of, open_table
+from truepair.sources.table_files import ArrowTable, Table, ids_of
 from truepair.sources.table_pictures import NamedPictures, StoredPictures, TablePictures, holds_pictures
+
+DAMAGED_ROW = "damaged row"
 
 
 @dataclass(frozen=True)
-class _Picture:
-    """Rows of one picture, counted from 0."""
+class Part:
+    """One table of a source.
+
+    Attributes:
+        table: The table.
+        name: What the ids of its rows begin with, and a ``/``; nothing for a source of one table.
+        root: Where its relative paths start.
+        split: The split that all its rows are in; None if it says nothing, or a column does.
+    """
+
+    table: Table
+    name: str
+    root: Location
+    split: str | None = None
+
+
+@dataclass(frozen=True)
+class Picture:
+    """Rows of one picture, counted from 0 over all parts."""
 
     image_id: str
     rows: list[int]
 
 
+@dataclass(frozen=True)
+class _Rows:
+    """What is kept in memory of one part: one entry a row each."""
+
+    names: list[str]
+    captions: dict[str, list[Any]]
+    keys: list[str | None]
+    splits: list[str | None]
+    pictures: TablePictures | None
+
+
 class TableSource:
-    """The pictures and captions of a table. Ids, captions and paths are in memory, pictures never more than a few.
+    """The pictures and captions of tables. Ids, captions and paths are in memory, pictures never more than a few.
 
-    A row's picture is a file, named by a path from `image_root` on, or, in Parquet only, the bytes in its cell. Rows
-    with the same image id are one picture, and so are, without ids, rows with the same path; the picture stands where
-    its first row stands, whose cell is the one that is read. Pictures that lie in cells and have no ids are one a row,
-    because a ``path`` beside the bytes is often the same for different pictures.
+    A row's picture is a file, named by a path from the image root on, or, in Parquet and Arrow only, the bytes in its
+    cell. Rows with the same image id are one picture; without ids, so are rows with the same path, or with equal bytes
+    in their cells. The picture stands where its first row stands, whose cell is the one that is read.
 
-    Nothing outside `image_root` is read. Only if it is None, absolute paths may lead anywhere; relative ones then must
-    stay in the table's folder. Links are followed.
+    Which files may be read, `SourceConfig` says: relative paths stay in the image root (by default the table's folder;
+    one with ``..`` starts at the table's folder and must end in the image root), absolute ones too if it is given.
+    Links are followed.
 
     Ids: an image's is its image id, else its path as written, else ``row-N``, N counted from 1 without the header; a
     caption's is its caption id or ``row-N``, with more behind it where a row has several captions (see
-    `truepair.sources.captions.captions_in`).
+    `truepair.sources.captions.captions_in`). Where there are several tables, the part's name stands before each.
 
     Args:
-        path: A ``.csv``, ``.tsv``, ``.jsonl`` or ``.parquet`` file, in UTF-8.
-        image_col: The column of paths or pictures.
-        caption_cols: The columns of captions; a cell may be a list of texts (JSONL, Parquet).
-        image_root: Where relative paths start; the table's own folder by default.
-        image_id_col: A column that says which rows are of one picture.
-        caption_id_col: A column with a name for each row's captions.
+        path: What was opened.
+        parts: The tables, at least one.
+        options: Columns and paths.
+        kind: What kind of source the tables are.
+        notes: What a reader should be told, before what the tables themselves give cause for.
 
     Raises:
-        DataError: If the table cannot be read, lacks a column, or its ids are missing, not unique or contradictory.
-        ConfigError: If there is no caption column.
+        DataError: If a table cannot be read, lacks a column, or its ids are missing, not unique or contradictory.
     """
-
-    kind = "table"
 
     def __init__(
         self,
-        path: str | Path,
-        image_col: str = "image",
-        caption_cols: Sequence[str] = ("caption",),
-        image_root: str | Path | None = None,
-        image_id_col: str | None = None,
-        caption_id_col: str | None = None,
+        path: Path,
+        parts: Sequence[Part],
+        options: SourceConfig = SourceConfig(),  # noqa: B008, it is frozen
+        *,
+        kind: Kind = "table",
+        notes: Sequence[str] = (),
     ) -> None:
-        if not caption_cols:
-            raise ConfigError("caption_cols is empty; name the columns that hold captions")
-        self.path = Path(path)
-        self.image_col = image_col
-        self.caption_cols = tuple(caption_cols)
-        self.image_id_col = image_id_col
-        try:
-            table = open_table(self.path)
-            named = [image_col, *caption_cols, *(name for name in (image_id_col, caption_id_col) if name is not None)]
-            check_columns(self.path, table.names, named)
-            self._cells: dict[str, list[Any]] = {name: table.values(name) for name in self.caption_cols}
-            caption_ids = ids_of(table, caption_id_col)
-            self._pictures, keys = _pictures(table, image_col, image_root)
-            image_ids = ids_of(table, image_id_col)
-        except (pa.ArrowException, OSError) as error:
-            raise DataError(f"{self.path} cannot be read ({error})") from error
-        self._row_names = caption_ids or [row_name(row) for row in range(len(table))]
-        several = (name for row in range(len(table)) for name in self.captions_of(row).ids)
-        _check_unique(self.path, self._row_names if self.has_one_caption_a_row else several)
-        if image_ids is not None:
-            _check_one_path_an_id(self.path, image_ids, keys)
-        self._groups = _grouped(image_ids or keys)
+        self.path = path
+        self.parts = tuple(parts)
+        self.kind: Kind = kind
+        self.options = options
+        first = self.parts[0]
+        self.columns = Columns.of(str(first.table.path), first.table.names, options)
+        self.notes = list(dict.fromkeys([*notes, *(note for part in parts for note in part.table.notes)]))
+        self.notes += self.columns.notes
+        self._starts: list[int] = []
+        self._rows: list[_Rows] = []
+        groups: dict[str, Picture] = {}
+        for part in self.parts:
+            self._starts.append(sum(len(rows.names) for rows in self._rows))
+            try:
+                self._rows.append(self._read_part(part))
+            except (pa.ArrowException, OSError) as error:
+                raise DataError(f"{part.table.path} cannot be read ({error})") from error
+            self._group(groups, self._starts[-1], self._rows[-1])
+        self._groups = list(groups.values())
+        _check_unique(path, (name for row in range(len(self)) for name in self.captions_of(row).ids))
+
+    def __len__(self) -> int:
+        return self._starts[-1] + len(self._rows[-1].names)
 
     def shards(self) -> Sequence[str]:
         """Blocks of pictures."""
         return block_names(len(self._groups))
 
-    def read(self, shard: str) -> Iterator[Sample | Skipped]:
+    def read(self, shard: str, *, pictures: bool = True) -> Iterator[Sample | Skipped]:
         """See `truepair.sources.protocol.Source.read`."""
-        pictures = [self._groups[place] for place in block(shard, len(self._groups))]
-        captions = [[self.captions_of(row) for row in picture.rows] for picture in pictures]
+        chosen = [self._groups[place] for place in block(shard, len(self._groups))]
+        captions = [[self.captions_of(row) for row in picture.rows] for picture in chosen]
         has_caption = [any(of_row.texts for of_row in of_picture) for of_picture in captions]
-        found = self._pictures.of_rows([picture.rows[0] for picture in compress(pictures, has_caption)])
+        found = self._pictures_of([picture.rows[0] for picture in compress(chosen, has_caption)], pictures)
         try:
-            for picture, of_picture, is_captioned in zip(pictures, captions, has_caption, strict=True):
+            for picture, of_picture, is_captioned in zip(chosen, captions, has_caption, strict=True):
                 for skip in (skip for of_row in of_picture for skip in of_row.skipped):
-                    yield Skipped(f"{self.path}: {skip.where}", skip.reason, skip.detail)
+                    yield Skipped(f"{self.path}: {skip.where}", skip.reason, skip.detail, skip.caption_ids)
                 if is_captioned:
                     yield self._sample(picture, of_picture, next(found))
         except (pa.ArrowException, OSError) as error:
@@ -114,14 +143,13 @@ class TableSource:
         """See `truepair.sources.protocol.Source.picture`.
 
         Args:
-            reference: ``row-N``.
+            reference: ``row-N``, with the part's name before it where there are several.
 
         Raises:
             DataError: If there is no such row, or its picture is not there any more.
         """
-        row = row_of(reference, len(self._row_names), self.path)
         try:
-            encoded = next(self._pictures.of_rows([row]))
+            encoded = next(self._pictures_of([self.row_of(reference)], wanted=True))
         except (pa.ArrowException, OSError) as error:
             raise DataError(f"{self.path} cannot be read ({error}); was it moved or changed?") from error
         if isinstance(encoded, UnreadablePictureError):
@@ -129,53 +157,153 @@ class TableSource:
         return encoded
 
     def captions_of(self, row: int) -> Captions:
-        """The captions of one row, counted from 0."""
-        return captions_in({name: cells[row] for name, cells in self._cells.items()}, self._row_names[row])
+        """The captions of one row, counted from 0 over all parts."""
+        part, place = self.place_of(row)
+        name = self._rows[part].names[place]
+        fault = self.parts[part].table.faults.get(place)
+        if fault is not None:
+            return Captions((), (), (Skipped(name, DAMAGED_ROW, fault, (name,)),))
+        return captions_in({column: cells[place] for column, cells in self._rows[part].captions.items()}, name)
 
-    @property
-    def has_one_caption_a_row(self) -> bool:
-        """Whether there is one column of captions, without lists in it."""
-        return len(self._cells) == 1 and not any(isinstance(cell, list) for cell in self._cells[self.caption_cols[0]])
+    def cells_of(self, row: int) -> dict[str, object]:
+        """The cells of a row's caption columns."""
+        part, place = self.place_of(row)
+        return {column: cells[place] for column, cells in self._rows[part].captions.items()}
 
-    def pictures(self) -> Iterator[tuple[str, Sequence[int]]]:
-        """Every image id with its rows, counted from 0, in the order of the first of them."""
-        return ((picture.image_id, picture.rows) for picture in self._groups)
+    def name_of(self, row: int) -> str:
+        """What a row is called; ids of its captions begin with that."""
+        part, place = self.place_of(row)
+        return self._rows[part].names[place]
+
+    def reference_of(self, row: int) -> str:
+        """What `picture` finds a row's picture by."""
+        part, place = self.place_of(row)
+        return f"{self.parts[part].name}/{row_name(place)}" if self.parts[part].name else row_name(place)
+
+    def row_of(self, reference: str) -> int:
+        """The row, counted from 0 over all parts, that a picture's reference names.
+
+        Raises:
+            DataError: If there is none.
+        """
+        name, _, row = reference.rpartition("/")
+        for part, start, rows in zip(self.parts, self._starts, self._rows, strict=True):
+            if part.name == name:
+                return start + row_of(row, len(rows.names), self.path)
+        raise DataError(f"{self.path} has no part {name!r}; it has {', '.join(repr(part.name) for part in self.parts)}")
+
+    def place_of(self, row: int) -> tuple[int, int]:
+        """The number of a row's part, and its place in that part."""
+        part = bisect_right(self._starts, row) - 1
+        return part, row - self._starts[part]
+
+    def pictures(self) -> Sequence[Picture]:
+        """Every image id with its rows, in the order of the first of them."""
+        return self._groups
+
+    def file_of(self, row: int) -> Location | None:
+        """The picture file that a row names; None if pictures lie in cells, or the row names none."""
+        part, place = self.place_of(row)
+        pictures = self._rows[part].pictures
+        try:
+            return pictures.file(place) if isinstance(pictures, NamedPictures) else None
+        except UnreadablePictureError:
+            return None
+
+    def path_of(self, row: int) -> object:
+        """What a row's picture is called, as written; None if pictures lie in cells."""
+        part, place = self.place_of(row)
+        pictures = self._rows[part].pictures
+        return pictures.paths[place] if isinstance(pictures, NamedPictures) else None
+
+    def _read_part(self, part: Part) -> _Rows:
+        table, options, columns = part.table, self.options, self.columns
+        if part is not self.parts[0]:
+            Columns.of(str(table.path), table.names, options)
+        prefix = f"{part.name}/" if part.name else ""
+        wanted = [*columns.captions, *([] if options.split_col is None else [options.split_col])]
+        cells = table.columns(list(dict.fromkeys(wanted)))
+        caption_ids = ids_of(table, options.caption_id_col)
+        names = [f"{prefix}{name}" for name in caption_ids or map(row_name, range(len(table)))]
+        image_ids = ids_of(table, options.image_id_col)
+        pictures: TablePictures | None = None
+        keys: list[str | None] | None = None
+        if columns.image is not None:
+            pictures, keys = _pictures(part, columns.image, options, has_ids=image_ids is not None)
+            if image_ids is not None:
+                _check_one_path_an_id(table, image_ids, keys)
+        splits = cells[options.split_col] if options.split_col is not None else [part.split] * len(table)
+        nothing: list[str | None] = [None] * len(table)
+        return _Rows(
+            names,
+            {name: cells[name] for name in columns.captions},
+            list(image_ids) if image_ids is not None else keys or nothing,
+            [None if split is None else str(split) for split in splits],
+            pictures,
+        )
+
+    def _group(self, groups: dict[str, Picture], start: int, rows: _Rows) -> None:
+        """Rows with the same key together, by first appearance; a row without a key is alone, and named for itself."""
+        prefix = f"{self.parts[len(self._rows) - 1].name}/" if self.parts[len(self._rows) - 1].name else ""
+        is_stored = isinstance(rows.pictures, StoredPictures) and self.options.image_id_col is None
+        for place, key in enumerate(rows.keys):
+            alone = f"{prefix}{row_name(place)}"
+            group = f"\0{alone}" if key is None else f"{prefix}{key}"
+            # Equal bytes are one image, called by its first row; paths and ids are names themselves.
+            name = alone if key is None or is_stored else f"{prefix}{key}"
+            groups.setdefault(group, Picture(name, [])).rows.append(start + place)
+
+    def _pictures_of(self, rows: Sequence[int], wanted: bool) -> Iterator[bytes | UnreadablePictureError]:
+        """The pictures of some rows, in their order, which within a part is increasing."""
+        if not wanted:
+            yield from (b"" for _ in rows)
+            return
+        of_part: dict[int, list[int]] = {}
+        for row in rows:
+            part, place = self.place_of(row)
+            of_part.setdefault(part, []).append(place)
+        for part, places in of_part.items():
+            pictures = self._rows[part].pictures
+            if pictures is None:
+                yield from (UnreadablePictureError("no picture named", str(self.path)) for _ in places)
+            else:
+                yield from pictures.of_rows(places)
 
     def _sample(
-        self, picture: _Picture, captions: list[Captions], encoded: bytes | UnreadablePictureError
+        self, picture: Picture, captions: list[Captions], encoded: bytes | UnreadablePictureError
     ) -> Sample | Skipped:
-        first = row_name(picture.rows[0])
+        part, place = self.place_of(picture.rows[0])
+        first = self.reference_of(picture.rows[0])
+        ids = tuple(name for of_row in captions for name in of_row.ids)
         if isinstance(encoded, UnreadablePictureError):
-            count = sum(len(of_row.texts) for of_row in captions)
-            return Skipped(f"{self.path}: {first}", encoded.reason, f"{encoded}, which has {count} captions")
+            return Skipped(f"{self.path}: {first}", encoded.reason, f"{encoded}, which has {len(ids)} captions", ids)
         return Sample(
             image_id=picture.image_id,
             picture=encoded,
             captions=tuple(text for of_row in captions for text in of_row.texts),
-            caption_ids=tuple(name for of_row in captions for name in of_row.ids),
+            caption_ids=ids,
             reference=first,
+            split=self._rows[part].splits[place],
         )
 
 
-def _pictures(table: TableFile, column: str, root: str | Path | None) -> tuple[TablePictures, list[str | None]]:
-    """The rows' pictures and the paths that rows share; None for a row with a picture of its own."""
-    if table.path.suffix.lower() == ".parquet" and holds_pictures(table.path, column):
-        return StoredPictures(table.path, column), [None] * len(table)
-    paths = table.values(column)
-    folder = table.path.parent if root is None else Path(root)
-    if not folder.is_dir():
-        raise DataError(f"the image root {folder} is not a folder; relative paths of {table.path} start there")
+def _pictures(
+    part: Part, column: str, options: SourceConfig, *, has_ids: bool
+) -> tuple[TablePictures, list[str | None]]:
+    """The rows' pictures and what rows of one picture share; None for a row with a picture of its own."""
+    table = part.table
+    if isinstance(table, ArrowTable) and holds_pictures(table, column):
+        stored = StoredPictures(table, column)
+        return stored, [None] * len(table) if has_ids else list(stored.digests())
+    paths = table.columns([column])[column]
+    if not part.root.is_dir():
+        raise DataError(
+            f"the image root {part.root} is not a folder; relative paths of {table.path} start there (--image-root)"
+        )
     keys = [path if isinstance(path, str) and path else None for path in paths]
-    return NamedPictures(paths, folder, is_bounded=root is not None), keys
-
-
-def _grouped(keys: Sequence[str | None]) -> list[_Picture]:
-    """Rows with the same key together, by first appearance; a row without a key is alone, and named for its number."""
-    pictures: dict[str | int, _Picture] = {}
-    for row, key in enumerate(keys):
-        picture = pictures.setdefault(row if key is None else key, _Picture(key or row_name(row), []))
-        picture.rows.append(row)
-    return list(pictures.values())
+    folder = Path(str(table.path)).parent if isinstance(part.root, Path) else part.root
+    bounded = options.image_root is not None
+    return NamedPictures(paths, part.root, folder, is_bounded=bounded, is_free=options.allow_outside), keys
 
 
 def _check_unique(path: Path, caption_ids: Iterable[str]) -> None:
@@ -186,12 +314,30 @@ def _check_unique(path: Path, caption_ids: Iterable[str]) -> None:
         seen.add(name)
 
 
-def _check_one_path_an_id(path: Path, image_ids: Sequence[str], paths: Sequence[str | None]) -> None:
+def _check_one_path_an_id(table: Table, image_ids: Sequence[str], paths: Sequence[str | None]) -> None:
     first_row: dict[str, int] = {}
     for row, name in enumerate(image_ids):
         earlier = first_row.setdefault(name, row)
         if paths[row] != paths[earlier]:
             raise DataError(
-                f"{path}: rows {earlier + 1} and {row + 1} have the same image id {name!r} but different pictures "
-                f"({paths[earlier]} and {paths[row]})"
+                f"{table.path}: rows {earlier + 1} and {row + 1} have the same image id {name!r} but different "
+                f"pictures ({paths[earlier]} and {paths[row]})"
             )
+
+
+def one_table(table: Table, options: SourceConfig, path: Path | None = None) -> TableSource:
+    """A source of one table, whose paths start at the image root or at the table's folder."""
+    where = Path(str(table.path)) if path is None else path
+    root = where.parent if options.image_root is None else Path(options.image_root)
+    return TableSource(where, [Part(table, "", root)], options)
+
+
+def refuse_options(path: Path, kind: str, given: Sequence[str]) -> None:
+    """Refuse options that a kind of source does not have.
+
+    Raises:
+        ConfigError: If there are any.
+    """
+    if given:
+        flags = ", ".join("--" + name.replace("_", "-") for name in given)
+        raise ConfigError(f"{path} is {kind}, which has no {flags}; leave that out")

@@ -7,13 +7,16 @@ from collections.abc import Collection, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import BinaryIO
 
-import pyarrow as pa
-import pyarrow.parquet as pq
-
 from truepair.errors import DataError
 from truepair.sources.captions import Captions, captions_in, decoded_text
-from truepair.sources.picture_files import PICTURE_EXTENSIONS, utf8_name
-from truepair.sources.protocol import Sample, Skipped
+from truepair.sources.downloads import failed_downloads
+from truepair.sources.picture_files import (
+    PICTURE_EXTENSIONS,
+    UnreadablePictureError,
+    checked_picture,
+    utf8_name,
+)
+from truepair.sources.protocol import Kind, Sample, Skipped
 from truepair.sources.tar_index import Member, tar_index
 from truepair.sources.tar_names import TarShard, tar_shards
 
@@ -39,7 +42,8 @@ class WebDatasetSource:
         DataError: If there is no tar file.
     """
 
-    kind = "webdataset"
+    kind: Kind = "webdataset"
+    notes: Sequence[str] = ()
 
     def __init__(self, path: str | Path) -> None:
         self.path = Path(path)
@@ -49,12 +53,12 @@ class WebDatasetSource:
         """The tar files' names without ``.tar``."""
         return list(self._shards)
 
-    def read(self, shard: str) -> Iterator[Sample | Skipped]:
+    def read(self, shard: str, *, pictures: bool = True) -> Iterator[Sample | Skipped]:
         """See `truepair.sources.protocol.Source.read`."""
         tar = self._shard(shard)
         for name in tar.missing:
             yield Skipped(f"{name}.tar", "missing shard")
-        yield from _not_downloaded(tar)
+        yield from failed_downloads(tar.path.with_suffix(".parquet"), tar.name)
         index = tar_index(tar.path)
         samples, twice = by_key(index.members)
         for member in twice:
@@ -62,7 +66,7 @@ class WebDatasetSource:
         try:
             with tar.path.open("rb") as file:
                 for key, members in samples.items():
-                    yield from _read(tar, key, members, file)
+                    yield from _read(tar, key, members, file, pictures=pictures)
         except OSError as error:
             yield Skipped(str(tar.path), "unreadable shard", str(error.strerror))
             return
@@ -132,8 +136,22 @@ def by_key(members: Sequence[Member]) -> tuple[dict[str, dict[str, Member]], lis
 
 
 def picture_member(members: TarSample) -> Member | None:
-    """The picture of a sample, the first of `PICTURE_EXTENSIONS` if it has several; None if it has none."""
-    return next((members[extension] for extension in PICTURE_EXTENSIONS if extension in members), None)
+    """The picture of a sample, the first of `picture_members`; None if it has none."""
+    return next(iter(picture_members(members)), None)
+
+
+def picture_members(members: TarSample) -> list[Member]:
+    """All pictures of a sample, in the order of `PICTURE_EXTENSIONS`; ``s1.input.jpg`` is one as ``s1.jpg`` is."""
+    kind = {extension: extension.rpartition(".")[2] for extension in members}
+    found = [extension for extension in members if kind[extension] in PICTURE_EXTENSIONS]
+    order = sorted(found, key=lambda extension: (PICTURE_EXTENSIONS.index(kind[extension]), "." in extension))
+    return [members[extension] for extension in order]
+
+
+def text_member(members: TarSample, extension: str) -> Member | None:
+    """The ``.txt`` or ``.json`` of a sample, under its plain name or, without that, as ``s1.output.txt``."""
+    inner = (member for name, member in members.items() if name.rpartition(".")[2] == extension)
+    return members.get(extension) or next(inner, None)
 
 
 def content(member: Member, file: BinaryIO) -> bytes:
@@ -142,7 +160,7 @@ def content(member: Member, file: BinaryIO) -> bytes:
     return file.read(member.info.size)
 
 
-def _read(tar: TarShard, key: str, members: TarSample, file: BinaryIO) -> Iterator[Sample | Skipped]:
+def _read(tar: TarShard, key: str, members: TarSample, file: BinaryIO, *, pictures: bool) -> Iterator[Sample | Skipped]:
     """The sample of one key, if it is one, after what its captions lack."""
     where = f"{tar.name}/{key}"
     if utf8_name(where) != where:
@@ -159,28 +177,33 @@ def _read(tar: TarShard, key: str, members: TarSample, file: BinaryIO) -> Iterat
     yield from captions.skipped
     if not captions.texts:
         return
-    if picture.info.size == 0:
-        yield Skipped(where, "empty picture", picture.info.name)
+    for member in picture_members(members)[1:]:
+        yield Skipped(f"{tar.name}/{member.info.name}", "further picture of a sample", f"{picture.info.name} counts")
+    try:
+        encoded = checked_picture(content(picture, file), picture.info.name) if pictures else b""
+    except UnreadablePictureError as error:
+        yield Skipped(where, error.reason, str(error), captions.ids)
         return
-    yield Sample(where, content(picture, file), captions.texts, captions.ids, _reference(tar.name, picture))
+    yield Sample(where, encoded, captions.texts, captions.ids, _reference(tar.name, picture))
 
 
 def _captions(where: str, members: TarSample, file: BinaryIO) -> Captions | Skipped:
-    if "txt" in members:
+    plain, metadata_file = text_member(members, "txt"), text_member(members, "json")
+    if plain is not None:
         try:
-            text = decoded_text(content(members["txt"], file)).rstrip("\r\n")
+            text = decoded_text(content(plain, file)).rstrip("\r\n")
         except UnicodeDecodeError as error:
             return Skipped(where, "caption is not UTF-8", str(error))
-        if text.strip() or "json" not in members:
+        if text.strip() or metadata_file is None:
             return captions_in({"txt": text}, where)
-    if "json" not in members:
+    if metadata_file is None:
         return Skipped(where, "missing caption", _what_there_is(members))
     try:
-        metadata = json.loads(content(members["json"], file))
+        metadata = json.loads(content(metadata_file, file))
     except (ValueError, RecursionError) as error:
         return Skipped(where, "metadata is not JSON", str(error))
     if not isinstance(metadata, dict) or "caption" not in metadata:
-        return Skipped(where, "missing caption", f"{members['json'].info.name} says none")
+        return Skipped(where, "missing caption", f"{metadata_file.info.name} says none")
     return captions_in({"caption": metadata["caption"]}, where)
 
 
@@ -190,26 +213,3 @@ def _what_there_is(members: TarSample) -> str:
 
 def _reference(shard: str, picture: Member) -> str:
     return f"{shard}.tar:{picture.info.offset_data}:{picture.info.size}"
-
-
-def _not_downloaded(tar: TarShard) -> Iterator[Skipped]:
-    """What img2dataset's table beside a tar file says that it could not get."""
-    path = tar.path.with_suffix(".parquet")
-    if not path.is_file():
-        return
-    try:
-        with pq.ParquetFile(path) as file:
-            present = file.schema_arrow.names
-            if "status" not in present:
-                return
-            columns = [name for name in ("key", "status", "error_message") if name in present]
-            row = 0
-            for batch in file.iter_batches(columns=columns):
-                for cells in batch.to_pylist():
-                    row += 1
-                    if cells["status"] != "success":
-                        where = f"{tar.name}/{cells['key']}" if cells.get("key") else f"{path}: row {row}"
-                        reason = str(cells["status"] or "no status").replace("_", " ")
-                        yield Skipped(where, reason, str(cells.get("error_message") or ""))
-    except (pa.ArrowException, OSError) as error:
-        yield Skipped(str(path), "unreadable status table", str(error))

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from truepair.errors import ConfigError
+from truepair.files.replacing import replacing
 
 
 class RunLog:
@@ -40,9 +41,8 @@ class RunLog:
         if not self.path.exists():
             return
         kept = [line for line in read_log(self.path) if line["epoch"] < epochs]
-        temporary = self.path.with_name("log.jsonl.part")
-        temporary.write_text("".join(json.dumps(line) + "\n" for line in kept), encoding="utf-8")
-        temporary.replace(self.path)
+        with replacing(self.path) as temporary:
+            temporary.write_text("".join(json.dumps(line) + "\n" for line in kept), encoding="utf-8")
 
     def step(self, epoch: int, scalars: Mapping[str, float]) -> None:
         """Note one optimisation step; every `steps_per_line` of them make a line of means."""

@@ -15,11 +15,11 @@ from tqdm import tqdm
 from truepair import __version__
 from truepair.config import CrclConfig, DisnclConfig, MethodConfig, MscnConfig, Recipe, TeacherConfig
 from truepair.data.corpora import Corpus, load_corpus
-from truepair.data.flickr8k import is_flickr8k
 from truepair.data.precomputed import is_precomputed
 from truepair.errors import CheckpointError, ConfigError
 from truepair.evaluation.retrieval import evaluate
 from truepair.files.json import read_json, write_json
+from truepair.sources.opening import is_source_folder
 from truepair.training.device import make_fabric
 from truepair.training.recipe import Member, RecipeFile
 from truepair.training.run import (
@@ -175,7 +175,7 @@ def missing_file(recipe: Recipe) -> tuple[str, Path] | None:
     named = [(f"{section}.{name}", values[section][name]) for section, names in _FILES.items() for name in names]
     needed = [(option, Path(path)) for option, path in named if path not in (None, "demo")]
     folder = Path(recipe.data.path)
-    if recipe.data.path != "demo" and folder.is_dir() and (is_precomputed(folder) or not is_flickr8k(folder)):
+    if recipe.data.path != "demo" and folder.is_dir() and (is_precomputed(folder) or not is_source_folder(folder)):
         needed += [("data.path", folder / f"{split}_ims.npy") for split in ("train", "dev", recipe.data.test_split)]
         if recipe.trusted.source == "split":
             needed.append(("trusted.split", folder / f"{recipe.trusted.split}_ims.npy"))

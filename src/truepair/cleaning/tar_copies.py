@@ -12,10 +12,18 @@ from pathlib import Path
 from typing import BinaryIO
 
 from truepair.cleaning.provenance import Provenance
-from truepair.sources.picture_files import PICTURE_EXTENSIONS
+from truepair.cleaning.row_edits import reason_of
 from truepair.sources.protocol import Sample, Skipped
 from truepair.sources.tar_index import Member, tar_index
-from truepair.sources.webdataset import TarSample, WebDatasetSource, by_key, content, picture_member
+from truepair.sources.webdataset import (
+    TarSample,
+    WebDatasetSource,
+    by_key,
+    content,
+    picture_member,
+    picture_members,
+    text_member,
+)
 
 
 @dataclass(frozen=True)
@@ -36,14 +44,22 @@ def copy_tars(source: WebDatasetSource, provenance: Provenance, folder: Path) ->
         written.append(folder / f"{shard}.tar")
         written[-1].parent.mkdir(parents=True, exist_ok=True)
         samples, _ = by_key(tar_index(source.file_of(shard)).members)
-        keys = set(samples)
+        keys, added = set(samples), set[str]()
         with tarfile.open(written[-1], "w") as archive, source.file_of(shard).open("rb") as file:
             for item in source.read(shard):
                 if isinstance(item, Skipped):
-                    provenance.skip(item)
+                    key = item.where.removeprefix(f"{shard}/")
+                    if provenance.skip(item) and key in samples and key not in added:
+                        _add(archive, file, samples[key], key, None, None)
+                        added.add(key)
                     continue
                 key = item.image_id.removeprefix(f"{shard}/")
-                images = provenance.images_of(item.image_id, item.captions, item.caption_ids)
+                added.add(key)
+                why = None
+                if not all(map(provenance.is_decided, item.caption_ids)):
+                    encoded = item.picture
+                    why = reason_of(lambda: encoded)  # noqa: B023, called at once
+                images = provenance.images_of(item.image_id, item.captions, item.caption_ids, why)
                 for place, (image_id, caption_ids) in enumerate(images.items()):
                     other = None
                     if image_id != item.image_id:
@@ -76,13 +92,13 @@ def _add(
     chosen: Collection[int] | None,
 ) -> None:
     """Add the files of a sample, perhaps under another key, with another picture, or with some of its captions."""
-    picture = picture_member(members)
-    for extension, member in members.items():
+    picture, pictures, metadata_file = picture_member(members), picture_members(members), text_member(members, "json")
+    for member in members.values():
         name = f"{key}{member.info.name[len(member.key) :]}"
-        if other is not None and extension in PICTURE_EXTENSIONS:
+        if other is not None and member in pictures:
             if member is picture:  # any further pictures show the former image and go with it
                 _add_changed(archive, member, f"{key}.{other.extension}", other.encoded)
-        elif chosen is not None and extension == "json":
+        elif chosen is not None and member is metadata_file:
             metadata = json.loads(content(member, file))
             metadata["caption"] = [metadata["caption"][place] for place in chosen]
             _add_changed(archive, member, name, json.dumps(metadata, ensure_ascii=False).encode())

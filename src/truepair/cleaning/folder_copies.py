@@ -1,0 +1,133 @@
+"""A folder of pictures and caption files without the captions that were dropped, on disk or in an archive."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import zipfile
+from collections.abc import Collection, Iterable
+from itertools import chain, count
+from pathlib import Path, PurePosixPath
+
+from truepair.cleaning.provenance import Provenance
+from truepair.cleaning.row_edits import reason_of
+from truepair.sources.folders import Entry, FolderSource, caption_lines
+from truepair.sources.picture_files import UnreadablePictureError, encoded_picture
+from truepair.sources.protocol import Skipped
+
+
+def copy_folder(source: FolderSource, provenance: Provenance, folder: Path) -> list[Path]:
+    """The pictures that keep captions, each with a caption file of those, at the paths that they had.
+
+    Where captions of one picture part ways, the second and further get a picture of their own, with ``~2``, ``~3`` …
+    behind the name. Other files of the same name, such as img2dataset's ``.json``, go with the picture.
+    """
+    if isinstance(source.root, zipfile.Path):
+        inside = folder / ".unpacked"
+        _Copy(source, provenance, inside).make()
+        archive = folder / source.path.name
+        with zipfile.ZipFile(archive, "w", zipfile.ZIP_DEFLATED) as packed:
+            for file in sorted(path for path in inside.rglob("*") if path.is_file()):
+                packed.write(file, source.root.at + file.relative_to(inside).as_posix())
+        shutil.rmtree(inside, ignore_errors=True)
+        return [archive]
+    return _Copy(source, provenance, folder).make()
+
+
+class _Copy:
+    """A copy in the making."""
+
+    def __init__(self, source: FolderSource, provenance: Provenance, folder: Path) -> None:
+        self.source = source
+        self.provenance = provenance
+        self.folder = folder
+        self.written: dict[Path, None] = {}
+        self._stems = {_stem(entry.picture or entry.sidecar or "") for entry in source.entries()}
+        self._captions_of_stem: dict[str, bytes] = {}
+
+    def make(self) -> list[Path]:
+        """Write it; the files."""
+        self.folder.mkdir(parents=True, exist_ok=True)
+        logs = [item for item in self.source.read(self.source.shards()[0]) if isinstance(item, Skipped)]
+        of_entries = {entry.picture or entry.sidecar for entry in self.source.entries()}
+        for skipped in logs:
+            if skipped.where not in of_entries:  # pictures that img2dataset could not get: no entry has them
+                self.provenance.skip(skipped)
+        for entry in self.source.entries():
+            item = self.source.read_entry(entry)
+            if isinstance(item, Skipped):
+                if self.provenance.skip(item):
+                    self._keep(entry)
+                continue
+            why = None
+            if not all(map(self.provenance.is_decided, item.caption_ids)):
+                encoded = item.picture
+                why = reason_of(lambda: encoded)  # noqa: B023, called at once
+            for image_id, kept in self.provenance.images_of(
+                item.image_id, item.captions, item.caption_ids, why
+            ).items():
+                self._add(entry, item.image_id, image_id, item.picture, {_number(name) for name in kept})
+        return list(self.written)
+
+    def _add(self, entry: Entry, own: str, image_id: str, encoded: bytes, kept: Collection[int]) -> None:
+        """A picture with some of the captions of an entry."""
+        if image_id != own:
+            encoded = self.source.picture(image_id)
+        sidecar_name = str(entry.sidecar)  # a sample always has one
+        sidecar = (self.source.root / sidecar_name).read_bytes()
+        captions = _without(sidecar_name, sidecar, kept)
+        extension = PurePosixPath(image_id).suffix
+        stem = next(
+            stem
+            for stem in _names(_stem(own), self._stems)
+            if self._captions_of_stem.get(stem, captions) == captions
+            and self.folder / f"{stem}{extension}" not in self.written
+        )
+        self._captions_of_stem[stem] = captions
+        self._write(f"{stem}{extension}", encoded)
+        of_picture = sidecar_name == f"{own}{PurePosixPath(sidecar_name).suffix}"  # dog.jpg.txt
+        self._write(f"{stem}{extension if of_picture else ''}{PurePosixPath(sidecar_name).suffix}", captions)
+        metadata = f"{_stem(own)}.json"
+        if metadata != sidecar_name and (self.source.root / metadata).is_file():
+            self._write(f"{stem}.json", (self.source.root / metadata).read_bytes())
+
+    def _keep(self, entry: Entry) -> None:
+        """What was not audited, as it is."""
+        for name in (entry.picture, entry.sidecar):
+            if name is None:
+                continue
+            try:
+                self._write(name, encoded_picture(self.source.root / name))
+            except UnreadablePictureError:
+                continue  # there is nothing to copy
+
+    def _write(self, name: str, content: bytes) -> None:
+        target = self.folder / name
+        target.parent.mkdir(parents=True, exist_ok=True)
+        target.write_bytes(content)
+        self.written[target] = None
+
+
+def _names(stem: str, taken: Collection[str]) -> Iterable[str]:
+    """A file's own name, and others that no file of the source has."""
+    return chain([stem], (name for name in (f"{stem}~{number}" for number in count(2)) if name not in taken))
+
+
+def _without(name: str, sidecar: bytes, kept: Collection[int]) -> bytes:
+    """A caption file without the captions that are not kept; blank lines and line ends stay."""
+    if name.lower().endswith(".json"):
+        metadata = json.loads(sidecar)
+        if isinstance(metadata["caption"], list):
+            metadata["caption"] = [text for place, text in enumerate(metadata["caption"], 1) if place in kept]
+        return json.dumps(metadata, ensure_ascii=False).encode("utf-8")
+    captions = caption_lines(sidecar)
+    lines = enumerate(sidecar.split(b"\n"), start=1)
+    return b"\n".join(line for number, line in lines if number in kept or number not in captions)
+
+
+def _number(caption_id: str) -> int:
+    return int(caption_id.rpartition("/")[2])
+
+
+def _stem(path: str) -> str:
+    return path.rpartition(".")[0]

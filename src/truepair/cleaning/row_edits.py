@@ -1,0 +1,101 @@
+"""Which rows of a table stay, and what changes in them: the part of a copy that is the same for every format."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+
+from truepair.cleaning.provenance import Provenance
+from truepair.errors import DataError
+from truepair.sources.captions import kept_captions
+from truepair.sources.decoding import decoded
+from truepair.sources.picture_files import UnreadablePictureError
+from truepair.sources.protocol import Skipped
+from truepair.sources.tables import DAMAGED_ROW, TableSource
+
+_MOST_DECODED = 1000
+"""Pictures of pairs without a finding that are decoded to say why they have none."""
+
+
+@dataclass(frozen=True, slots=True)
+class RowEdit:
+    """A row of the copy.
+
+    Attributes:
+        row: The row of the source that it is, counted from 0 over all its tables.
+        donor: The row that its image is taken from; None if it keeps its own.
+        captions: Cells of caption columns that change; None if none does.
+    """
+
+    row: int
+    donor: int | None = None
+    captions: Mapping[str, object] | None = None
+
+
+def row_edits(source: TableSource, provenance: Provenance) -> list[RowEdit]:
+    """The rows of the copy, in the order of the source.
+
+    Of a row with several captions, a column whose caption is dropped becomes empty, and a list shorter. Where captions
+    of one row part ways, the row stands once for each image that they have.
+
+    Raises:
+        DataError: If a pair is to get an image that the source does not have.
+    """
+    pictures = source.pictures()
+    image_of_row = {row: picture.image_id for picture in pictures for row in picture.rows}
+    first_row = {picture.image_id: picture.rows[0] for picture in pictures}
+    reason = _Reasons(lambda row: source.picture(source.reference_of(row)))
+    edits: list[RowEdit] = []
+    for row in range(len(source)):
+        captions, image_id = source.captions_of(row), image_of_row[row]
+        is_kept = False
+        for skip in captions.skipped:
+            where = f"{source.path}: {skip.where}"
+            is_kept |= provenance.skip(Skipped(where, skip.reason, skip.detail, skip.caption_ids))
+        why = None
+        if any(not provenance.is_decided(name) for name in captions.ids):
+            why = reason.of(first_row[image_id])
+        images = provenance.images_of(image_id, captions.texts, captions.ids, why)
+        if not captions.texts and is_kept:
+            edits.append(RowEdit(row))
+        for new_image, kept in images.items():
+            if new_image not in first_row:
+                raise DataError(f"{source.path} has no image {new_image!r}, which row {row + 1} should get")
+            is_whole = len(kept) == len(captions.ids)
+            is_damaged = any(skip.reason == DAMAGED_ROW for skip in captions.skipped)
+            changed = None if is_whole or is_damaged else kept_captions(source.cells_of(row), source.name_of(row), kept)
+            edits.append(RowEdit(row, None if new_image == image_id else first_row[new_image], changed))
+    return edits
+
+
+class _Reasons:
+    """Why pairs have no finding: their picture cannot be read, or the audit did not look at them."""
+
+    def __init__(self, picture: Callable[[int], bytes]) -> None:
+        self._picture = picture
+        self._known: dict[int, str] = {}
+
+    def of(self, row: int) -> str | None:
+        """A few words about the picture of a row; None if nothing is wrong with it."""
+        if row not in self._known:
+            if len(self._known) >= _MOST_DECODED:
+                return None
+            self._known[row] = reason_of(lambda: self._picture(row)) or ""
+        return self._known[row] or None
+
+
+def reason_of(picture: Callable[[], bytes]) -> str | None:
+    """Why a picture cannot be read, in a few words; None if it can."""
+    try:
+        decoded(picture(), largest_side=64)
+    except UnreadablePictureError as error:
+        return error.reason
+    except DataError:
+        return "unreadable picture"
+    return None
+
+
+def edits_of_part(edits: Sequence[RowEdit], source: TableSource, part: int) -> list[tuple[int, RowEdit]]:
+    """The rows of one table of the source, each with its place in that table."""
+    placed = ((source.place_of(edit.row), edit) for edit in edits)
+    return [(place, edit) for (number, place), edit in placed if number == part]

@@ -1,0 +1,50 @@
+"""How pictures and captions are read, whatever they lie in; the same options for every command that reads them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from truepair.errors import ConfigError
+
+AUTO = "auto"
+"""In place of a column's name: the column is found by its usual names."""
+
+
+@dataclass(frozen=True)
+class SourceConfig:
+    """Columns, paths and delimiters of a source of pictures and captions."""
+
+    image_col: str | None = AUTO
+    """Column of the picture: a path, or the encoded bytes. "auto" finds image, file_name, filepath, jpg and the like;
+    "none" says that there is no such column."""
+    caption_col: tuple[str, ...] = ()
+    """Column of the caption, or several columns, each of which gives captions of its own; a cell may be a list of
+    captions. By default it is found by its usual names: caption, text, title and the like."""
+    image_id_col: str | None = None
+    """Column of the image's name; rows with the same name are captions of one image."""
+    caption_id_col: str | None = None
+    """Column of the caption's name, unique."""
+    split_col: str | None = None
+    """Column that says which split a row belongs to: train, dev (or val, validation) or test."""
+    image_feature_col: str | None = None
+    """Column of the image's feature vector, a list of numbers (JSONL, Parquet, Arrow)."""
+    caption_feature_col: str | None = None
+    """Column of the caption's feature vector, a list of numbers (JSONL, Parquet, Arrow)."""
+    image_root: str | None = None
+    """Folder that relative picture paths start from, and that no picture may lie outside of; by default the folder of
+    the table, which only absolute paths may leave."""
+    allow_outside: bool = False
+    """Read pictures from anywhere that a path leads to."""
+    delimiter: str | None = None
+    """Character between the cells of a CSV or TSV file; by default comma, semicolon, tab or | as the header shows."""
+    split: str | None = None
+    """The only split to read of a dataset with several; by default all of them."""
+    largest_pixels: int = 250_000_000
+    """Pictures with more pixels (width × height) are left out as "huge": decoded, one pixel takes 3 to 12 bytes."""
+
+    def __post_init__(self) -> None:
+        """Refuse a delimiter of several characters."""
+        if self.delimiter is not None and len(self.delimiter.replace("\\t", "\t")) != 1:
+            raise ConfigError(f"delimiter is {self.delimiter!r}, but it is one character: , ; | or \\t")
+        if self.largest_pixels < 1:
+            raise ConfigError(f"largest_pixels is {self.largest_pixels}, but it must be at least 1")

@@ -1,0 +1,90 @@
+"""Records of CSV and TSV files, as text and as cells, and the character that separates these."""
+
+from __future__ import annotations
+
+import csv
+import sys
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+
+from truepair.errors import DataError
+
+DELIMITERS = {",": "a comma", ";": "a semicolon", "\t": "a tab", "|": "a vertical bar"}
+"""What may stand between cells, and what it is called."""
+
+csv.field_size_limit(min(sys.maxsize, 2**31 - 1))  # the module's own limit of 131,072 characters refuses long captions
+
+
+@dataclass(frozen=True, slots=True)
+class Record:
+    """A row of a file.
+
+    Attributes:
+        text: As it stands in the file, with its line end.
+        cells: What it says; empty for a blank line.
+    """
+
+    text: str
+    cells: list[str]
+
+
+def records(lines: Iterable[str], delimiter: str, where: str) -> Iterator[Record]:
+    """The records of a file, the header among them, blank lines left out.
+
+    Args:
+        lines: With their ends.
+        delimiter: What stands between cells.
+        where: What the file is called in messages.
+
+    Raises:
+        DataError: If a quotation mark is left open, or stands where none may.
+    """
+    text: list[str] = []
+
+    def remembered() -> Iterator[str]:
+        for line in lines:
+            text.append(line)
+            yield line
+
+    # strict: an unclosed quote is an error; otherwise it would silently swallow the rest of the file.
+    reader = csv.reader(remembered(), delimiter=delimiter, strict=True, skipinitialspace=delimiter == "|")
+    number = 0
+    try:
+        for cells in reader:
+            if cells:
+                yield Record("".join(text), cells)
+                number += 1
+            text.clear()
+    except csv.Error as error:
+        raise DataError(
+            f"{where}: row {number} (ending in line {reader.line_num}) cannot be parsed: {error}; captions "
+            "that contain quotation marks or the delimiter need quotes, with quotation marks doubled"
+        ) from error
+
+
+def detected_delimiter(lines: Sequence[str], usual: str, wanted: Sequence[str]) -> str:
+    r"""What separates the cells of a file: what gives the wanted columns, or else columns that all rows have.
+
+    >>> detected_delimiter(["a;b\n", "1;2,5\n"], ",", ["a"])
+    ';'
+
+    Args:
+        lines: The first ones, with their ends.
+        usual: The delimiter that the file's extension stands for; it wins where others do no better.
+        wanted: Columns that the user named; may be empty.
+    """
+    best, best_score = usual, (-1, -1, -1)
+    for delimiter in dict.fromkeys([usual, *DELIMITERS]):
+        try:
+            rows = [record.cells for record in records(lines, delimiter, "")]
+        except DataError:
+            continue
+        if not rows:
+            continue
+        header = [name.strip().lower() for name in rows[0]]
+        found = sum(name.strip().lower() in header for name in wanted)
+        even = sum(len(row) == len(header) for row in rows[1:]) if len(header) > 1 else -1
+        score = (found, min(len(header), 2), even)
+        if score > best_score:
+            best, best_score = delimiter, score
+    return best
