@@ -10,7 +10,8 @@ import torch
 from PIL import Image
 
 from truepair.audit.run import audit_corpus, audit_pairs
-from truepair.config import CrclConfig, DataConfig, ModelConfig, NoiseConfig, OptimisationConfig, TableColumns
+from truepair.cleaning.summary import AuditSummary
+from truepair.config import CrclConfig, DataConfig, ModelConfig, NoiseConfig, OptimisationConfig, SourceConfig
 from truepair.config.audit import AuditConfig
 from truepair.data.corpora import Corpus, load_corpus
 from truepair.data.noise import inject_noise
@@ -51,7 +52,7 @@ class Audited:
     corpus: Corpus
     mismatched: set[str]
     before: bytes
-    summary: dict
+    summary: AuditSummary
     evil: str = EVIL
 
 
@@ -79,10 +80,14 @@ def audited(tmp_path_factory) -> Audited:
     ]
     table = folder / "scraped.jsonl"
     table.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
-    columns = TableColumns(
-        image="picture", caption="text", caption_id="key", image_feature="seen", caption_feature="said"
+    options = SourceConfig(
+        image_col="picture",
+        caption_col=("text",),
+        caption_id_col="key",
+        image_feature_col="seen",
+        caption_feature_col="said",
     )
-    data = DataConfig(path=str(table), columns=columns)
+    data = DataConfig(path=str(table), source=options)
     before = table.read_bytes()
     corpus = load_corpus(data)
     summary = audit_corpus(corpus, data, NoiseConfig(), folder / "audit", QUICK)
@@ -91,7 +96,7 @@ def audited(tmp_path_factory) -> Audited:
 
 
 @pytest.fixture(scope="session")
-def measured(noisy_world, tmp_path_factory) -> tuple[Path, dict]:
+def measured(noisy_world, tmp_path_factory) -> tuple[Path, AuditSummary]:
     """Where an audit of the noisy world, with re-pairing, wrote, and its summary."""
     out = tmp_path_factory.mktemp("measured")
     return out, audit_pairs(noisy_world, None, out, replace(QUICK, re_pair=True))

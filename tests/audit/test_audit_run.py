@@ -8,6 +8,9 @@ import pytest
 import torch
 
 from truepair.audit.run import audit_corpus, audit_pairs, audit_run
+from truepair.cleaning.audit_folder import open_audit
+from truepair.cleaning.fixing import FixOptions, fix
+from truepair.cleaning.summary import read_summary
 from truepair.config import BaselineConfig, CrclConfig, ModelConfig, NoiseConfig, Recipe, TrainingConfig
 from truepair.config.audit import AuditConfig
 from truepair.errors import CheckpointError, ConfigError, DataError
@@ -46,16 +49,14 @@ def test_suggestions_are_another_image_and_another_caption(audited):
 def test_the_audit_never_changes_its_input_and_leaves_no_half_written_file(audited):
     assert audited.table.read_bytes() == audited.before
     assert sorted(path.name for path in audited.out.iterdir()) == [
-        "dropped.csv",
         "findings.parquet",
         "issues.parquet",
-        "kept.jsonl",
         "report.html",
         "summary.json",
     ]
 
 
-def test_the_cleaned_table_is_the_input_without_the_suspects(audited):
+def test_a_copy_of_the_table_is_the_input_without_the_suspects(audited, tmp_path):
     suspects = {
         row["caption_id"]
         for row in pq.read_table(audited.out / "findings.parquet").to_pylist()
@@ -63,29 +64,29 @@ def test_the_cleaned_table_is_the_input_without_the_suspects(audited):
     }
     lines = audited.before.decode().splitlines(keepends=True)
     expected = "".join(line for line in lines if json.loads(line)["key"] not in suspects)
-    assert (audited.out / "kept.jsonl").read_text(encoding="utf-8") == expected
-    assert audited.summary["kept"] == 300 - len(suspects)
-    assert audited.summary["dropped"] == len(suspects)
+    fixed = fix(open_audit(audited.out), {}, tmp_path / "out", FixOptions(threshold=0.5))
+    assert (tmp_path / "out" / "scraped.jsonl").read_text(encoding="utf-8") == expected
+    assert (fixed.account.kept, fixed.account.dropped) == (300 - len(suspects), len(suspects))
+    assert audited.summary.suspects == len(suspects)
 
 
 def test_the_summary_on_disk_is_the_one_returned_and_says_who_decided(audited):
-    assert json.loads((audited.out / "summary.json").read_text()) == json.loads(json.dumps(audited.summary))
-    assert audited.summary["scored_by"]["how"] == "cross-fitting"
-    assert audited.summary["threshold"] == 0.5
-    assert 0.05 < audited.summary["estimated_noise_rate"] < 0.2  # 10 % were planted
-    assert audited.summary["truth"] is None
+    assert json.loads((audited.out / "summary.json").read_text()) == json.loads(json.dumps(audited.summary.as_dict()))
+    assert read_summary(audited.out) == audited.summary
+    assert audited.summary.scored_by.how == "cross-fitting"
+    assert audited.summary.threshold == 0.5
+    assert 0.05 < audited.summary.estimated_noise_rate < 0.2  # 10 % were planted
+    assert audited.summary.truth is None
 
 
 def test_pairs_without_pictures_whose_truth_is_known_are_measured(measured):
     out, summary = measured
-    assert summary["truth"]["auroc"] > 0.9
-    assert summary["truth"]["mismatched"] == 36
-    assert summary["truth"]["precision_at_100"] is not None
-    assert summary["kept"] + summary["dropped"] + summary["re_paired"] == 240
-    assert summary["re_paired"] == summary["truth"]["mutual"] > 0
+    assert summary.truth["auroc"] > 0.9
+    assert summary.truth["mismatched"] == 36
+    assert summary.truth["precision_at_100"] is not None
+    assert summary.may_re_pair == summary.truth["mutual"] > 0
     clean = pq.read_table(out / "findings.parquet")["is_clean"].to_pylist()
     assert clean.count(False) == 36
-    assert {path.name for path in out.glob("*.csv")} == {"kept.csv", "dropped.csv", "re_paired.csv"}
 
 
 def test_an_audit_repeats_itself_exactly(noisy_world, quick, tmp_path):
@@ -93,19 +94,19 @@ def test_an_audit_repeats_itself_exactly(noisy_world, quick, tmp_path):
     for name in ("a", "b"):
         torch.manual_seed(hash(name) % 1000)
         audit_pairs(noisy_world, None, tmp_path / name, config)
-    for file in ("findings.parquet", "kept.csv", "dropped.csv"):
+    for file in ("findings.parquet", "issues.parquet"):
         assert (tmp_path / "a" / file).read_bytes() == (tmp_path / "b" / file).read_bytes()
 
 
 def test_an_output_folder_that_would_overwrite_the_input_is_refused_before_any_work(audited, quick):
-    data = replace(audited.data, path=str(audited.out / "kept.jsonl"))
+    data = replace(audited.data, path=str(audited.out / "findings.parquet"))
     with pytest.raises(DataError, match="is the input itself"):
         audit_corpus(audited.corpus, data, NoiseConfig(), audited.out, quick)
 
 
 @pytest.mark.parametrize("wrong", [{"folds": 1}, {"threshold": 0.0}, {"temperature": 0.0}, {"candidates": 2}])
 def test_impossible_options_are_refused(wrong):
-    with pytest.raises(ConfigError, match=f"audit.{next(iter(wrong))} is"):
+    with pytest.raises(ConfigError, match=f"{next(iter(wrong))} is"):
         AuditConfig(**wrong)
 
 
@@ -130,13 +131,12 @@ def test_a_run_is_audited_by_its_own_confidence(trained, quick, tmp_path):
     belief = {row["caption_id"]: row["confidence"] for row in stored}
     assert set(belief) == {row["caption_id"] for row in found}
     assert all(abs(row["mismatch_probability"] - (1 - belief[row["caption_id"]])) < 1e-6 for row in found)
-    assert summary["scored_by"]["saw_the_pairs"] is True
-    assert summary["truth"]["true_noise_rate"] == pytest.approx(0.2, abs=0.01)
+    assert summary.scored_by.saw_the_pairs is True
+    assert summary.truth["true_noise_rate"] == pytest.approx(0.2, abs=0.01)
     page = (tmp_path / "report.html").read_text(encoding="utf-8")
     assert "was trained on the pairs that it judges here" in page
     assert "Development rSum" in page
-    # Mistakes put in on purpose stand in no file: the manifest lists the audited pairs instead.
-    assert (tmp_path / "kept.csv").exists()
+    assert not summary.can_copy, "mistakes put in on purpose stand in no file"
 
 
 def test_an_unfinished_run_is_refused(trained, quick, tmp_path):

@@ -25,8 +25,8 @@ def test_pairs_that_are_all_wrong_are_not_given_confident_nonsense(quick, tmp_pa
         pairs, image_of_caption=torch.randperm(400, generator=generator), true_image_of_caption=torch.arange(400)
     )
     summary = audit_pairs(wrong, None, tmp_path / "audit", quick)
-    assert any("nothing consistent was learned" in warning for warning in summary["warnings"])
-    assert summary["noise_rate_interval"] == [0.0, 1.0]
+    assert any("nothing consistent was learned" in warning for warning in summary.warnings)
+    assert summary.noise_rate_interval == [0.0, 1.0]
     assert "nothing consistent was learned" in (tmp_path / "audit" / "report.html").read_text().lower()
 
 
@@ -39,6 +39,6 @@ def test_one_caption_for_all_pictures_is_said(quick, tmp_path):
         true_image_of_caption=None,
     )
     summary = audit_pairs(same, None, tmp_path / "audit", quick)
-    assert "400 of 400 pairs have the same caption" in summary["warnings"][0]
-    assert any("nothing consistent was learned" in warning for warning in summary["warnings"])
-    assert summary["issues"]["shared caption"] == 400
+    assert "400 of 400 pairs have the same caption" in summary.warnings[0]
+    assert any("nothing consistent was learned" in warning for warning in summary.warnings)
+    assert summary.issues["shared caption"] == 400

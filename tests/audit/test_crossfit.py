@@ -91,10 +91,10 @@ def shared_space(pairs=600, width=16, seed=0):
 def test_features_of_one_space_are_judged_without_training(quick, tmp_path):
     pairs = shared_space()
     summary = audit_pairs(pairs, None, tmp_path / "audit", replace(quick, zero_shot=True))
-    assert summary["scored_by"]["how"] == "zero-shot"
-    assert summary["truth"]["auroc"] > 0.97
-    assert summary["estimated_noise_rate"] == pytest.approx(0.2, abs=0.05)
-    assert summary["truth"]["suggested_right"] > 60
+    assert summary.scored_by.how == "zero-shot"
+    assert summary.truth["auroc"] > 0.97
+    assert summary.estimated_noise_rate == pytest.approx(0.2, abs=0.05)
+    assert summary.truth["suggested_right"] > 60
     (fold,) = zero_shot(pairs)
     image, caption = (
         pairs.images.take(torch.tensor([3])).values[0],

@@ -3,6 +3,7 @@ import json
 import pytest
 
 from truepair.audit.lab import PairLab
+from truepair.config import DataConfig, SourceConfig
 from truepair.data.pairs import Pairs
 from truepair.errors import ConfigError
 
@@ -31,12 +32,23 @@ def test_samples_for_fiftyone_have_a_file_a_sample(audited, tmp_path):
 def test_pairs_in_memory_are_looked_at_from_python(noisy_world, quick, tmp_path):
     assert isinstance(noisy_world, Pairs)
     lab = PairLab(noisy_world)
-    with pytest.raises(ConfigError, match="nobody has looked"):
+    with pytest.raises(ConfigError, match="there are no issues yet"):
         lab.get_issues()
     summary = lab.find_issues(tmp_path / "audit", quick)
-    assert summary["pairs"] == len(lab.get_issues())
+    assert summary.pairs == len(lab.get_issues())
     with pytest.raises(ConfigError, match="there is no issue 'typo'; there are mismatch, exact copy"):
         lab.get_issues("typo")
+
+
+def test_a_loaded_lab_is_of_the_corpus_that_was_audited(audited, measured):
+    assert PairLab.load(audited.out).data == audited.data
+    with pytest.raises(ConfigError, match="were in memory"):
+        PairLab.load(measured[0]).find_issues("anywhere")
+
+
+def test_options_of_reading_are_called_as_on_the_command_line():
+    lab = PairLab("photos.csv", image_col="file", caption_col="title")
+    assert lab.data == DataConfig("photos.csv", SourceConfig(image_col="file", caption_col=("title",)))
 
 
 def test_a_folder_without_an_audit_is_refused(tmp_path):

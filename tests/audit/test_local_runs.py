@@ -34,9 +34,9 @@ def config():
 
 def test_an_audit_of_a_saf_run_ranks_pairs_and_suggests_nothing(trained, config, tmp_path):
     summary = audit_run(trained, tmp_path / "audit", config)
-    assert summary["pairs"] == len(trained.train)
-    assert summary["scored_by"]["candidates"] == 128
-    assert summary["re_paired"] == 0
+    assert summary.pairs == len(trained.train)
+    assert summary.scored_by.candidates == 128
+    assert summary.re_paired == 0
     assert (tmp_path / "audit" / "report.html").exists()
 
 
@@ -48,4 +48,4 @@ def test_re_pairing_by_a_saf_run_is_refused(trained, config, tmp_path):
 
 def test_competitors_that_are_asked_for_are_used(trained, config, tmp_path):
     summary = audit_run(trained, tmp_path / "audit", replace(config, candidates=7))
-    assert summary["scored_by"]["candidates"] == 7
+    assert summary.scored_by.candidates == 7

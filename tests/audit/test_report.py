@@ -46,7 +46,7 @@ def test_charts_are_svg_with_a_text_for_those_who_do_not_see_them(html, page):
 def test_the_headline_and_the_files_are_named(audited, page):
     text = "".join(page.text)
     assert f"About {audited.summary['estimated_mismatches']:.0f} of 300 pairs" in text
-    for name in ("kept.jsonl", "dropped.csv", "findings.parquet", "summary.json"):
+    for name in ("findings.parquet", "summary.json"):
         assert name in text
 
 

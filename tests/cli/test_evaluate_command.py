@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from truepair.cli.main import main
-from truepair.config import BaselineConfig, DataConfig, ModelConfig, Recipe, TableColumns, TrainingConfig
+from truepair.config import BaselineConfig, DataConfig, ModelConfig, Recipe, SourceConfig, TrainingConfig
 from truepair.data.corpora import load_corpus
 from truepair.evaluation import retrieval
 from truepair.evaluation.retrieval import evaluate
@@ -31,7 +31,7 @@ def recipe(tmp_path_factory):
     return Recipe(
         data=DataConfig(
             path=str(folder / "pairs.csv"),
-            columns=TableColumns(image=None, image_id="name", split="split"),
+            source=SourceConfig(image_col=None, image_id_col="name", split_col="split"),
             image_features=str(folder / "images.npy"),
             caption_features=str(folder / "captions.npy"),
             test_folds=3,

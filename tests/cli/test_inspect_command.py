@@ -12,7 +12,7 @@ from truepair.config import (
     ModelConfig,
     NoiseConfig,
     Recipe,
-    TableColumns,
+    SourceConfig,
     TrainingConfig,
 )
 from truepair.training.run import run
@@ -30,7 +30,7 @@ def recipe(tmp_path_factory):
     return Recipe(
         data=DataConfig(
             path=str(folder / "pairs.csv"),
-            columns=TableColumns(image=None, image_id="name", split="split"),
+            source=SourceConfig(image_col=None, image_id_col="name", split_col="split"),
             image_features=str(folder / "images.npy"),
             caption_features=str(folder / "captions.npy"),
         ),

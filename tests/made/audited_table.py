@@ -13,7 +13,7 @@ from PIL import Image
 from reviewed_table import BROKEN, EVIL, QUICK, ROWS
 
 from truepair.audit.run import audit_corpus, audit_pairs
-from truepair.config import DataConfig, NoiseConfig, TableColumns
+from truepair.config import DataConfig, NoiseConfig, SourceConfig
 from truepair.data.corpora import load_corpus
 from truepair.data.noise import inject_noise
 from truepair.data.synthetic import latent_factor_pairs
@@ -50,10 +50,14 @@ def table(tmp_path_factory) -> Path:
 @pytest.fixture(scope="session")
 def audited(table, tmp_path_factory) -> Path:
     """The folder of an audit of the table."""
-    columns = TableColumns(
-        image="picture", caption="text", caption_id="key", image_feature="seen", caption_feature="said"
+    options = SourceConfig(
+        image_col="picture",
+        caption_col=("text",),
+        caption_id_col="key",
+        image_feature_col="seen",
+        caption_feature_col="said",
     )
-    data = DataConfig(path=str(table), columns=columns)
+    data = DataConfig(path=str(table), source=options)
     out = tmp_path_factory.mktemp("audited") / "audit"
     audit_corpus(load_corpus(data), data, NoiseConfig(), out, QUICK)
     return out

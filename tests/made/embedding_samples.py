@@ -3,6 +3,7 @@
 import io
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 
 import numpy as np
 from PIL import Image
@@ -41,12 +42,14 @@ class MemorySource:
 
     content: Mapping[str, list]
     interrupts: Mapping[str, tuple[int, Callable[[], None]]] = field(default_factory=dict)
-    kind = "memory"
+    kind = "table"
+    path = Path("memory")
+    notes = ()
 
     def shards(self):
         return list(self.content)
 
-    def read(self, shard):
+    def read(self, shard, *, pictures=True):
         place, interruption = self.interrupts.get(shard, (None, None))
         for number, item in enumerate(self.content[shard]):
             if number == place:

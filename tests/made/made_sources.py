@@ -5,12 +5,15 @@ import hashlib
 import io
 import json
 import tarfile
+from dataclasses import replace
 from pathlib import Path
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 from PIL import Image
 
+from truepair.config.source import SourceConfig
+from truepair.sources.opening import open_source
 from truepair.sources.protocol import Sample, Skipped, Source
 
 HARD_CAPTIONS = (
@@ -32,6 +35,11 @@ def picture(number: int, kind: str = "PNG") -> bytes:
     return written.getvalue()
 
 
+def opened(path: Path | str, **options: object) -> Source:
+    """The source at a path, with options of `SourceConfig`."""
+    return open_source(path, SourceConfig(**options))
+
+
 def samples(source: Source) -> list[Sample]:
     return [item for item in everything(source) if isinstance(item, Sample)]
 
@@ -40,8 +48,8 @@ def skipped(source: Source) -> list[Skipped]:
     return [item for item in everything(source) if isinstance(item, Skipped)]
 
 
-def everything(source: Source) -> list[Sample | Skipped]:
-    return [item for shard in source.shards() for item in source.read(shard)]
+def everything(source: Source, *, pictures: bool = True) -> list[Sample | Skipped]:
+    return [item for shard in source.shards() for item in source.read(shard, pictures=pictures)]
 
 
 def reasons(source: Source) -> list[str]:
@@ -57,13 +65,17 @@ def check(source: Source) -> list[Sample]:
     ids = [name for sample in found for name in sample.caption_ids]
     assert len(set(ids)) == len(ids)
     assert len({sample.image_id for sample in found}) == len(found)
+    without = {item.image_id: item for item in everything(source, pictures=False) if isinstance(item, Sample)}
+    assert [without[sample.image_id] for sample in found] == [replace(sample, picture=b"") for sample in found]
     for sample in found:
         assert len(sample.captions) == len(sample.caption_ids) > 0
         assert source.picture(sample.reference) == sample.picture
     return found
 
 
-def write_rows(path: Path, rows: list[dict], encoding: str = "utf-8", line_end: str = "\n") -> Path:
+def write_rows(
+    path: Path, rows: list[dict], encoding: str = "utf-8", line_end: str = "\n", delimiter: str | None = None
+) -> Path:
     """Rows as CSV, TSV, JSONL or Parquet, by the extension."""
     path.parent.mkdir(parents=True, exist_ok=True)
     if path.suffix == ".jsonl":
@@ -72,8 +84,8 @@ def write_rows(path: Path, rows: list[dict], encoding: str = "utf-8", line_end: 
         pq.write_table(pa.Table.from_pylist(rows), path, row_group_size=3)
     else:
         with path.open("w", encoding=encoding, newline="") as file:
-            delimiter = "\t" if path.suffix == ".tsv" else ","
-            writer = csv.DictWriter(file, list(rows[0]), delimiter=delimiter, lineterminator=line_end)
+            usual = "\t" if path.suffix == ".tsv" else ","
+            writer = csv.DictWriter(file, list(rows[0]), delimiter=delimiter or usual, lineterminator=line_end)
             writer.writeheader()
             writer.writerows(rows)
     return path

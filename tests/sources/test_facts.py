@@ -6,7 +6,8 @@ import pytest
 from embedding_samples import encoded, picture
 from PIL import Image
 
-from truepair.sources.facts import difference_hash, is_blank, look_at
+from truepair.sources.decoding import decoded
+from truepair.sources.facts import difference_hash, facts_of, is_blank
 
 
 def bits_apart(one: int, other: int) -> int:
@@ -38,7 +39,7 @@ def test_a_smaller_compressed_copy_is_near_and_other_pictures_are_far(quality):
 
 def test_facts_of_a_picture():
     data = encoded(picture(0))
-    seen = look_at(data, picture(0))
+    seen = facts_of(data, picture(0))
     assert (seen.width, seen.height, seen.is_blank) == (40, 30, False)
     assert seen.sha256 == hashlib.sha256(data).hexdigest()
 
@@ -47,7 +48,7 @@ def test_facts_of_a_picture():
 def test_the_size_is_that_of_the_upright_picture(orientation, size):
     exif = Image.Exif()
     exif[0x0112] = orientation
-    seen = look_at(encoded(picture(0), "JPEG", exif=exif), picture(0))
+    seen = facts_of(encoded(picture(0), "JPEG", exif=exif), picture(0))
     assert (seen.width, seen.height) == size
 
 
@@ -60,3 +61,16 @@ def test_blank_is_a_plain_surface_in_any_colour_even_compressed():
     dotted = Image.new("RGB", (64, 64), "white")
     dotted.putpixel((10, 10), (255, 240, 255))
     assert not is_blank(dotted)
+
+
+@pytest.mark.parametrize("colour", ["white", "black"])
+def test_what_stands_white_or_black_on_nothing_is_not_blank_and_nothing_at_all_is(colour):
+    sign = Image.new("RGBA", (64, 64), (0, 0, 0, 0))
+    assert is_blank(decoded(encoded(sign)))
+    sign.paste(colour, (16, 16, 48, 48))
+    assert not is_blank(decoded(encoded(sign)))
+
+
+def test_a_plain_surface_of_any_transparency_is_blank():
+    for colour in ((255, 255, 255, 255), (0, 0, 0, 255), (255, 255, 255, 90), (10, 200, 30, 40)):
+        assert is_blank(decoded(encoded(Image.new("RGBA", (32, 32), colour))))

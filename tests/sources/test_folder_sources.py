@@ -2,11 +2,14 @@ import os
 from pathlib import Path
 
 import pytest
-from made_sources import HARD_CAPTIONS, check, everything, hashes, picture, reasons, skipped, write_files
+from made_sources import HARD_CAPTIONS, check, everything, hashes, picture, reasons, skipped, write_files, write_rows
+from PIL import features
 
 from truepair.errors import DataError
 from truepair.sources import blocks
+from truepair.sources.decoding import decoded
 from truepair.sources.folders import FolderSource, caption_lines
+from truepair.sources.opening import open_source
 
 
 def test_each_line_that_is_not_blank_is_a_caption_of_the_picture_of_that_name(tmp_path):
@@ -114,3 +117,69 @@ def test_a_folder_without_pictures_is_refused(tmp_path):
 
 def test_only_a_line_feed_ends_a_line():
     assert caption_lines("a\u2028b\x0bc\rd\r\ne".encode()) == {1: "a\u2028b\x0bc\rd", 2: "e"}
+
+
+def test_other_kinds_of_caption_files_are_read_and_the_text_file_counts_first(tmp_path):
+    write_files(
+        tmp_path,
+        {
+            "a.png": picture(0), "a.txt": "from txt", "a.caption": "from caption", "a.json": '{"caption": "from json"}',
+            "b.png": picture(1), "b.caption": "one\r\n\r\ntwo", "b.json": '{"caption": "from json"}',
+            "c.png": picture(2), "c.json": '{"caption": ["x", "", 3, "y"], "url": "u"}',
+            "d.png": picture(3), "d.png.txt": "behind the extension", "e.JPG": picture(4, "JPEG"), "e.TXT": "in capitals",
+        },
+    )  # fmt: skip
+    source = FolderSource(tmp_path)
+    assert [(sample.captions, sample.caption_ids) for sample in check(source)] == [
+        (("from txt",), ("a.png/1",)),
+        (("one", "two"), ("b.png/1", "b.png/3")),
+        (("x", "y"), ("c.png/1", "c.png/4")),
+        (("behind the extension",), ("d.png/1",)),
+        (("in capitals",), ("e.JPG/1",)),
+    ]
+    assert not skipped(source)
+
+
+def test_json_beside_a_picture_that_says_no_caption_is_told(tmp_path):
+    names = {"a": "{", "b": '{"url": "u"}', "c": '{"caption": null}', "d": "[1]", "e": '{"caption": []}', "g": "[" * 9999}
+    for name, text in names.items():
+        write_files(tmp_path, {f"{name}.png": picture(0), f"{name}.json": text})
+    write_files(tmp_path, {"f.png": picture(0), "f.txt": "fine", "alone.json": '{"caption": "no picture"}'})
+    source = FolderSource(tmp_path)
+    assert [sample.captions for sample in check(source)] == [("fine",)]
+    assert reasons(source) == ["metadata is not JSON", *["empty caption"] * 4, "metadata is not JSON"]
+
+
+def test_every_kind_of_picture_that_pillow_writes_has_its_usual_extensions(tmp_path):
+    kinds = {"0.webp": "WEBP", "1.tiff": "TIFF", "2.tif": "TIFF", "3.bmp": "BMP", "4.gif": "GIF", "5.jfif": "JPEG"}
+    kinds |= {"6.jpe": "JPEG", "7.avif": "AVIF"} if features.check("avif") else {"6.jpe": "JPEG"}
+    write_files(tmp_path, {name: picture(0, kind) for name, kind in kinds.items()})
+    write_files(tmp_path, {f"{number}.txt": f"c{number}" for number in range(len(kinds))})
+    found = check(FolderSource(tmp_path))
+    assert [sample.image_id for sample in found] == list(kinds)
+    assert {decoded(sample.picture).mode for sample in found} == {"RGB"}
+
+
+def test_a_folder_that_holds_a_table_of_nearly_the_right_name_says_how_to_name_it(tmp_path):
+    pictures = {f"{number}.jpg": picture(number, "JPEG") for number in range(2)}
+    rows = [{"file_name": name, "text": "c"} for name in pictures]
+    for name, right in {"metadata1000.jsonl": "metadata.jsonl", "Metadata.csv": "metadata.csv"}.items():
+        folder = write_files(tmp_path / right, pictures)
+        write_rows(folder / name, rows)
+        with pytest.raises(DataError, match=rf"pictures without captions; {name} is not read: rename it to {right}, or"):
+            open_source(folder)
+        (folder / name).rename(folder / right)
+        assert [sample.captions for sample in check(open_source(folder))] == [("c",), ("c",)]
+
+
+def test_pointers_of_git_lfs_are_told(tmp_path):
+    pointer = "version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 1\n"
+    write_files(tmp_path, {"a.png": pointer, "a.txt": "c", "b.png": picture(0), "b.txt": "c"})
+    assert reasons(FolderSource(tmp_path)) == ["Git LFS pointer, not a picture"]
+
+
+@pytest.mark.parametrize("name", ["my dog #1", "a?b=c", "100%25", "Mu\u0308nch", "🐶", "[x]{1..3}*", "n" * 200])
+def test_odd_names_are_names(name, tmp_path):
+    write_files(tmp_path, {f"{name}.jpg": picture(0, "JPEG"), f"{name}.txt": "c", "sub dir/e.jpg": b"x"})
+    source = FolderSource(tmp_path)
+    assert [sample.image_id for sample in check(source)] == [f"{name}.jpg"]

@@ -77,7 +77,7 @@ def test_the_caption_is_the_text_file_or_else_what_the_metadata_says(tmp_path):
     ]
     assert found[2].caption_ids == ("0/c/1", "0/c/4")
     assert found[3].picture == picture(4, "JPEG")
-    assert reasons(source) == ["empty caption", "caption is not text"]
+    assert reasons(source) == ["empty caption", "caption is not text", "further picture of a sample"]
 
 
 def test_what_cannot_be_a_sample_is_skipped_with_a_reason(tmp_path):
@@ -300,6 +300,54 @@ def test_nothing_to_read_is_refused(tmp_path):
             WebDatasetSource(path)
     with pytest.raises(DataError, match="no pattern"):
         WebDatasetSource(tmp_path / "{00000..00003.tar")
+
+
+def test_names_with_a_second_extension_belong_to_their_sample(tmp_path):
+    write_tar(
+        tmp_path / "0.tar",
+        {
+            "a.input.jpg": picture(0, "JPEG"), "a.output.txt": b"behind a second extension",
+            "b.v2.PNG": picture(1), "b.meta.json": b'{"caption": ["one", "two"]}',
+            "c.thumb.png": picture(2), "c.png": picture(3), "c.raw.txt": b"raw", "c.txt": b"plain",
+        },
+    )  # fmt: skip
+    source = WebDatasetSource(tmp_path)
+    found = check(source)
+    assert [sample.captions for sample in found] == [("behind a second extension",), ("one", "two"), ("plain",)]
+    assert [sample.picture for sample in found] == [picture(0, "JPEG"), picture(1), picture(3)]
+    assert [(skip.where, skip.reason) for skip in skipped(source)] == [("0/c.thumb.png", "further picture of a sample")]
+
+
+def test_further_pictures_of_a_sample_are_told_each_with_the_one_that_counts(tmp_path):
+    files = {"a.webp": picture(2, "WEBP"), "a.png": picture(0), "a.left.jpg": picture(1, "JPEG"), "a.txt": b"c"}
+    source = WebDatasetSource(write_tar(tmp_path / "0.tar", files))
+    (sample,) = check(source)
+    assert sample.picture == picture(1, "JPEG")
+    assert [(skip.where, skip.reason, skip.detail) for skip in skipped(source)] == [
+        ("0/a.png", "further picture of a sample", "a.left.jpg counts"),
+        ("0/a.webp", "further picture of a sample", "a.left.jpg counts"),
+    ]
+
+
+def test_what_a_sample_without_a_picture_or_a_caption_has_is_named(tmp_path):
+    source = WebDatasetSource(write_tar(tmp_path / "0.tar", {"a.npy": b"x", "a.txt": b"c", "b.jpg": picture(0, "JPEG")}))
+    assert [(skip.where, skip.reason, skip.detail) for skip in skipped(source)] == [
+        ("0/a", "missing picture", "there is npy, txt"),
+        ("0/b", "missing caption", "there is jpg"),
+    ]
+
+
+@pytest.mark.parametrize("missing", ["nan", "NULL", "None", "<NA>", "#N/A"])
+def test_captions_that_say_that_they_are_missing_are_told(missing, tmp_path):
+    files = {"a.png": picture(0), "a.txt": missing.encode(), "b.png": picture(1), "b.json": b'{"caption": NaN}'}
+    source = WebDatasetSource(write_tar(tmp_path / "0.tar", files))
+    assert reasons(source) == ["caption that says it is missing", "empty caption"]
+
+
+def test_a_pointer_of_git_lfs_in_a_tar_is_told(tmp_path):
+    pointer = b"version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 1\n"
+    source = WebDatasetSource(write_tar(tmp_path / "0.tar", {"a.png": pointer, "a.txt": b"c"}))
+    assert reasons(source) == ["Git LFS pointer, not a picture"]
 
 
 def test_metadata_of_img2dataset_is_json_with_the_caption(tmp_path):

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 
-from truepair.config import BaselineConfig, DataConfig, DisnclConfig, NoiseConfig, Recipe, TableColumns, TrainingConfig
+from truepair.config import BaselineConfig, DataConfig, DisnclConfig, NoiseConfig, Recipe, SourceConfig, TrainingConfig
 from truepair.data.corpora import Corpus, load_corpus
 from truepair.data.pairs import Splits
 from truepair.data.text import Vocabulary
@@ -146,7 +146,7 @@ class Table:
         self.write("red", "blue", "dog", "cat")
         self.data = DataConfig(
             path=str(self.path),
-            columns=TableColumns(image=None, image_id="name", split="split"),
+            source=SourceConfig(image_col=None, image_id_col="name", split_col="split"),
             image_features=str(folder / "images.npy"),
             minimum_word_count=1,
             vocabulary=vocabulary,

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import csv
 import shutil
-import tempfile
 from collections import Counter
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import pyarrow as pa
 
@@ -93,22 +93,52 @@ def fix(audit: AuditFolder, by_hand: Mapping[str, HandDecision], out: Path, opti
     _check_images(audit, decisions)
     if not options.drop_most:
         _refuse_large_loss(audit, decisions)
-    provenance = Provenance(
-        {decision.caption_id: decision for decision in decisions},
+    source = audit.source if audit.summary.can_copy else None
+    files, account = write_copy(
+        source,
+        decisions,
+        out,
+        features={name: Path(path) for name, path in audit.summary.features.items()},
         keep_unaudited=options.keep_unaudited,
-        time=now(),
         model={name: value for name, value in audit.summary.as_dict()["scored_by"].items() if value is not None},
     )
-    source = audit.source if audit.summary.can_copy else None
+    return Fixed(out, files, account, sum(decision.caption_id in by_hand for decision in decisions))
+
+
+def write_copy(
+    source: Source | None,
+    decisions: Sequence[Decision],
+    out: Path,
+    *,
+    features: Mapping[str, Path] | None = None,
+    keep_unaudited: bool = False,
+    model: Mapping[str, Any] | None = None,
+) -> tuple[list[str], Account]:
+    """The copy that decisions make of a source, and its provenance; see `fix`.
+
+    Args:
+        source: What the pairs are from; None writes ``kept.csv``.
+        decisions: One a pair.
+        out: The folder to write to; what is there is replaced.
+        features: Feature files beside a table: ``images`` and ``captions``.
+        keep_unaudited: Whether pairs without a decision stay.
+        model: What scored the pairs, for the provenance.
+
+    Returns:
+        The files, from the folder, the last of which is the provenance; and how many pairs became what.
+    """
+    by_id = {decision.caption_id: decision for decision in decisions}
+    provenance = Provenance(by_id, keep_unaudited=keep_unaudited, time=now(), model=model)
     with _replaced(out) as folder:
         if source is None:
             files = _write_pairs(decisions, provenance, folder)
         else:
-            files = _copy(source, provenance, audit.summary.features, folder)
+            files = WRITERS[source.kind](source, provenance, folder)
+        if features and isinstance(source, TableSource):
+            files += copy_features(source, row_edits(source, provenance.again()), features, folder)
         provenance.write(folder / PROVENANCE)
         names = [*(file.relative_to(folder).as_posix() for file in files), PROVENANCE]
-    account = provenance.account()
-    return Fixed(out, names, account, sum(decision.caption_id in by_hand for decision in decisions))
+    return names, provenance.account()
 
 
 def check_target(audit: AuditFolder, out: Path) -> None:
@@ -133,14 +163,6 @@ def check_target(audit: AuditFolder, out: Path) -> None:
     source = Path(str(described.get("path", ""))) if described else None
     if source is not None and source.is_dir() and target.is_relative_to(source.resolve()):
         raise DataError(f"{out} lies in {source}, which is only read: choose a folder outside for the copy")
-
-
-def _copy(source: Source, provenance: Provenance, features: Mapping[str, str], folder: Path) -> list[Path]:
-    files = WRITERS[source.kind](source, provenance, folder)
-    if features and isinstance(source, TableSource):
-        edits = row_edits(source, provenance.again())
-        files += copy_features(source, edits, {name: Path(path) for name, path in features.items()}, folder)
-    return files
 
 
 def _refuse_large_loss(audit: AuditFolder, decisions: Sequence[Decision]) -> None:
@@ -181,11 +203,12 @@ def _write_pairs(decisions: Sequence[Decision], provenance: Provenance, folder: 
 def _replaced(out: Path) -> Iterator[Path]:
     """An empty folder that takes the place of `out` when the block ends without an error."""
     out.parent.mkdir(parents=True, exist_ok=True)
-    # Beside the target, so that it can be renamed; a folder of its own for each copy, so that two do not mix.
-    beside = Path(tempfile.mkdtemp(prefix=f"{out.name}.", suffix=".part", dir=out.parent))
+    # Beside the target, so that it can be renamed. What a kill left there goes first.
+    beside = out.parent / f".{out.resolve().name}.part"
+    shutil.rmtree(beside, ignore_errors=True)
+    written = beside / "new"
     try:
-        written = beside / "new"
-        written.mkdir()
+        written.mkdir(parents=True)
         try:
             yield written
         except pa.ArrowException as error:

@@ -7,7 +7,7 @@ import json
 import shutil
 import zipfile
 from collections.abc import Mapping, Sequence
-from itertools import count
+from itertools import chain, count
 from pathlib import Path, PurePosixPath
 from typing import Any
 
@@ -231,12 +231,13 @@ def _renamed(cells: Any, column: str, name: str) -> Any:
 
 
 def _name_in_folder(source: TableSource, row: int, part: Part) -> str:
-    """What a picture is called in the copy of a picture folder: as it was, or by its name alone if it was elsewhere."""
+    """What a picture is called in the copy of a picture folder: as it was, or a free name if it was elsewhere."""
     number, _ = source.place_of(row)
-    written = str(source.path_of(row)).replace("\\", "/")
-    if source.parts[number] is part and not written.startswith(("/", "..")):
-        return written
-    return f"{source.parts[number].name.replace('/', '-')}-{PurePosixPath(written).name}"
+    written = PurePosixPath(str(source.path_of(row)).replace("\\", "/"))
+    if source.parts[number] is part and not written.is_absolute() and ".." not in written.parts:
+        return str(written)
+    names = (f"{written.stem}{suffix}{written.suffix}" for suffix in chain([""], (f"~{copy}" for copy in count(2))))
+    return next(name for name in names if not (part.root / name).exists())
 
 
 def _copy_document(source: TableSource, provenance: Provenance, folder: Path, changed: Any) -> list[Path]:

@@ -10,7 +10,7 @@ from typing import Annotated
 
 import tyro
 
-from truepair.errors import ConfigError
+from truepair.errors import ConfigError, DataError
 
 
 @dataclass(frozen=True)
@@ -75,7 +75,13 @@ def command(arguments: Sequence[str]) -> None:
     )
     if audit.is_unknown:
         print(f"{parsed.audit}: it cannot be said which pairs do not match, so that none is a suspect", file=sys.stderr)
-    fixed = fix(audit, by_hand, parsed.out, options)
+    try:
+        fixed = fix(audit, by_hand, parsed.out, options)
+    except OSError as error:
+        raise DataError(
+            f"{parsed.out} was not written ({error}); what was there is unchanged: make room, or see that its folder is "
+            "writable"
+        ) from error
     print(f"{fixed.account}; {fixed.by_hand:,} of these decided by hand")
     if sum(fixed.account.not_audited.values()):
         print(f"not audited: see the rule in {parsed.out / fixed.files[-1]}")

@@ -22,6 +22,8 @@ from truepair.sources.picture_files import Location
 from truepair.sources.text_files import extension_of, opened_text
 
 _BUFFER = 1 << 20
+_LARGEST_KEPT = 1 << 26
+"""Bytes of a row group whose column of pictures is kept in memory for the next picture."""
 _LOOKED_AT = 21
 """Lines by which a delimiter is detected: a header and twenty rows."""
 _MOST_NESTED = 100
@@ -179,11 +181,12 @@ class ArrowTable:
         self.is_parquet = all(extension_of(file.name) == ".parquet" for file in self.files)
         with self._reading():
             self.schema: pa.Schema = self._schema()
-            self._count = sum(self.rows_of_file())
+            self._rows_of_file = self.rows_of_file()
+        self._kept: tuple[tuple[int, int, str], pa.ChunkedArray] | None = None
         self.names: list[str] = self.schema.names
 
     def __len__(self) -> int:
-        return self._count
+        return sum(self._rows_of_file)
 
     def columns(self, names: Sequence[str]) -> dict[str, list[Any]]:
         """See `Table.columns`; of a ``{bytes, path}`` column only the paths."""
@@ -239,6 +242,30 @@ class ArrowTable:
                     part = cells.slice(start, min(size, high - start)).combine_chunks()
                     yield first + start, part
                 first += len(cells)
+
+    def cell(self, column: str, row: int) -> Any:
+        """One cell; of Parquet its row group's column is kept for the next one, unless it is large."""
+        file, place = 0, row
+        while place >= self._rows_of_file[file]:
+            place -= self._rows_of_file[file]
+            file += 1
+        if not self.is_parquet:
+            return mapped(self.files[file])[column][place].as_py()
+        with pq.ParquetFile(_source(self.files[file]), buffer_size=_BUFFER, pre_buffer=False) as parquet:
+            group = 0
+            while place >= parquet.metadata.row_group(group).num_rows:
+                place -= parquet.metadata.row_group(group).num_rows
+                group += 1
+            key = (file, group, column)
+            if self._kept is None or self._kept[0] != key:
+                if parquet.metadata.row_group(group).total_byte_size > _LARGEST_KEPT:
+                    first = row - place
+                    batches = self.batches(column, range(row, row + 1), 64)
+                    return next(
+                        cells[row - start].as_py() for start, cells in batches if start + len(cells) > row >= first
+                    )
+                self._kept = key, parquet.read_row_group(group, columns=[column])[column]
+        return self._kept[1][place].as_py()
 
     def _schema(self) -> pa.Schema:
         schemas = [pq.read_schema(_source(file)) if self.is_parquet else mapped(file).schema for file in self.files]

@@ -7,6 +7,7 @@ import os
 import unicodedata
 import zipfile
 from collections.abc import Callable, Iterator, Sequence
+from itertools import repeat
 from pathlib import Path, PurePosixPath
 from typing import Any, Protocol, runtime_checkable
 
@@ -118,6 +119,9 @@ class StoredPictures:
         """See `TablePictures.of_rows`."""
         if not rows:
             return
+        if len(rows) == 1:
+            yield self._encoded(self.table.cell(self.column, rows[0]), rows[0])
+            return
         wanted = iter(rows)
         next_row = next(wanted, None)
         for first, cells in self.table.batches(self.column, range(rows[0], rows[-1] + 1), _CELLS_AT_A_TIME):
@@ -128,9 +132,17 @@ class StoredPictures:
                 return
 
     def digests(self) -> Iterator[str | None]:
-        """SHA-256 of each row's picture, None where there is none; the column is read once."""
-        for picture in self.of_rows(range(len(self.table))):
-            yield None if isinstance(picture, UnreadablePictureError) else hashlib.sha256(picture).hexdigest()
+        """SHA-256 of each row's picture, None where there is none; the column is read once.
+
+        Also None behind damage, of which reading the rows tells.
+        """
+        done = 0
+        try:
+            for picture in self.of_rows(range(len(self.table))):
+                yield None if isinstance(picture, UnreadablePictureError) else hashlib.sha256(picture).hexdigest()
+                done += 1
+        except (pa.ArrowException, OSError):
+            yield from repeat(None, len(self.table) - done)
 
     def _encoded(self, cell: Any, row: int) -> bytes | UnreadablePictureError:
         where = f"{self.table.path}: {row_name(row)}"
