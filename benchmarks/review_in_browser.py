@@ -4,7 +4,8 @@
     python benchmarks/review_in_browser.py --rows 100000                # time of lists and scrolling, without pictures
 
 The first starts `truepair review`, decides by keys, undoes one step, starts the server anew on another port, undoes one
-more, exports, and compares the export with what the keys meant. It takes pictures wide, 400 pixels wide and dark.
+more, searches, filters by issue, exports, and compares the export with what the keys meant. It takes pictures, wide, of
+a telephone's width, and dark; on a telephone the first pair must be within the first screen.
 The second makes an audit of random numbers in a temporary folder. Both need playwright and a Chromium.
 """
 
@@ -31,7 +32,7 @@ from playwright.sync_api import Browser, BrowserContext, Page, expect, sync_play
 
 KEYS = "KDDRKDDDRKDKDDRDDKDD"
 """K keep, D drop, R re-pair where something is suggested (drop elsewhere)."""
-WIDE, NARROW = {"width": 1280, "height": 900}, {"width": 400, "height": 800}
+WIDE, NARROW = {"width": 1280, "height": 900}, {"width": 390, "height": 844}
 
 
 def main() -> None:
@@ -126,10 +127,14 @@ def review(browser: Browser, audit: Path, screenshots: Path) -> None:
         meant.pop(findings[len(KEYS) - 2]["caption_id"])
         progress = page.locator("#progress-says").inner_text()
         assert progress.startswith(f"{len(KEYS) - 2} of "), progress
+        search_and_filter(page)
         page.locator("#export").focus()
         page.keyboard.press("Enter")
         expect(page.locator("#says")).to_have_text(re.compile("^Written"))
         print(page.locator("#says").inner_text())
+        expect(page.locator("#written-path")).to_have_value(str((audit / "reviewed").resolve()))
+        page.locator("#copy-path").click()
+        expect(page.locator("#says")).to_have_text(re.compile("^The path is (copied|selected)"))
         page.select_option("select[name=decided]", "")
         expect(page.locator("#says")).to_have_text(re.compile("in this list$"))
         settled(page)
@@ -144,12 +149,44 @@ def review(browser: Browser, audit: Path, screenshots: Path) -> None:
             page.evaluate("window.scrollTo(0, 0)")
             settled(page)
             page.screenshot(path=screenshots / f"{name}_top.png")
+            if viewport is NARROW:
+                page.reload()  # the panels are closed where a telephone opens the page
+                page.locator(".card:not(.waiting)").first.wait_for()
+                settled(page)
+                box = page.locator(".card").first.bounding_box()
+                bottom = box["y"] + box["height"]
+                assert bottom <= viewport["height"], f"{name}: the first pair ends at {bottom:.0f} pixels"
+                page.screenshot(path=screenshots / f"{name}_first.png")
             page.evaluate("document.getElementById('bar').scrollIntoView()")
             settled(page)
             page.screenshot(path=screenshots / f"{name}_cards.png")
             width = page.evaluate("document.documentElement.scrollWidth")
             assert width <= viewport["width"], f"{name}: the page is {width} pixels wide"
     check_export(audit, findings, meant)
+
+
+def search_and_filter(page: Page) -> None:
+    """Esc in the search clears the field and the list; an issue shows all its pairs."""
+    page.select_option("select[name=decided]", "")
+    expect(page.locator("#says")).to_have_text(re.compile("in this list$"))
+    settled(page)
+    everything = page.locator("#says").inner_text()
+    page.keyboard.press("/")
+    page.keyboard.type("no caption says this")
+    expect(page.locator("#says")).to_have_text("0 pairs in this list")
+    page.keyboard.press("Escape")
+    expect(page.locator("#says")).to_have_text(everything)
+    expect(page.locator("input[name=text]")).to_have_value("")
+    for option in page.locator("select[name=issue] option").all()[1:]:
+        count = re.search(r"\(([\d,]+)\)$", option.inner_text())[1]
+        page.select_option("select[name=issue]", option.get_attribute("value"))
+        expect(page.locator("#says")).to_have_text(re.compile(f"^{count} pairs? in this list$"))
+    if page.locator("select[name=issue]").is_enabled():
+        page.select_option("select[name=issue]", "")
+        expect(page.locator("#says")).to_have_text(everything)
+    page.select_option("select[name=decided]", "undecided")
+    expect(page.locator("#says")).not_to_have_text(everything)
+    print("search and issues do what they say")
 
 
 def check_export(audit: Path, findings: list[dict], meant: dict[str, str]) -> None:

@@ -72,7 +72,7 @@ def test_a_copy_of_the_table_is_the_input_without_the_suspects(audited, tmp_path
 
 def test_the_summary_on_disk_is_the_one_returned_and_says_who_decided(audited):
     assert json.loads((audited.out / "summary.json").read_text()) == json.loads(json.dumps(audited.summary.as_dict()))
-    assert read_summary(audited.out) == audited.summary
+    assert json.dumps(read_summary(audited.out).as_dict()) == json.dumps(audited.summary.as_dict())
     assert audited.summary.scored_by.how == "cross-fitting"
     assert audited.summary.threshold == 0.5
     assert 0.05 < audited.summary.estimated_noise_rate < 0.2  # 10 % were planted

@@ -8,11 +8,11 @@ import torch
 from PIL import Image
 
 from truepair.audit import issues as module
-from truepair.audit.issues import Issue, is_boilerplate, issues_of, near_copies, write_issues
-from truepair.audit.looking import looks_of
-from truepair.data.pictures import PictureBytes
+from truepair.audit.image_facts import image_facts
+from truepair.audit.issues import Issue, issues_of, near_duplicates, write_issues
+from picture_bytes import PictureBytes
 from truepair.data.synthetic import latent_factor_pairs
-from truepair.sources.facts import Look
+from truepair.sources.facts import PictureFacts
 
 
 def scene(seed, size=(96, 64), kind="PNG", quality=95):
@@ -59,50 +59,55 @@ def slowly(hashes):
 
 
 @pytest.mark.parametrize("seed", range(5))
-def test_near_copies_are_those_that_comparing_all_with_all_finds(seed):
+def test_near_duplicates_are_those_that_comparing_all_with_all_finds(seed):
     random = np.random.default_rng(seed)
     hashes = random.integers(0, 2**63, 200, dtype=np.uint64)
-    for _ in range(60):  # copies, with 0 to 5 bits turned
+    for _ in range(60):  # duplicates, with 0 to 5 bits turned
         copy = int(hashes[random.integers(200)])
         for bit in random.choice(64, random.integers(6), replace=False):
             copy ^= 1 << int(bit)
         hashes[random.integers(200)] = copy
-    found = near_copies(hashes)
+    found = near_duplicates(hashes)
     assert found == slowly(hashes)
     assert found
 
 
-def test_no_hashes_and_one_hash_have_no_copies():
-    assert near_copies(np.array([], np.uint64)) == []
-    assert near_copies(np.array([7], np.uint64)) == []
+def test_no_hashes_and_one_hash_have_no_duplicates():
+    assert near_duplicates(np.array([], np.uint64)) == []
+    assert near_duplicates(np.array([7], np.uint64)) == []
 
 
-def test_copies_blanks_and_icons_are_found_and_nothing_else():
+def test_duplicates_blanks_and_icons_are_found_and_nothing_else():
     pictures = [scene(0), scene(0), scene(0, (48, 32), "JPEG"), scene(1), plain("white"), scene(2, (16, 16)), b"broken"]
     pairs = world(pictures, [f"caption number {'abcdefghijkl'[place]}" for place in range(12)])
-    looks = looks_of(pairs, None, 100)
-    assert [look is None for look in looks] == [False] * 6 + [True] + [False] * 5
-    found = issues_of(pairs, looks)
+    facts = image_facts(pairs, None, 100)
+    assert [fact is None for fact in facts] == [False] * 6 + [True] + [False] * 5
+    found = issues_of(pairs, facts)
     assert {(issue.issue, issue.image_id) for issue in found} == {
-        ("exact copy", "picture-0"),
-        ("exact copy", "picture-1"),
-        ("near copy", "picture-0"),
-        ("near copy", "picture-2"),
-        ("blank picture", "picture-4"),
-        ("tiny picture", "picture-5"),
+        ("duplicate", "picture-0"),
+        ("duplicate", "picture-1"),
+        ("near-duplicate", "picture-0"),
+        ("near-duplicate", "picture-2"),
+        ("blank", "picture-4"),
+        ("tiny", "picture-5"),
     }
-    assert len({issue.group for issue in found if issue.issue == "exact copy"}) == 1
+    assert len({issue.group for issue in found if issue.issue == "duplicate"}) == 1
     assert all(issue.caption_id is None for issue in found)
 
 
 def test_one_file_under_many_captions_is_a_placeholder():
     same, other = scene(3), scene(4)
     pairs = world([same] * 10 + [other] * 2, [f"caption {'abcdefghijkl'[place]}" for place in range(12)])
-    kinds = [issue.issue for issue in issues_of(pairs, looks_of(pairs, None, 100))]
-    assert kinds.count("placeholder picture") == 10
-    assert kinds.count("exact copy") == 2
+    kinds = [issue.issue for issue in issues_of(pairs, image_facts(pairs, None, 100))]
+    assert kinds.count("placeholder") == 10
+    assert kinds.count("duplicate") == 2
     alike = replace(pairs, captions=["the same caption"] * 12)
-    assert "placeholder picture" not in [issue.issue for issue in issues_of(alike, looks_of(alike, None, 100))]
+    assert "placeholder" not in [issue.issue for issue in issues_of(alike, image_facts(alike, None, 100))]
+
+
+def test_a_photograph_twice_with_five_captions_each_is_a_duplicate_and_no_placeholder():
+    pairs = world([scene(3), scene(3)], [f"caption {'abcdefghij'[place]}" for place in range(10)], [0] * 5 + [1] * 5)
+    assert [issue.issue for issue in issues_of(pairs, image_facts(pairs, None, 100))] == ["duplicate"] * 2
 
 
 def test_captions_that_say_nothing_are_found():
@@ -118,7 +123,7 @@ def test_captions_that_say_nothing_are_found():
     ]
     pairs = world([], captions)
     found = issues_of(pairs, None)
-    assert [issue.issue for issue in found] == ["empty caption"] * 3 + ["boilerplate caption"] * 3
+    assert [issue.issue for issue in found] == ["empty caption"] * 3 + ["boilerplate"] * 3
     assert [issue.caption_id for issue in found] == [pairs.caption_ids[row] for row in (1, 2, 3, 4, 5, 6)]
 
 
@@ -131,40 +136,46 @@ def test_a_caption_of_ten_pictures_is_shared_and_one_of_nine_is_not():
     assert issues_of(one_picture, None) == []
 
 
-@pytest.mark.parametrize(
-    ("caption", "expected"),
-    [
-        ("photo.jpeg", True),
-        ("DSC 1234", True),
-        ("Screenshot 2024-01-05 12.30.11", True),
-        ("[image]", True),
-        ("No description.", True),
-        ("www.example.com/a", True),
-        ("image of a dog", False),
-        ("photograph by Ann", False),
-        ("two logos", False),
-        ("犬が走る", False),
-    ],
-)
-def test_boilerplate(caption, expected):
-    assert is_boilerplate(caption) is expected
+def test_markup_and_broken_encoding_are_issues_beside_others():
+    captions = ["a cat &amp; a dog", "a dogâ€™s bone", "untitled", "<b>photo.jpg</b>", "a plain caption", "one more"]
+    pairs = world([], captions)
+    found = {(issue.issue, issue.caption_id) for issue in issues_of(pairs, None)}
+    ids = pairs.caption_ids
+    assert found == {
+        ("HTML in caption", ids[0]),
+        ("mojibake", ids[1]),
+        ("boilerplate", ids[2]),
+        ("HTML in caption", ids[3]),
+    }
 
 
-def test_pictures_are_looked_at_where_there_are_not_too_many_and_a_store_is_believed(tmp_path):
+def test_a_caption_in_another_language_is_an_issue_with_the_language_in_its_detail():
+    english = [f"a {colour} dog runs across the field" for colour in ("black", "brown", "white", "small", "big")]
+    pairs = world([], [*english * 8, "zwei Kinder spielen im Garten mit einem Hund", "собака"])
+    found = issues_of(pairs, None)
+    assert [(issue.issue, issue.caption_id) for issue in found] == [
+        ("other language", pairs.caption_ids[40]),
+        ("other language", pairs.caption_ids[41]),
+    ]
+    assert found[0].detail.startswith("de: 'zwei Kinder")
+    assert found[1].detail == "Cyrillic script: 'собака'"
+
+
+def test_pictures_are_examined_where_there_are_not_too_many_and_a_store_is_believed(tmp_path):
     pairs = world([scene(0)], ["one dog", "two dogs"])
-    assert looks_of(pairs, None, 1) is None
-    assert looks_of(replace(pairs, pictures=None), None, 10) is None
+    assert image_facts(pairs, None, 1) is None
+    assert image_facts(replace(pairs, pictures=None), None, 10) is None
     import pyarrow as pa
 
-    known = Look("ab", 2**63 + 5, 30, 40, True)
+    known = PictureFacts("ab", 2**63 + 5, 30, 40, True)
     columns = {name: [getattr(known, name)] for name in ("sha256", "width", "height", "is_blank")}
     columns |= {"image_id": ["picture-1"], "difference_hash": pa.array([known.difference_hash], pa.uint64())}
     pq.write_table(pa.table(columns), tmp_path / "images.parquet")
-    assert looks_of(replace(pairs, pictures=None), tmp_path, 0) == [None, known]
+    assert image_facts(replace(pairs, pictures=None), tmp_path, 0) == [None, known]
 
 
 def test_issues_are_written_one_a_row(tmp_path):
-    issues = [Issue("exact copy", "a", None, 0, "2 files"), Issue("empty caption", None, "c", None, "''")]
+    issues = [Issue("duplicate", "a", None, 0, "2 files"), Issue("empty caption", None, "c", None, "''")]
     write_issues(issues, tmp_path / "issues.parquet")
     assert [Issue(**row) for row in pq.read_table(tmp_path / "issues.parquet").to_pylist()] == issues
     write_issues([], tmp_path / "issues.parquet")
@@ -175,4 +186,4 @@ def test_issues_are_written_one_a_row(tmp_path):
 def test_a_group_that_shares_a_band_is_compared_only_so_far(monkeypatch):
     monkeypatch.setattr(module, "_MOST_ALIKE", 2)
     hashes = np.array([1 << 40 | 1 << 50 | number << 32 for number in range(6)], np.uint64)
-    assert near_copies(hashes) == [[0, 1, 2, 3, 4, 5]]  # linked through each other
+    assert near_duplicates(hashes) == [[0, 1, 2, 3, 4, 5]]  # linked through each other

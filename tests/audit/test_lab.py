@@ -36,7 +36,7 @@ def test_pairs_in_memory_are_looked_at_from_python(noisy_world, quick, tmp_path)
         lab.get_issues()
     summary = lab.find_issues(tmp_path / "audit", quick)
     assert summary.pairs == len(lab.get_issues())
-    with pytest.raises(ConfigError, match="there is no issue 'typo'; there are mismatch, exact copy"):
+    with pytest.raises(ConfigError, match="there is no issue 'typo'; there are mismatch, duplicate"):
         lab.get_issues("typo")
 
 

@@ -36,12 +36,12 @@ def test_an_audit_of_a_saf_run_ranks_pairs_and_suggests_nothing(trained, config,
     summary = audit_run(trained, tmp_path / "audit", config)
     assert summary.pairs == len(trained.train)
     assert summary.scored_by.candidates == 128
-    assert summary.re_paired == 0
+    assert summary.may_re_pair == 0
     assert (tmp_path / "audit" / "report.html").exists()
 
 
 def test_re_pairing_by_a_saf_run_is_refused(trained, config, tmp_path):
-    with pytest.raises(ConfigError, match=r"re_pair needs suggested partners, .* similarity 'saf', makes none"):
+    with pytest.raises(ConfigError, match=r"--re-pair needs suggested partners, .* similarity 'saf', makes none"):
         audit_run(trained, tmp_path / "audit", replace(config, re_pair=True))
     assert not (tmp_path / "audit").exists()
 

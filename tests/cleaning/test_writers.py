@@ -137,8 +137,9 @@ def made(kind: str, root: Path) -> Path:
     pictures(root)
     if kind in ("csv.gz", "jsonl.zst"):
         plain = write_rows(root.parent / f"plain.{kind.split('.')[0]}", table_rows()).read_bytes()
-        with pa.output_stream(str(root / f"t.{kind}"), compression={"gz": "gzip", "zst": "zstd"}[kind[-3:].strip(".")]) as f:
-            f.write(plain)
+        compression = "gzip" if kind.endswith("gz") else "zstd"
+        with pa.output_stream(str(root / f"t.{kind}"), compression=compression) as file:
+            file.write(plain)
         return root / f"t.{kind}"
     if kind == "json":
         (root / "t.json").write_text(json.dumps(table_rows(), indent=2, ensure_ascii=False), encoding="utf-8")
@@ -527,7 +528,8 @@ def test_pictures_that_share_a_text_file_go_on_sharing_it_unless_they_keep_diffe
 def test_caption_and_json_sidecars_go_with_their_pictures(tmp_path):
     files = {
         "a.png": picture(0), "a.caption": "one\ntwo", "b.png": picture(1), "b.txt": "three", "b.json": b'{"url": "u"}',
-        "c.png": picture(2), "c.json": b'{"caption": ["four", "five"], "n": 1}', "d.png": picture(3), "d.png.txt": "six",
+        "c.png": picture(2), "c.json": b'{"caption": ["four", "five"], "n": 1}', "d.png": picture(3),
+        "d.png.txt": "six",
     }  # fmt: skip
     write_files(tmp_path / "in", files)
     source = open_source(tmp_path / "in")

@@ -4,7 +4,7 @@ import torch
 
 from truepair.data.features import Features
 from truepair.data.pairs import Pairs
-from truepair.data.pictures import PictureBytes
+from picture_bytes import PictureBytes
 from truepair.data.splitting import pairs_and_their_images, random_split, split_by_name
 from truepair.errors import ConfigError
 

@@ -4,7 +4,7 @@ import torch
 
 from truepair.data.noise import inject_noise
 from truepair.data.pairs import Pairs, Splits
-from truepair.data.pictures import PictureBytes
+from picture_bytes import PictureBytes
 from truepair.data.splitting import split_by_name
 from truepair.data.whole import every_pair
 

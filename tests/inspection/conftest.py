@@ -11,7 +11,7 @@ from PIL import Image
 from truepair.config import DisnclConfig, ModelConfig, NoiseConfig, OptimisationConfig, Recipe, TrainingConfig
 from truepair.data.corpora import Corpus
 from truepair.data.pairs import Pairs, Splits
-from truepair.data.pictures import PictureBytes
+from picture_bytes import PictureBytes
 from truepair.data.synthetic import latent_factor_pairs
 from truepair.inspection.run import inspect_run
 from truepair.training.run import TrainedRun, load_run, run

@@ -43,6 +43,24 @@ def test_with_decisions_counts_every_pair_once(world, threshold, re_pair):
     assert (without["drop"], without["re-pair"]) == (rule_alone["dropped"], rule_alone["re_paired"])
 
 
+@pytest.mark.parametrize("threshold", [0.01, 0.5, 1.0])
+def test_pairs_of_unknown_probability_are_never_dropped_by_the_rule(world, threshold):
+    probability, may_re_pair = world
+    more = np.concatenate([probability, np.full(100, np.nan, np.float32)])
+    known = Cut(probability, may_re_pair, re_pair=True)
+    both = Cut(more, np.concatenate([may_re_pair, np.ones(100, bool)]), re_pair=True)
+    assert both.at(threshold) == known.at(threshold)
+    kept = known.with_decisions(threshold, np.zeros(500, np.int8))["keep"]
+    assert both.with_decisions(threshold, np.zeros(600, np.int8))["keep"] == kept + 100
+
+
+def test_where_nothing_is_known_a_cut_does_nothing():
+    cut = Cut(np.full(10, np.nan, np.float32), np.ones(10, bool), re_pair=True)
+    assert not cut.is_known
+    assert set(cut.at(0.5).values()) == {0.5, 0}
+    assert cut.with_decisions(0.5, np.array([2] + [0] * 9, np.int8)) == {"keep": 9, "drop": 1, "re-pair": 0}
+
+
 @pytest.mark.parametrize("threshold", [0.0, -1.0, 1.01, float("nan")])
 def test_what_is_no_threshold_is_refused(world, threshold):
     with pytest.raises(ConfigError, match="a probability above 0"):

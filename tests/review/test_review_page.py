@@ -1,12 +1,15 @@
 import io
+import json
+import shutil
 import sqlite3
 
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from html_page import Page
 from PIL import Image
 from reviewed_table import BROKEN, EVIL, ROWS
 
-from html_page import Page
 from truepair.errors import DataError
 from truepair.review.app import make_app
 
@@ -21,6 +24,77 @@ def test_a_list_is_what_the_audit_found(browser, folder):
         assert pair["image"]["id"] == row["image_id"]
         assert (pair["suggestion"] or {"id": None})["id"] == row["suggested_image_id"]
         assert pair["decision"] is None
+
+
+def test_a_pair_comes_with_the_other_captions_of_its_image(audited_in_memory, tmp_path, visit):
+    folder = tmp_path / "audit"
+    shutil.copytree(audited_in_memory, folder)
+    replace_column(folder, "image_id", pa.array([f"image {row % 30}" for row in range(ROWS)]))
+    pairs = visit(make_app(folder)).pairs(limit=200)["pairs"]
+    for row, pair in enumerate(pairs):
+        others = [pairs[other] for other in range(row % 30, ROWS, 30) if other != row]
+        expected = sorted(others, key=lambda other: other["mismatch_probability"])
+        names = ("rank", "caption", "mismatch_probability")
+        assert pair["other_captions"] == [{name: other[name] for name in names} for other in expected]
+
+
+def test_an_issue_is_a_filter_whose_pairs_can_be_decided(browser):
+    listed = browser.pairs(issue="shared caption", order="grouped", limit=200)
+    assert listed["total"] == ROWS // 3
+    assert all("shared caption" in pair["issues"] for pair in listed["pairs"])
+    browser.decide(listed["pairs"][0], "drop")
+    assert browser.pairs(issue="shared caption", filter="undecided")["total"] == ROWS // 3 - 1
+    assert '<option value="shared caption">shared caption (40)</option>' in browser.client.get("/").text
+
+
+def replace_column(folder, name, values):
+    findings = pq.read_table(folder / "findings.parquet")
+    findings = findings.set_column(findings.column_names.index(name), name, values)
+    pq.write_table(findings, folder / "findings.parquet")
+
+
+@pytest.fixture
+def unknown(folder, visit):
+    """A browser on an audit that learned nothing: no mismatch probability is known."""
+    for name in ("mismatch_probability", "suggestion_probability"):
+        replace_column(folder, name, pa.nulls(ROWS, pa.float32()))
+    replace_column(folder, "is_suspect", pa.array([False] * ROWS))
+    summary = json.loads((folder / "summary.json").read_text())
+    summary |= {"suspects": 0, "estimated_mismatches": None, "warnings": ["nothing consistent was learned"]}
+    (folder / "summary.json").write_text(json.dumps(summary))
+    return visit(make_app(folder))
+
+
+def test_where_nothing_is_known_the_page_says_so(unknown):
+    html = unknown.client.get("/").text
+    text = "".join(Page(html).text)
+    assert f"It cannot be said which of the {ROWS} pairs do not match" in text
+    assert "Nothing consistent was learned." in text
+    assert "there is nothing to cut at" in text
+    assert 'value="0.5" disabled' in html
+    assert "0 suspects" not in text
+
+
+@pytest.mark.parametrize("order", ["suspicious", "plausible", "borderline", "grouped"])
+def test_where_nothing_is_known_all_pairs_can_be_decided(unknown, order):
+    answer = unknown.client.get("/api/pairs", params={"limit": 200, "order": order})
+    assert "NaN" not in answer.text
+    listed = answer.json()
+    assert listed["total"] == ROWS
+    assert {pair["mismatch_probability"] for pair in listed["pairs"]} == {None}
+    assert listed["progress"] == {"all": ROWS, "decided": 0}
+    assert unknown.decide(listed["pairs"][0], "drop")["progress"]["decided"] == 1
+    cut = unknown.client.get("/api/cut", params={"threshold": 0.01})
+    assert cut.json()["with_decisions"] == {"keep": ROWS - 1, "drop": 1, "re-pair": 0}
+    assert unknown.pairs(probability_from=0.5)["total"] == 0
+    assert unknown.pairs(filter="suspects")["total"] == 0
+
+
+def test_what_was_written_is_named_with_its_whole_path(browser, folder):
+    written = browser.post("export", {"threshold": 0.5})
+    assert written["path"] == str((folder / "reviewed").resolve())
+    assert written["files"][0] == "scraped.jsonl"
+    assert all((folder / "reviewed" / name).exists() for name in written["files"])
 
 
 def test_windows_of_a_list_are_the_list(browser):
@@ -215,7 +289,7 @@ def test_captions_reach_the_browser_as_data_only(browser):
 
 def test_the_name_of_the_corpus_is_escaped(folder, visit):
     summary = (folder / "summary.json").read_text()
-    (folder / "summary.json").write_text(summary.replace('"corpus": "scraped"', '"corpus": "<script>x</script>"'))
+    (folder / "summary.json").write_text(summary.replace('"corpus": "scraped.jsonl"', '"corpus": "<script>x</script>"'))
     page = visit(make_app(folder)).client.get("/").text
     assert "&lt;script&gt;x&lt;/script&gt;" in page
     assert "<script>x" not in page

@@ -9,10 +9,11 @@ import matplotlib as mpl
 import numpy as np
 from jaxtyping import Bool, Float
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 from torch import Tensor
 
 from truepair.evaluation.detection import CalibrationCurve
-from truepair.pages.svg import BLUE, GREY, INK, ORANGE, STYLE, new_axes, svg
+from truepair.pages.svg import BLUE, GREY, INK, ORANGE, PAPER, STYLE, WIDTH, legend_above, new_axes, svg
 
 
 def score_histogram(
@@ -21,29 +22,35 @@ def score_histogram(
     mismatch_probability: Float[Tensor, " pairs"],
     is_clean: Bool[Tensor, " pairs"] | None,
 ) -> str:
-    """How plausible the pairs are, against random pairings; by truth if it is known, else by the estimate."""
+    """Log-odds of the pairs, and of random pairs; by the truth if it is known, else by the estimate if there is one."""
     values, random = log_odds.double().numpy(), random_log_odds.double().numpy()
     low, high = np.quantile(np.concatenate([values, random]), [0.001, 0.999])
+    if low == high:  # nothing was learned: all scores are equal
+        low, high = low - 1, high + 1
     edges = np.linspace(low, high, 45).tolist()
     values, random = values.clip(low, high), random.clip(low, high)
     if is_clean is not None:
-        mismatched, names = (~is_clean).double().numpy(), ("truly mismatched", "truly matching")
+        mismatched, names = (~is_clean).double().numpy(), ["truly mismatched", "truly matching"]
+    elif mismatch_probability.isnan().any():
+        mismatched, names = None, ["pairs"]
     else:
-        mismatched, names = mismatch_probability.double().numpy(), ("expected mismatched", "expected matching")
+        mismatched, names = mismatch_probability.double().numpy(), ["expected mismatched", "expected matching"]
+    parts = [np.ones(len(values))] if mismatched is None else [mismatched, 1 - mismatched]
     with mpl.rc_context(STYLE):
-        axes = new_axes("Log-odds of the pair's evidence against random pairings", "Pairs")
+        axes = new_axes("Log-odds against random pairs", "Pairs")
         axes.hist(
-            [values, values],
+            [values] * len(parts),
             edges,
-            weights=[mismatched, 1 - mismatched],
+            weights=parts,
             stacked=True,
-            color=[ORANGE, BLUE],
+            color=[ORANGE, BLUE][-len(parts) :],
             label=names,
-            edgecolor="white",
+            edgecolor=PAPER,
             linewidth=0.3,
         )
-        for patch in axes.containers[0]:
-            patch.set_hatch("////")  # readable in print and without colour
+        if mismatched is not None:
+            for patch in axes.containers[0]:
+                patch.set_hatch("////")  # readable in print and without colour
         counts, _ = np.histogram(random, edges)
         axes.stairs(
             counts * len(values) / max(len(random), 1),
@@ -53,8 +60,7 @@ def score_histogram(
             linewidth=1.5,
             label="if all pairs were random",
         )
-        axes.legend(loc="upper left", fontsize=9.5)
-        axes.set_ylim(0, axes.get_ylim()[1] * 1.22)
+        legend_above(axes)
         return svg(axes, "Histogram of scores; mismatched pairs lie to the left of matching ones.")
 
 
@@ -71,7 +77,7 @@ def cut_chart(
         return dropped - found, found[-1] - found
 
     with mpl.rc_context(STYLE):
-        axes = new_axes("Pairs dropped, most suspicious first", "Pairs")
+        axes = new_axes("Pairs dropped, most suspicious first", "Pairs", height=4.8)
         lost, left = curves(wrong.values)
         axes.plot(dropped[shown], lost[shown], color=BLUE, label="good ones among them (expected)")
         axes.plot(dropped[shown], left[shown], color=ORANGE, ls="--", label="wrong ones that stay (expected)")
@@ -85,7 +91,8 @@ def cut_chart(
         most = min(len(dropped), max(3 * cut, len(dropped) // 10))
         highest = max(lost[most - 1], left[0], 1)
         axes.set(xlim=(0, most), ylim=(0, 1.05 * highest))
-        axes.legend(loc="upper right", fontsize=9.5)
+        axes.xaxis.set_major_locator(MaxNLocator(4))
+        legend_above(axes)
         return svg(axes, "Expected good pairs lost and wrong pairs left for each number of dropped pairs.")
 
 
@@ -97,9 +104,9 @@ def calibration_chart(curve: CalibrationCurve) -> str:
         size = 12 + 160 * curve.pairs.double().numpy() / float(curve.pairs.max())
         probability, rate = curve.mismatch_probability.numpy(), curve.mismatch_rate.numpy()
         axes.plot(probability, rate, color=BLUE, linewidth=1.2)
-        axes.scatter(probability, rate, s=size, color=BLUE, zorder=3, label="this audit (area: number of pairs)")
+        axes.scatter(probability, rate, s=size, color=BLUE, zorder=3, label="this audit (area: pairs)")
         axes.set(xlim=(-0.03, 1.03), ylim=(-0.03, 1.03))
-        axes.legend(loc="upper left", fontsize=9.5)
+        legend_above(axes)
         return svg(axes, "Calibration curve: observed share of mismatches for each predicted probability.")
 
 
@@ -110,7 +117,7 @@ def learning_curves(lines: Sequence[Mapping[str, Any]]) -> str | None:
     if not epochs:
         return None
     with mpl.rc_context(STYLE):
-        figure = Figure(figsize=(6.4, 4.2), layout="constrained")
+        figure = Figure(figsize=(WIDTH, 4.6), layout="constrained")
         upper, lower = figure.subplots(2, 1, sharex=True)
         upper.plot([line["epoch"] + 1 for line in epochs], [_rsum(line) for line in epochs], color=BLUE, marker=".")
         upper.set_ylabel("dev rSum (of 600)")

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+from jaxtyping import Bool
 from torch import Tensor
 
 from truepair.audit.charts import calibration_chart, cut_chart, learning_curves, score_histogram
@@ -19,13 +22,19 @@ from truepair.pages.html import picture_of, shortened, write_page
 
 _SIDE = 128
 """Pixels of a thumbnail's longer side."""
-_BEST = 14
-"""Pairs shown as a sample of the most plausible ones."""
+_BORDERLINE = (0.3, 0.7)
+"""Mismatch probabilities between which a pair may be either."""
+_SAMPLE = 14
+"""Pairs shown as a sample of those that are no suspects."""
 _LONGEST_CAPTION = 300
 """Characters of a caption that a card shows."""
 _EXAMPLES = 8
-"""Pictures or captions shown of a kind of issue."""
+"""Images, captions or groups shown of a kind of issue."""
+_OF_A_GROUP = 6
+"""Images shown of a group of duplicates."""
 _THRESHOLDS = (0.25, 0.5, 0.75, 0.9)
+_DRAWN = (9,)
+"""Spawn key of the random stream that draws borderline pairs and those that are no suspects."""
 
 
 @dataclass(frozen=True)
@@ -37,25 +46,35 @@ class Shown:
 
 
 @dataclass(frozen=True)
+class GroupShown:
+    """Images that belong together, the first few of them, and what was found."""
+
+    images: list[Shown]
+    count: int
+    detail: str
+
+
+@dataclass(frozen=True)
 class IssueShown:
-    """One kind of issue on the page, with its first examples."""
+    """One kind of issue on the page, with its first examples: groups, images alone, or captions."""
 
     kind: str
     what: str
     count: int
-    pictures: list[Shown]
+    groups: list[GroupShown]
+    images: list[Shown]
     captions: list[str]
 
 
 @dataclass(frozen=True)
 class Card:
-    """One pair on the page."""
+    """One pair on the page; `mismatch_probability` is None where it is unknown."""
 
     rank: int
     caption_id: str
     caption: str
     image: Shown
-    mismatch_probability: float
+    mismatch_probability: float | None
     is_suspect: bool
     is_clean: bool | None
     better_image: Shown | None
@@ -73,30 +92,42 @@ def write_report(
     *,
     log: Sequence[Mapping[str, Any]],
     cards: int,
+    seed: int,
 ) -> None:
     """One self-contained page, replaced atomically: it loads nothing, runs nothing, and escapes every caption.
 
+    Where no mismatch probability is known, the page says so, and shows neither suspects nor what a cut would do.
+
     Args:
         findings: What was found.
-        issues: Of pictures and captions themselves.
+        issues: Of images and captions themselves.
         summary: What ``summary.json`` holds.
-        path: Where to write.
+        path: Where to write: ``report.html`` in the audit's folder.
         log: A run's log, for its learning curves; empty for an audit by cross-fitting.
-        cards: Suspects to show.
+        cards: Pairs to show: half of them the most suspicious, half borderline ones.
+        seed: Of the samples.
     """
-    pairs = findings.pairs
-    shown = findings.order[:cards].tolist()
-    best = findings.order.flip(0)[: min(_BEST, len(pairs) - len(shown))].tolist()
-    pictures = _pictures(findings, [*shown, *best])
-    clean = pairs.is_clean
+    clean = findings.pairs.is_clean
+    is_known = not bool(findings.mismatch_probability.isnan().any())
+    # What is shown: the surest suspects, a sample of the borderline pairs, a sample of those that are no suspects.
+    rank = {pair: place for place, pair in enumerate(findings.order.tolist(), start=1)}
+    generator = np.random.default_rng(np.random.SeedSequence(seed, spawn_key=_DRAWN))
+    surest = findings.order[: (cards + 1) // 2].tolist() if is_known else []
+    low, high = _BORDERLINE
+    is_borderline = (findings.mismatch_probability >= low) & (findings.mismatch_probability <= high)
+    is_borderline[surest] = False
+    borderline = sorted(_drawn(is_borderline, cards // 2, generator), key=rank.__getitem__)
+    sample = _drawn(~findings.is_suspect, _SAMPLE, generator)
+    pictures = _pictures(findings, [*surest, *borderline, *sample])
+
     charts = {
         "scores": score_histogram(
             findings.scores.log_odds, findings.scores.random_log_odds, findings.mismatch_probability, clean
         ),
-        "cut": cut_chart(findings.mismatch_probability, findings.threshold, clean),
-        "calibration": None
-        if clean is None
-        else calibration_chart(calibration_curve(1 - findings.mismatch_probability, clean)),
+        "cut": cut_chart(findings.mismatch_probability, findings.threshold, clean) if is_known else None,
+        "calibration": calibration_chart(calibration_curve(1 - findings.mismatch_probability, clean))
+        if is_known and clean is not None
+        else None,
         "learning": learning_curves(log),
     }
     write_page(
@@ -105,13 +136,24 @@ def write_report(
         path,
         charts,
         summary=summary,
-        cards=[_card(findings, pair, rank, pictures) for rank, pair in enumerate(shown, start=1)],
-        best=[_card(findings, pair, len(pairs) - place, pictures) for place, pair in enumerate(best)],
+        is_known=is_known,
+        surest=[_card(findings, pair, rank[pair], pictures) for pair in surest],
+        borderline=[_card(findings, pair, rank[pair], pictures) for pair in borderline],
+        borderline_pairs=int(is_borderline.sum()),
+        sample=[_card(findings, pair, rank[pair], pictures) for pair in sample],
         cut_at=suspects_at(findings.mismatch_probability, findings.threshold),
-        cuts=[suspects_at(findings.mismatch_probability, threshold) for threshold in _THRESHOLDS],
+        cuts=[suspects_at(findings.mismatch_probability, threshold) for threshold in _THRESHOLDS] if is_known else [],
         settings=_settings(summary),
         issues=_issues(findings, issues),
+        folder=shlex.quote(str(path.parent.resolve())),
     )
+
+
+def _drawn(is_candidate: Bool[Tensor, " pairs"], most: int, generator: np.random.Generator) -> list[int]:
+    """A random sample of the pairs that are candidates, `most` at most, in random order."""
+    candidates = is_candidate.nonzero().flatten().numpy()
+    drawn: list[int] = generator.permutation(candidates)[:most].tolist()
+    return drawn
 
 
 def _card(findings: Findings, pair: int, rank: int, pictures: Mapping[int, str]) -> Card:
@@ -124,7 +166,7 @@ def _card(findings: Findings, pair: int, rank: int, pictures: Mapping[int, str])
         caption_id=pairs.caption_ids[pair],
         caption=shortened(pairs.captions[pair], _LONGEST_CAPTION),
         image=_shown(pairs, image, pictures),
-        mismatch_probability=float(findings.mismatch_probability[pair]),
+        mismatch_probability=_number(findings.mismatch_probability[pair]),
         is_suspect=bool(findings.is_suspect[pair]),
         is_clean=None if clean is None else bool(clean[pair]),
         better_image=None if better_image == NONE else _shown(pairs, better_image, pictures),
@@ -136,27 +178,40 @@ def _card(findings: Findings, pair: int, rank: int, pictures: Mapping[int, str])
 
 
 def _issues(findings: Findings, issues: Sequence[Issue]) -> list[IssueShown]:
-    """By kind: how many, and the first few, with a picture where they are of pictures."""
+    """By kind: how many, and the first few, with a picture where they are of images."""
     pairs = findings.pairs
     image_of_id = {name: image for image, name in enumerate(pairs.image_ids)}
     caption_of_id = dict(zip(pairs.caption_ids, pairs.captions, strict=True))
+
+    def images(some: Sequence[Issue]) -> list[Shown]:
+        names = [issue.image_id for issue in some if issue.image_id is not None]
+        return [Shown(name, picture_of(pairs, image_of_id[name], _SIDE)) for name in names]
+
     shown = []
     for kind, what in KINDS.items():
         of_kind = [issue for issue in issues if issue.issue == kind]
         if not of_kind:
             continue
-        examples = of_kind[:_EXAMPLES]
-        pictures = [
-            Shown(issue.image_id, picture_of(pairs, image_of_id[issue.image_id], _SIDE))
-            for issue in examples
-            if issue.image_id is not None
-        ]
-        captions = [
-            shortened(caption_of_id[issue.caption_id], _LONGEST_CAPTION)
-            for issue in examples
-            if issue.caption_id is not None
-        ]
-        shown.append(IssueShown(kind, what, len(of_kind), pictures, captions))
+        of_images = [issue for issue in of_kind if issue.caption_id is None]
+        groups: dict[int, list[Issue]] = {}
+        for issue in of_images:
+            if issue.group is not None:
+                groups.setdefault(issue.group, []).append(issue)
+        alone = [issue for issue in of_images if issue.group is None]
+        texts = [caption_of_id[issue.caption_id] for issue in of_kind if issue.caption_id is not None]
+        shown.append(
+            IssueShown(
+                kind,
+                what,
+                len(of_kind),
+                [
+                    GroupShown(images(group[:_OF_A_GROUP]), len(group), group[0].detail)
+                    for group in list(groups.values())[:_EXAMPLES]
+                ],
+                images(alone[:_EXAMPLES]),
+                [shortened(text, _LONGEST_CAPTION) for text in list(dict.fromkeys(texts))[:_EXAMPLES]],
+            )
+        )
     return shown
 
 

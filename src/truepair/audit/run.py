@@ -19,8 +19,8 @@ from torch import Tensor
 from truepair import __version__
 from truepair.audit.crossfit import at_most, cross_fitted, repetitions_of, trained_models, zero_shot
 from truepair.audit.findings import Findings, find, findings_table, precision_at, right_suggestions
+from truepair.audit.image_facts import image_facts
 from truepair.audit.issues import KINDS, issues_of, write_issues
-from truepair.audit.looking import facts_of_images
 from truepair.audit.partners import NONE
 from truepair.audit.probability import Probabilities, probabilities
 from truepair.audit.report import write_report
@@ -246,7 +246,7 @@ def _write(found: _Found, source: _Audited, out: Path, config: AuditConfig, work
     out.mkdir(parents=True, exist_ok=True)
     write_parquet(_with_references(findings), out / "findings.parquet")
     store = Path(source.data.path)
-    facts = facts_of_images(pairs, store if store.is_dir() else None, config.most_checked)
+    facts = image_facts(pairs, store if store.is_dir() else None, config.most_checked)
     issues = issues_of(pairs, facts)
     write_issues(issues, out / "issues.parquet")
     skipped = _skipped(source)
@@ -259,7 +259,9 @@ def _write(found: _Found, source: _Audited, out: Path, config: AuditConfig, work
         issues={kind: sum(issue.issue == kind for issue in issues) for kind in KINDS},
         files=Files("findings.parquet", "issues.parquet", "skipped.csv" if skipped else None, "report.html"),
     )
-    write_report(findings, issues, summary.as_dict(), out / "report.html", log=work.log, cards=config.cards)
+    write_report(
+        findings, issues, summary.as_dict(), out / "report.html", log=work.log, cards=config.cards, seed=config.seed
+    )
     summary = replace(summary, seconds=round(time.perf_counter() - work.started, 1))
     summary.write(out)
     return summary

@@ -79,8 +79,8 @@ def command(arguments: Sequence[str]) -> None:
         fixed = fix(audit, by_hand, parsed.out, options)
     except OSError as error:
         raise DataError(
-            f"{parsed.out} was not written ({error}); what was there is unchanged: make room, or see that its folder is "
-            "writable"
+            f"{parsed.out} was not written ({error}); what was there is unchanged: make room, or see that its folder "
+            "is writable"
         ) from error
     print(f"{fixed.account}; {fixed.by_hand:,} of these decided by hand")
     if sum(fixed.account.not_audited.values()):

@@ -59,7 +59,7 @@ class AuditConfig:
     """Largest number of images to check for duplicates, blanks and placeholders. Features of 'truepair embed' have been
     checked already, whatever their number."""
     cards: int = 48
-    """Suspects that the report shows with their pictures."""
+    """Pairs that the report shows: half of them the most suspicious, half a sample of borderline ones (0.3 to 0.7)."""
 
     def __post_init__(self) -> None:
         """Refuse values that cannot work."""

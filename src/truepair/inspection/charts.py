@@ -14,7 +14,7 @@ from matplotlib.ticker import MaxNLocator
 
 from truepair.inspection.history import EpochOfCodes
 from truepair.inspection.separation import Separation
-from truepair.pages.svg import BLUE, GREY, INK, ORANGE, STYLE, new_axes, svg
+from truepair.pages.svg import BLUE, GREY, INK, ORANGE, STYLE, WIDTH, legend_above, new_axes, svg
 
 _LINES = 40
 """Pairs of a map whose two sides are joined."""
@@ -36,7 +36,7 @@ def history_chart(history: Sequence[EpochOfCodes], warm_up: int) -> str | None:
     if not drawn:
         return None
     with mpl.rc_context(STYLE):
-        figure = Figure(figsize=(6.4, 0.6 + 1.55 * len(drawn)), layout="constrained")
+        figure = Figure(figsize=(WIDTH, 0.7 + 1.75 * len(drawn)), layout="constrained")
         rows: list[Axes] = list(figure.subplots(len(drawn), 1, sharex=True, squeeze=False)[:, 0])
         for axes, (name, label, colour, marker) in zip(rows, drawn, strict=True):
             known = [entry for entry in history if getattr(entry, name) is not None]
@@ -74,8 +74,7 @@ def similarity_histogram(separation: Separation, label: str, kinds: tuple[str, s
             bars: dict[str, Any] = {"alpha": 0.55, "edgecolor": colour, "linewidth": 0.8, **look}
             weights = np.full(len(values), 1 / len(values))
             axes.hist(values, edges.tolist(), weights=weights, color=colour, label=f"{kind} ({len(values):,})", **bars)
-        axes.set_ylim(0, axes.get_ylim()[1] * 1.3)
-        axes.legend(loc="upper left", fontsize=9.5, title=f"AUROC {separation.auroc:.3f}", alignment="left")
+        legend_above(axes, title=f"AUROC {separation.auroc:.3f}", alignment="left")
         return svg(axes, f"Histogram of {label}: {kinds[0]} against {kinds[1]}; AUROC {separation.auroc:.3f}.")
 
 
@@ -106,7 +105,5 @@ def code_map(image: Float[np.ndarray, "pairs 2"], text: Float[np.ndarray, "pairs
         axes.set_aspect("equal", adjustable="datalim")
         for side in ("left", "bottom"):
             axes.spines[side].set_visible(False)
-        axes.legend(
-            loc="lower center", bbox_to_anchor=(0.5, 1.0), ncols=2, fontsize=11, handletextpad=0.1, markerscale=1.5
-        )
+        legend_above(axes, ncols=2, markerscale=1.5)
         return svg(axes, "Map of codes; images are dots, captions are triangles, some pairs are joined by lines.")

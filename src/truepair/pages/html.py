@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from jinja2 import Environment, PackageLoader, StrictUndefined
+from jinja2 import ChoiceLoader, Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
 from truepair.data.pairs import Pairs
@@ -20,14 +20,14 @@ def write_page(package: str, template: str, path: Path, charts: Mapping[str, str
     """Fill in a template and replace the file at `path` atomically.
 
     Args:
-        package: Whose ``templates`` folder has it.
+        package: Whose ``templates`` folder has it; the template may include ``page.css``, the style of all pages.
         template: Its name.
         path: Where to write.
         charts: SVG by name, the only values that are not escaped; None where there is nothing to draw.
         values: What else the template shows.
     """
     environment = Environment(
-        loader=PackageLoader(package),
+        loader=ChoiceLoader([PackageLoader(package), PackageLoader("truepair.pages")]),
         autoescape=True,
         undefined=StrictUndefined,
         trim_blocks=True,
@@ -51,7 +51,7 @@ def picture_of(pairs: Pairs, image: int, side: int) -> str | None:
 
 
 def shortened(text: str, most: int) -> str:
-    """At most so many characters, an ellipsis in place of the rest.
+    """The first characters of a text, `most` at most, an ellipsis in place of the rest.
 
     >>> shortened("a dog and a cat", 6)
     'a dog…'

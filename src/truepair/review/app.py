@@ -19,8 +19,10 @@ from truepair.cleaning.audit_folder import open_audit
 from truepair.cleaning.decisions_db import HandDecisions
 from truepair.cleaning.fixing import check_target
 from truepair.errors import TruepairError
+from truepair.review.captions import CaptionsOfImages
 from truepair.review.cut import Cut
 from truepair.review.guard import Guard
+from truepair.review.issues import PairIssues
 from truepair.review.routes import Review, UnknownError, router
 
 _STATIC = Path(__file__).parent / "static"
@@ -50,7 +52,15 @@ def make_app(folder: Path, *, export: Path | None = None) -> FastAPI:
     # No pages about the interface, which would load scripts from elsewhere, and no telemetry, whatever the environment
     # of the process says: captions stay here.
     app = FastAPI(title="truepair review", openapi_url=None, docs_url=None, redoc_url=None, telemetry=_NO_TELEMETRY)
-    app.state.review = Review(audit, decisions, cut, export, pictures_version=secrets.token_hex(4))
+    app.state.review = Review(
+        audit,
+        decisions,
+        cut,
+        PairIssues(audit),
+        CaptionsOfImages(audit.image, audit.probability),
+        export,
+        pictures_version=secrets.token_hex(4),
+    )
     app.state.token = secrets.token_urlsafe(24)
     app.include_router(router)
     app.mount("/static", StaticFiles(directory=_STATIC))

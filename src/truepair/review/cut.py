@@ -18,15 +18,21 @@ class Cut:
         """Sort and add up.
 
         Args:
-            probability: Mismatch probabilities, in any order.
+            probability: Mismatch probabilities, in any order; NaN where unknown, where the rule drops nothing.
             may_re_pair: True where the rule may re-pair.
             re_pair: Whether it does.
         """
         self._probability = probability
         self._may_re_pair = may_re_pair & re_pair
-        self._ascending = np.sort(probability)
-        self._ascending_mutual = np.sort(probability[self._may_re_pair])
+        is_known = ~np.isnan(probability)
+        self._ascending = np.sort(probability[is_known])
+        self._ascending_mutual = np.sort(probability[self._may_re_pair & is_known])
         self._sums = np.concatenate([[0.0], np.cumsum(self._ascending, dtype=np.float64)])
+
+    @property
+    def is_known(self) -> bool:
+        """Whether any mismatch probability is known: without one, a threshold does nothing."""
+        return len(self._ascending) > 0
 
     def at(self, threshold: float) -> dict[str, float]:
         """What the rule does at a threshold, in O(log pairs).

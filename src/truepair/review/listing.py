@@ -13,10 +13,11 @@ from jaxtyping import Bool, Int, Int8
 from truepair.cleaning.audit_folder import NONE, AuditFolder
 from truepair.cleaning.decisions_db import ACTIONS
 from truepair.errors import ConfigError
+from truepair.review.issues import PairIssues
 
 Filter = Literal["suspects", "undecided", "decided", "kept", "dropped", "re-paired", "with suggestion"]
-Order = Literal["suspicious", "plausible", "borderline"]
-"""Most or least suspicious first, or those nearest to the audit's threshold."""
+Order = Literal["suspicious", "plausible", "borderline", "grouped"]
+"""Most or least suspicious first, those nearest to the audit's threshold, or those together that an issue groups."""
 
 _SEARCHED = ("caption", "caption_id", "image_id")
 
@@ -28,9 +29,11 @@ class Query:
     Attributes:
         filters: All of which hold.
         order: What comes first.
-        probability_from: The smallest mismatch probability, in [0, 1].
+        probability_from: The smallest mismatch probability, in [0, 1]. Unknown ones are left out, unless all are asked
+            for.
         probability_to: The largest one.
         text: What the caption or a name contains, in upper or lower case; everything contains "".
+        issue: What issue the pair has, see `PairIssues`; "" for any pair.
     """
 
     filters: Sequence[Filter] = ()
@@ -38,6 +41,7 @@ class Query:
     probability_from: float = 0.0
     probability_to: float = 1.0
     text: str = ""
+    issue: str = ""
 
 
 def filters_from(text: str) -> list[Filter]:
@@ -57,15 +61,25 @@ def filters_from(text: str) -> list[Filter]:
     return [known[name] for name in asked]
 
 
-def rows_of(audit: AuditFolder, codes: Int8[np.ndarray, " pairs"], query: Query) -> Int[np.ndarray, " chosen"]:
+def rows_of(
+    audit: AuditFolder, issues: PairIssues, codes: Int8[np.ndarray, " pairs"], query: Query
+) -> Int[np.ndarray, " chosen"]:
     """The rows of the findings that a query is about, in its order.
 
     Args:
         audit: The audit.
+        issues: Which pairs have which issue.
         codes: What is decided about each pair, as numbers of `ACTIONS`.
         query: Which pairs.
+
+    Raises:
+        ConfigError: If no pair has the issue.
     """
-    chosen = (audit.probability >= query.probability_from) & (audit.probability <= query.probability_to)
+    chosen = np.ones(len(audit.probability), dtype=bool)
+    if query.probability_from > 0 or query.probability_to < 1:
+        chosen = (audit.probability >= query.probability_from) & (audit.probability <= query.probability_to)
+    if query.issue:
+        chosen &= issues.having(query.issue)
     for name in query.filters:
         chosen &= _holds(audit, codes, name)
     if query.text:
@@ -73,6 +87,8 @@ def rows_of(audit: AuditFolder, codes: Int8[np.ndarray, " pairs"], query: Query)
     rows = chosen.nonzero()[0]
     if query.order == "plausible":
         return rows[::-1]
+    if query.order == "grouped" and query.issue:
+        return rows[issues.group(query.issue)[rows].argsort(kind="stable")]
     if query.order == "borderline":
         return rows[np.abs(audit.probability[rows] - audit.threshold).argsort(kind="stable")]
     return rows

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import secrets
 from dataclasses import dataclass, field
 from functools import cache
@@ -19,8 +20,10 @@ from truepair.cleaning.decisions_db import Change, HandDecision, HandDecisions
 from truepair.cleaning.fixing import FixOptions, fix
 from truepair.errors import DataError
 from truepair.review import listing
+from truepair.review.captions import CaptionsOfImages
 from truepair.review.cut import Cut
 from truepair.review.guard import cookie_of_token
+from truepair.review.issues import PairIssues
 
 MOST_PAIRS = 200
 """Pairs of one answer."""
@@ -40,6 +43,8 @@ class Review:
     audit: AuditFolder
     decisions: HandDecisions
     cut: Cut
+    issues: PairIssues
+    captions: CaptionsOfImages
     export: Path
     pictures_version: str
     """Stands in pictures' addresses, which browsers keep: another start may be of other pictures."""
@@ -89,6 +94,10 @@ def page(request: Request, review: TheReview) -> HTMLResponse:
         "suspects": audit.suspects,
         "threshold": audit.threshold,
         "re_pairs": audit.re_pairs,
+        "is_known": review.cut.is_known,
+        "warnings": audit.summary.warnings,
+        "issues": review.issues.counts,
+        "has_several_captions": review.captions.are_several,
         "export": review.export,
     }
     answer = HTMLResponse(_template().render(shown))
@@ -109,6 +118,7 @@ def pairs(
     probability_from: Share = 0.0,
     probability_to: Share = 1.0,
     text: str = "",
+    issue: str = "",
     as_of: Annotated[int | None, Query(ge=0)] = None,
 ) -> dict[str, Any]:
     """Some of the pairs that the filters leave.
@@ -118,8 +128,8 @@ def pairs(
     """
     step = review.decisions.last_step() if as_of is None else as_of
     codes = review.decisions.codes_at(step, len(review.audit.findings))
-    query = listing.Query(listing.filters_from(filter), order, probability_from, probability_to, text)
-    rows = listing.rows_of(review.audit, codes, query)
+    query = listing.Query(listing.filters_from(filter), order, probability_from, probability_to, text, issue)
+    rows = listing.rows_of(review.audit, review.issues, codes, query)
     return {
         "total": len(rows),
         "offset": offset,
@@ -185,12 +195,13 @@ def cut(review: TheReview, threshold: float) -> dict[str, Any]:
 
 @router.post("/api/export")
 def write_manifest(review: TheReview, asked: Exported) -> dict[str, Any]:
-    """Write the cleaned manifest."""
+    """Write the cleaned manifest; ``path`` is the whole path of its folder."""
     with review.exporting:
         options = FixOptions(asked.threshold, review.audit.re_pairs)
         fixed = fix(review.audit, review.decisions.all(), review.export, options)
     counts = {"keep": fixed.account.kept, "drop": fixed.account.dropped, "re-pair": fixed.account.re_paired}
-    return {"folder": str(fixed.folder.absolute()), "files": list(fixed.files), "account": str(fixed.account)} | counts
+    where = {"folder": str(fixed.folder), "path": str(fixed.folder.resolve()), "files": list(fixed.files)}
+    return where | counts | {"account": str(fixed.account)}
 
 
 @cache
@@ -202,9 +213,12 @@ def _template() -> Template:
 
 
 def _progress(review: Review) -> dict[str, int]:
-    """Suspects come first, so that those decided are the decisions up to a rank."""
-    suspects = review.audit.suspects
-    return {"suspects": suspects, "decided": review.decisions.decided(suspects)}
+    """How many suspects are decided, or how many pairs where no pair can be called a suspect.
+
+    Suspects come first, so that those decided are the decisions up to a rank.
+    """
+    all_of_them = review.audit.suspects if review.cut.is_known else len(review.audit.findings)
+    return {"all": all_of_them, "decided": review.decisions.decided(all_of_them)}
 
 
 def _pairs(review: Review, rows: list[int]) -> list[dict[str, Any]]:
@@ -219,18 +233,31 @@ def _pairs(review: Review, rows: list[int]) -> list[dict[str, Any]]:
                 "rank": row + 1,
                 "caption_id": found["caption_id"],
                 "caption": found["caption"],
-                "mismatch_probability": found["mismatch_probability"],
+                "mismatch_probability": _number(found["mismatch_probability"]),
                 "is_suspect": found["is_suspect"],
                 "image": _image(review, found["image_id"], int(audit.image[row])),
                 "suggestion": _image(review, found["suggested_image_id"], int(audit.suggested_image[row])),
                 "is_mutual": bool(audit.is_mutual[row]),
                 "may_re_pair": bool(audit.may_re_pair[row]),
-                "suggestion_probability": found["suggestion_probability"],
+                "suggestion_probability": _number(found["suggestion_probability"]),
                 "suggested_caption": None if caption == NONE else audit.findings["caption"][caption].as_py(),
+                "other_captions": [_other_caption(audit, other) for other in review.captions.beside(row)],
+                "issues": review.issues.of(row),
                 "decision": _decision(review, decisions.get(row + 1)),
             }
         )
     return shown
+
+
+def _other_caption(audit: AuditFolder, row: int) -> dict[str, Any]:
+    """Another caption of a pair's image."""
+    caption = audit.findings["caption"][row].as_py()
+    return {"rank": row + 1, "caption": caption, "mismatch_probability": _number(float(audit.probability[row]))}
+
+
+def _number(value: float | None) -> float | None:
+    """As JSON can say it: None where unknown."""
+    return None if value is None or math.isnan(value) else value
 
 
 def _image(review: Review, image_id: str | None, number: int) -> _Image | None:

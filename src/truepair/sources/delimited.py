@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import sys
 from collections.abc import Iterable, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 
 from truepair.errors import DataError
@@ -75,10 +76,10 @@ def detected_delimiter(lines: Sequence[str], usual: str, wanted: Sequence[str]) 
     """
     best, best_score = usual, (-1, -1, -1)
     for delimiter in dict.fromkeys([usual, *DELIMITERS]):
-        try:
-            rows = [record.cells for record in records(lines, delimiter, "")]
-        except DataError:
-            continue
+        rows: list[list[str]] = []
+        with suppress(DataError):  # the lines may end within quotes; a quote that is really open is told later
+            for record in records(lines, delimiter, ""):
+                rows.append(record.cells)
         if not rows:
             continue
         header = [name.strip().lower() for name in rows[0]]

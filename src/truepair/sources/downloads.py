@@ -19,7 +19,7 @@ def is_download_log(path: Path) -> bool:
         return False
     try:
         names = set(pq.read_schema(path).names)
-    except (pa.ArrowException, OSError):
+    except (pa.ArrowException, OSError, UnicodeDecodeError):
         return False  # opening it says what is wrong
     return {"status", "key"} <= names and not _PICTURES & names
 
@@ -47,5 +47,5 @@ def failed_downloads(path: Path, name: str) -> Iterator[Skipped]:
                         where = f"{name}/{cells['key']}" if cells.get("key") else f"{path}: row {row}"
                         reason = str(cells["status"] or "no status").replace("_", " ")
                         yield Skipped(where, reason, str(cells.get("error_message") or ""))
-    except (pa.ArrowException, OSError) as error:
+    except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
         yield Skipped(str(path), "unreadable status table", str(error))

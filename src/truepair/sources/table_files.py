@@ -107,7 +107,8 @@ class DelimitedTable:
         usual = "\t" if extension_of(path.name) == ".tsv" else ","
         with opened_text(path) as file:
             first = list(itertools.islice(file, _LOOKED_AT))
-        self.delimiter = delimiter or detected_delimiter(first, usual, wanted)
+        given = None if delimiter is None else delimiter.replace("\\t", "\t")  # as it is typed on a command line
+        self.delimiter = given or detected_delimiter(first, usual, wanted)
         self.notes: list[str] = []
         if self.delimiter != usual:
             called = DELIMITERS.get(self.delimiter, repr(self.delimiter))
@@ -467,7 +468,7 @@ class _said:  # noqa: N801, used like a function
         return None
 
     def __exit__(self, kind: object, error: BaseException | None, traceback: object) -> None:
-        if isinstance(error, pa.ArrowException | OSError):
+        if isinstance(error, pa.ArrowException | OSError | UnicodeDecodeError):
             raise DataError(f"{self.path} cannot be read ({error}); is it damaged?") from error
 
 

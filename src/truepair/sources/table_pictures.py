@@ -141,7 +141,7 @@ class StoredPictures:
             for picture in self.of_rows(range(len(self.table))):
                 yield None if isinstance(picture, UnreadablePictureError) else hashlib.sha256(picture).hexdigest()
                 done += 1
-        except (pa.ArrowException, OSError):
+        except (pa.ArrowException, OSError, UnicodeDecodeError):
             yield from repeat(None, len(self.table) - done)
 
     def _encoded(self, cell: Any, row: int) -> bytes | UnreadablePictureError:

@@ -111,7 +111,7 @@ class TableSource:
             self._starts.append(sum(len(rows.names) for rows in self._rows))
             try:
                 self._rows.append(self._read_part(part))
-            except (pa.ArrowException, OSError) as error:
+            except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
                 raise DataError(f"{part.table.path} cannot be read ({error})") from error
             self._group(groups, self._starts[-1], self._rows[-1])
         self._groups = list(groups.values())
@@ -136,7 +136,7 @@ class TableSource:
                     yield Skipped(f"{self.path}: {skip.where}", skip.reason, skip.detail, skip.caption_ids)
                 if is_captioned:
                     yield self._sample(picture, of_picture, next(found))
-        except (pa.ArrowException, OSError) as error:
+        except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
             yield Skipped(f"{self.path}: shard {shard}", "damaged table", str(error))
 
     def picture(self, reference: str) -> bytes:
@@ -150,7 +150,7 @@ class TableSource:
         """
         try:
             encoded = next(self._pictures_of([self.row_of(reference)], wanted=True))
-        except (pa.ArrowException, OSError) as error:
+        except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
             raise DataError(f"{self.path} cannot be read ({error}); was it moved or changed?") from error
         if isinstance(encoded, UnreadablePictureError):
             raise encoded

@@ -180,6 +180,7 @@ def _tuple(value: Any) -> Any:
 _TYPE_HOOKS: dict[Any, Callable[[Any], Any]] = {
     float: _number,
     tuple[int, ...]: _tuple,
+    tuple[str, ...]: _tuple,
     tuple[Member, ...]: _tuple,
     Recalls: _tuple,
 }

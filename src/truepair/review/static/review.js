@@ -18,6 +18,7 @@ const pluralOf = (number, one, many) => `${counted(number)} ${Math.round(number)
 const list = { query: "", asOf: null, total: 0, section: 0, focus: 0, chunks: new Map(), asked: new Set(), version: 0 };
 const cards = new Map(); // place in the list → its card
 let threshold = Number(document.body.dataset.threshold);
+const isKnown = document.body.dataset.known === "yes"; // whether the audit gives mismatch probabilities
 let steps = Promise.resolve(); // decisions go to the server one after another, in the order of the keys
 
 // ── Talking to the server ────────────────────────────────────────────────────────────────────────────────────────────
@@ -48,9 +49,11 @@ function say(text) {
   at("wrong").hidden = true;
 }
 
-function showProgress({ suspects, decided }) {
+function showProgress({ all, decided }) {
+  at("progress").max = Math.max(1, all);
   at("progress").value = decided;
-  at("progress-says").textContent = `${counted(decided)} of ${pluralOf(suspects, "suspect", "suspects")} decided`;
+  const what = isKnown ? pluralOf(all, "suspect", "suspects") : pluralOf(all, "pair", "pairs");
+  at("progress-says").textContent = `${counted(decided)} of ${what} decided`;
 }
 
 // ── The list ─────────────────────────────────────────────────────────────────────────────────────────────────────────
@@ -60,7 +63,7 @@ function filters() {
   const query = new URLSearchParams({ order: form.get("order") });
   const names = [form.get("which"), form.get("decided")].filter((name) => name);
   if (names.length) query.set("filter", names.join(","));
-  for (const name of ["probability_from", "probability_to", "text"]) if (form.get(name)) query.set(name, form.get(name));
+  for (const name of ["probability_from", "probability_to", "text", "issue"]) if (form.get(name)) query.set(name, form.get(name));
   return query.toString();
 }
 
@@ -190,32 +193,54 @@ function fill(card, place) {
   show(card, pair, SMALL);
 }
 
-const dropsByRule = (pair) => pair.mismatch_probability >= Math.fround(threshold);
+const dropsByRule = (pair) => pair.mismatch_probability !== null && pair.mismatch_probability >= Math.fround(threshold);
+
+function percentOf(probability) {
+  if (probability === null) return "unknown";
+  if (probability >= 0.9995) return "> 99.9 %";
+  return probability < 0.0005 ? "< 0.1 %" : `${(100 * probability).toFixed(1)} %`;
+}
 
 function show(where, pair, side) {
   const probability = pair.mismatch_probability;
-  const percent = probability >= 0.9995 ? "> 99.9 %" : probability < 0.0005 ? "< 0.1 %" : `${(100 * probability).toFixed(1)} %`;
+  const percent = percentOf(probability);
   where.dataset.decision = pair.decision?.action ?? "";
   where.querySelector(".rank").textContent = counted(pair.rank);
   where.querySelector(".probability").textContent = percent;
   where.querySelector(".badge").textContent = pair.decision ? byHand[pair.decision.action] : ruleSays(pair);
   const bar = where.querySelector(".bar span");
-  if (bar) bar.style.width = `${100 * probability}%`;
+  if (bar) bar.style.width = `${100 * (probability ?? 0)}%`;
   where.querySelector(".caption").textContent = pair.caption;
   where.querySelector(".caption").title = pair.caption;
   const isGiven = pair.decision?.action === "re-pair";
   const better = isGiven ? pair.decision.image : pair.suggestion;
-  const role = isGiven ? "picture it gets" : pair.is_mutual ? "chosen by both sides" : "better for this caption";
-  picture(where.querySelector(".present"), pair.image, "present picture", side);
+  const role = isGiven ? "image it gets" : pair.is_mutual ? "chosen by both sides" : "better for this caption";
+  picture(where.querySelector(".present"), pair.image, "present image", side);
   picture(where.querySelector(".suggested"), better, better ? role : "", side);
   where.querySelector(".instead").hidden = pair.suggested_caption === null;
   where.querySelector(".instead .text").textContent = pair.suggested_caption ?? "";
+  where.querySelector(".issues").hidden = pair.issues.length === 0;
+  where.querySelector(".issues").textContent = pair.issues.join(" · ");
+  where.querySelector(".others").hidden = pair.other_captions.length === 0;
+  where.querySelector(".others ul").replaceChildren(...pair.other_captions.map(otherCaption));
   where.querySelector('[data-action="re-pair"]').disabled = pair.suggestion === null;
   where.querySelector('[data-action="clear"]').disabled = pair.decision === null;
   where.setAttribute("aria-label", `${pair.rank}, ${percent}: ${pair.caption}`);
 }
 
+function otherCaption({ caption, mismatch_probability }) {
+  const item = document.createElement("li"), text = document.createElement("span"), says = document.createElement("span");
+  text.textContent = caption;
+  text.title = caption;
+  text.dir = "auto";
+  says.textContent = percentOf(mismatch_probability);
+  says.className = "soft";
+  item.append(text, says);
+  return item;
+}
+
 function ruleSays(pair) {
+  if (!isKnown) return "kept, if undecided";
   if (!dropsByRule(pair)) return "cut keeps it";
   return document.body.dataset.rePairs === "yes" && pair.may_re_pair ? "cut re-pairs it" : "cut drops it";
 }
@@ -232,7 +257,7 @@ function picture(figure, image, role, side) {
   figure.querySelector(".role").textContent = role;
   figure.querySelector(".id").textContent = image?.id ?? "";
   figure.querySelector(".id").title = image?.id ?? "";
-  if (image === null) return instead("empty", "no better picture found");
+  if (image === null) return instead("empty", "no image suggested");
   if (image.picture === null) return instead("missing", image.id);
   frame.classList.remove("missing", "empty");
   const address = `${image.picture}&size=${side}`;
@@ -288,7 +313,7 @@ function decide(action) {
     return;
   }
   if (action === "re-pair" && pair.suggestion === null) {
-    say("No better picture was found for this caption: keep or drop it");
+    say("No image is suggested for this caption: keep or drop it");
     return;
   }
   const former = pair.decision;
@@ -342,14 +367,15 @@ function showCut() {
     try {
       const cut = await ask(`/api/cut?threshold=${threshold}`);
       if (number !== cutAsked) return;
-      const re_paired = cut.re_paired ? ` and ${counted(cut.re_paired)} re-paired` : "";
-      at("cut-says").textContent =
-        `${pluralOf(cut.dropped, "pair", "pairs")} dropped${re_paired}, about ${counted(cut.expected_matching)} of them ` +
-        `good; about ${counted(cut.expected_missed)} wrong ones stay.`;
       const { keep, drop, "re-pair": given } = cut.with_decisions;
       at("cut-with-decisions").textContent =
         `With ${pluralOf(cut.by_hand, "decision", "decisions")} by hand: ${counted(keep)} kept, ` +
         `${counted(given)} re-paired, ${counted(drop)} dropped.`;
+      if (!isKnown) return;
+      const re_paired = cut.re_paired ? ` and ${counted(cut.re_paired)} re-paired` : "";
+      at("cut-says").textContent =
+        `${pluralOf(cut.dropped, "pair", "pairs")} dropped${re_paired}, about ${counted(cut.expected_matching)} of them ` +
+        `good; about ${counted(cut.expected_missed)} wrong ones stay.`;
     } catch (error) {
       complain(error);
     }
@@ -372,10 +398,25 @@ at("cut").addEventListener("submit", (event) => {
       const written = await ask("/api/export", { threshold });
       say(`Written to ${written.folder}: ${counted(written.keep)} kept, ${counted(written["re-pair"])} re-paired, ` +
         `${counted(written.drop)} dropped`);
+      const most = 4;
+      const more = written.files.length > most ? ` and ${counted(written.files.length - most)} more` : "";
+      at("written-files").textContent = `${written.files.slice(0, most).join(", ")}${more}`;
+      at("written-path").value = written.path;
+      at("written").hidden = false;
     } finally {
       at("export").disabled = false;
     }
   }, () => say(""));
+});
+
+at("copy-path").addEventListener("click", async () => {
+  at("written-path").select(); // to be copied by hand where the browser does not let the page
+  try {
+    await navigator.clipboard.writeText(at("written-path").value);
+    say("The path is copied");
+  } catch {
+    say("The path is selected: copy it with Ctrl+C");
+  }
 });
 
 // ── Keys, clicks, scrolling ──────────────────────────────────────────────────────────────────────────────────────────
@@ -385,7 +426,14 @@ const isTyping = (element) => element.closest("input, select, textarea") !== nul
 function onKey(event) {
   const key = event.key.length === 1 ? event.key.toLowerCase() : event.key;
   const isTyped = isTyping(event.target);
-  if (isTyped && key === "Escape") { moveTo(list.focus); return; }
+  if (isTyped && key === "Escape") {
+    event.preventDefault();
+    if (event.target.name !== "text" || event.target.value === "") { moveTo(list.focus); return; }
+    event.target.value = "";
+    clearTimeout(filterTimer);
+    reload().then(() => moveTo(0));
+    return;
+  }
   if (isTyped || at("keys").open || event.altKey) return;
   if (event.ctrlKey || event.metaKey) {
     if (key !== "z" && key !== "y") return;
@@ -429,7 +477,17 @@ function onCardClick(event) {
   else card.focus({ preventScroll: true });
 }
 
+// Those of an issue are all to be looked at, and those that belong together side by side.
+function onIssue(issue) {
+  const { which, order } = at("filters").elements;
+  const grouped = order.querySelector('[value="grouped"]');
+  grouped.hidden = grouped.disabled = issue === "";
+  order.value = issue ? "grouped" : "suspicious";
+  which.value = issue || !isKnown ? "" : "suspects";
+}
+
 let filterTimer;
+at("filters").elements.issue.addEventListener("input", (event) => onIssue(event.target.value));
 at("filters").addEventListener("input", () => { clearTimeout(filterTimer); filterTimer = setTimeout(reload, 200); });
 at("filters").addEventListener("submit", (event) => { event.preventDefault(); reload().then(() => moveTo(0)); });
 at("undo").addEventListener("click", () => undoOrRedo("undo"));
@@ -458,5 +516,8 @@ function drawSoon() {
 window.addEventListener("scroll", drawSoon, { passive: true });
 window.addEventListener("resize", drawSoon);
 
+if (window.matchMedia("(max-width: 700px)").matches) {
+  for (const panel of document.querySelectorAll(".panel")) panel.open = false; // the pairs come first
+}
 showCut();
 reload().then(() => { if (list.total) cards.get(0)?.focus({ preventScroll: true }); });

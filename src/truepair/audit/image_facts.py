@@ -1,4 +1,4 @@
-"""The plain facts of a corpus's pictures: from the feature store that knows them, or by looking at every one."""
+"""The plain facts of a corpus's pictures: from the feature store that knows them, or from the pictures themselves."""
 
 from __future__ import annotations
 
@@ -17,26 +17,26 @@ _SIDE = 64
 """Pixels that a picture is decoded to at least, where its format can decode less than all."""
 
 
-def facts_of_images(pairs: Pairs, folder: Path | None, most: int) -> list[PictureFacts | None] | None:
-    """One look an image, None where a picture cannot be read; or None if nobody looked.
+def image_facts(pairs: Pairs, folder: Path | None, most: int) -> list[PictureFacts | None] | None:
+    """The facts of each image, None where its picture cannot be read; or None if no picture was examined.
 
     Args:
         pairs: The pairs.
         folder: The feature store that they are from, if they are from one.
-        most: Where no store has looked, pictures are looked at here if there are at most so many.
+        most: Largest number of images to examine where no store knows their facts.
     """
     if folder is not None and (folder / "images.parquet").exists():
         return _from_store(pairs, folder / "images.parquet")
     if pairs.pictures is None or len(pairs.images) > most:
         return None
-    looks: list[PictureFacts | None] = []
-    for image in tqdm(range(len(pairs.images)), unit="picture", desc="looking", disable=None, file=sys.stderr):
+    facts: list[PictureFacts | None] = []
+    for image in tqdm(range(len(pairs.images)), unit="image", desc="examining", disable=None, file=sys.stderr):
         try:
             data = pairs.pictures[image]
-            looks.append(facts_of(data, decoded(data, largest_side=_SIDE)))
+            facts.append(facts_of(data, decoded(data, largest_side=_SIDE)))
         except DataError:
-            looks.append(None)
-    return looks
+            facts.append(None)
+    return facts
 
 
 def _from_store(pairs: Pairs, path: Path) -> list[PictureFacts | None]:
