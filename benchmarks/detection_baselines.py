@@ -26,7 +26,7 @@ from truepair.data.pairs import Pairs
 from truepair.data.text import Vocabulary
 from truepair.losses.contrastive import matching_log_probabilities, matching_loss
 from truepair.model import InputShape, MatchingModel, first_word_vectors, make_model
-from truepair.scoring.plausibility import Encodings, similarity_of_pairs
+from truepair.scoring.encodings import Encodings, similarity_of_pairs
 from truepair.training.device import make_fabric
 from truepair.training.run import build_method
 

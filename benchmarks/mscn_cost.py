@@ -126,7 +126,7 @@ def purification(backbone: str, alone: int) -> tuple[float, float]:
     import torch
 
     from truepair.data.features import Features
-    from truepair.scoring.plausibility import similarity_of_pairs
+    from truepair.scoring.encodings import similarity_of_pairs
 
     model = model_of(backbone, "network")
     regions = torch.randn(PAIRS // 4, 36, 1280, generator=torch.Generator().manual_seed(0)).numpy()

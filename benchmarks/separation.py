@@ -18,7 +18,7 @@ from sklearn.metrics import roc_auc_score
 
 from truepair.encoders.codes import SharedEncoder
 from truepair.model import MatchingModel
-from truepair.scoring.plausibility import similarity_of_pairs
+from truepair.scoring.encodings import similarity_of_pairs
 from truepair.training.run import TrainedRun, load_run
 
 

@@ -448,7 +448,7 @@ def encoding(images: int, captions: int) -> Iterator[Sides]:
     from truepair.config import ModelConfig
     from truepair.data.features import Features
     from truepair.model import InputShape, make_model
-    from truepair.scoring.encoding import encode_captions, encode_images
+    from truepair.scoring.encodings import encode_captions, encode_images
 
     torch.manual_seed(0)
     embedding, batch_size = 256, 256

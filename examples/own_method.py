@@ -20,7 +20,7 @@ from truepair.losses.contrastive import info_nce
 from truepair.methods.protocol import MakeModel, StepLog
 from truepair.model import InputShape, make_model
 from truepair.optimisation import Optimiser
-from truepair.scoring.confidence import pair_scores, posterior_against_random_pairs
+from truepair.scoring.confidence import confidence_against_random_pairs, pair_scores
 from truepair.training.fit import fit
 from truepair.training.log import RunLog
 
@@ -50,7 +50,7 @@ class SmallLoss:
             yield self.optimiser.step(info_nce(self.optimiser.model(batch), 0.05, weights=weights), float(epoch))
 
     def confidence(self, loaders: Loaders) -> Tensor:
-        return posterior_against_random_pairs(self.models, loaders, temperature=0.05)
+        return confidence_against_random_pairs(self.models, loaders, temperature=0.05)
 
     def state_dict(self) -> dict[str, Any]:
         return {"is_kept": self.is_kept, **self.optimiser.state_dict()}

@@ -19,7 +19,7 @@ from truepair.methods import METHODS
 from truepair.methods.baseline import Baseline
 from truepair.model import InputShape, make_model
 from truepair.optimisation import Optimiser
-from truepair.scoring.confidence import posterior_of_two_humps
+from truepair.scoring.confidence import confidence_of_two_components
 
 pytest_plugins = ("audited_table",)  # fixtures of tests/made
 
@@ -110,7 +110,7 @@ class Twins:
             yield from twin.train_epoch(epoch, loaders)
 
     def confidence(self, loaders):
-        return posterior_of_two_humps(self.models, loaders, 0.05)
+        return confidence_of_two_components(self.models, loaders, 0.05)
 
     def state_dict(self):
         return {"twins": [twin.state_dict() for twin in self.twins]}

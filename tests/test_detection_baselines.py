@@ -29,7 +29,7 @@ from truepair.data.features import Features
 from truepair.data.noise import inject_noise
 from truepair.data.pairs import Pairs
 from truepair.data.synthetic import latent_factor_pairs
-from truepair.scoring.plausibility import similarity_of_pairs
+from truepair.scoring.encodings import similarity_of_pairs
 
 PLAIN = PlainConfig(
     model=ModelConfig(embedding=32),

@@ -35,14 +35,14 @@ def test_too_few_images_for_the_folds_is_an_error_that_says_how_many_would_do():
         folds_by_image(torch.arange(8), 4, seed=0)
 
 
-def test_models_do_not_depend_on_the_pairs_that_they_judge(noisy_world, quick):
+def test_models_do_not_depend_on_the_pairs_that_they_score(noisy_world, quick):
     config = replace(quick, folds=2, method=BaselineConfig(epochs=1))
     first = cross_fitted(noisy_world, None, config)
-    judged = first[0].pairs
+    scored = first[0].pairs
     wrecked = noisy_world.image_of_caption.clone()
-    wrecked[judged] = wrecked[judged].roll(1)
+    wrecked[scored] = wrecked[scored].roll(1)
     second = cross_fitted(replace(noisy_world, image_of_caption=wrecked), None, config)
-    assert torch.equal(second[0].pairs, judged)
+    assert torch.equal(second[0].pairs, scored)
     for a, b in zip(first[0].models[0].parameters(), second[0].models[0].parameters(), strict=True):
         assert torch.equal(a, b)
 
@@ -54,7 +54,7 @@ def test_global_random_state_is_left_as_it_was(noisy_world, quick):
     assert torch.equal(torch.get_rng_state(), before)
 
 
-def test_all_networks_of_a_method_judge(twins, noisy_world, quick):
+def test_all_networks_of_a_method_score(twins, noisy_world, quick):
     folds = cross_fitted(noisy_world, None, replace(quick, folds=2, repetitions=2, method=BaselineConfig(epochs=1)))
     assert [len(fold.models) for fold in folds] == [4, 4]
     assert not any(model.training for fold in folds for model in fold.models)
@@ -88,7 +88,7 @@ def shared_space(pairs=600, width=16, seed=0):
     return inject_noise(replace(made, **both), 0.2, seed=0)
 
 
-def test_features_of_one_space_are_judged_without_training(quick, tmp_path):
+def test_features_of_one_space_are_scored_without_training(quick, tmp_path):
     pairs = shared_space()
     summary = audit_pairs(pairs, None, tmp_path / "audit", replace(quick, zero_shot=True))
     assert summary.scored_by.how == "zero-shot"

@@ -93,6 +93,6 @@ def test_probes_say_how_likely_a_suggestion_is(trained):
     assert said.std() > 0.05
     assert abs(float(said.mean()) - float(right.double().mean())) < 0.15
     assert said[right].mean() > said[~right].mean()
-    assert found.image_probability[probes].isnan().all()  # nobody asked for them
+    assert found.image_probability[probes].isnan().all()  # they were not asked for
     alone = best_partners(models, pairs, suspects)
     assert alone.image_probability.isnan().all()

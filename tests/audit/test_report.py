@@ -1,4 +1,5 @@
 import re
+from dataclasses import replace
 
 import pyarrow.parquet as pq
 import pytest

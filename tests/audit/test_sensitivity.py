@@ -5,7 +5,7 @@ import torch
 
 from truepair.audit.crossfit import cross_fitted
 from truepair.audit.probability import probabilities
-from truepair.audit.score import cross_fitted_evidence
+from truepair.audit.score import cross_fitted_features
 from truepair.audit.sensitivity import sensitivity
 from truepair.data.noise import inject_noise
 from truepair.data.synthetic import latent_factor_pairs
@@ -13,12 +13,12 @@ from truepair.data.synthetic import latent_factor_pairs
 
 @pytest.fixture(scope="module")
 def audited(quick):
-    """Pairs of which a tenth are mismatched at random, who judges them, and what is found."""
+    """Pairs of which a tenth are mismatched at random, the folds that score them, and their probabilities."""
     world = latent_factor_pairs(900, world_seed=3, draw_seed=4, exclusive=2).pairs
     pairs = inject_noise(world, rate=0.1, seed=0)
     folds = cross_fitted(pairs, None, quick)
-    evidence = cross_fitted_evidence(folds, pairs, candidates=200, temperature=0.05, seed=0)
-    return folds, pairs, probabilities(evidence, seed=0)
+    features = cross_fitted_features(folds, pairs, candidates=200, temperature=0.05, seed=0)
+    return folds, pairs, probabilities(features, seed=0)
 
 
 def tried(audited, threshold=0.5):
@@ -32,7 +32,7 @@ def test_as_many_random_mistakes_are_found_as_were_made_at_random(audited):
     assert tried(audited).random == pytest.approx(float(is_suspect[~pairs.is_clean].double().mean()), abs=0.12)
 
 
-def test_pictures_of_like_captions_are_found_less_often_and_a_lower_threshold_finds_more(audited):
+def test_images_of_similar_captions_are_found_less_often_and_a_lower_threshold_finds_more(audited):
     strict, loose = tried(audited, 0.8), tried(audited, 0.2)
     assert 0 < strict.alike < strict.random
     assert strict.alike < loose.alike
@@ -43,3 +43,10 @@ def test_nothing_is_tried_where_no_pair_is_sure_to_match(audited):
     folds, pairs, found = audited
     unsure = replace(found, match=torch.full_like(found.match, 0.5))
     assert sensitivity(folds, pairs, unsure, threshold=0.5, candidates=200, temperature=0.05, seed=0).alike is None
+
+
+def test_nothing_is_tried_where_probabilities_are_unknown(audited):
+    folds, pairs, found = audited
+    unknown = replace(found, match=torch.full_like(found.match, torch.nan), unknown="too few pairs")
+    tried = sensitivity(folds, pairs, unknown, threshold=0.5, candidates=200, temperature=0.05, seed=0)
+    assert (tried.random, tried.alike) == (None, None)

@@ -10,9 +10,9 @@ from truepair.audit.siblings import (
     MOST_TOGETHER,
     Group,
     captions_by_image,
-    judged_together,
+    inferred,
+    joint_inference,
     links_of,
-    matched_together,
     random_links,
 )
 from truepair.data.features import Features
@@ -50,8 +50,8 @@ def corpus(images, each, moved, seed=0):
     )
 
 
-def own_evidence(pairs):
-    """What a judge of single pairs would say: the cosine against those of mismatched pairs, by its true densities."""
+def own_probabilities(pairs):
+    """Of each pair by itself: the cosine against those of mismatched pairs, by its true densities."""
     (fold,) = zero_shot(pairs)
     vectors = (
         pairs.images.take(pairs.image_of_caption).values,
@@ -67,8 +67,8 @@ def own_evidence(pairs):
 @pytest.mark.parametrize(("moved", "together"), [("captions", 0.0), ("images", 1.0)])
 def test_captions_of_one_image_find_more_mismatches_and_learn_whether_they_moved_together(moved, together):
     pairs = corpus(1500, 5, moved)
-    fold, match, log_odds = own_evidence(pairs)
-    found = judged_together([fold], pairs, match, log_odds, seed=0)
+    fold, match, log_odds = own_probabilities(pairs)
+    found = joint_inference([fold], pairs, match, log_odds, seed=0)
     assert found.images == 1500
     assert found.moved_together == pytest.approx(together, abs=0.05)
     before, after = (detection_metrics(each, pairs.is_clean) for each in (match, found.match))
@@ -100,7 +100,7 @@ def test_probabilities_are_the_sums_over_all_labellings(size):
     links = 2 * torch.randn(40, size * (size - 1) // 2, generator=generator, dtype=torch.float64)
     captions = torch.randperm(40 * size, generator=generator).reshape(40, size)
     match = log_odds.sigmoid()
-    found = matched_together([Group(captions, links)], match, log_odds)
+    found = inferred([Group(captions, links)], match, log_odds)
 
     def written_out(field):
         rows = zip(captions, links.tolist(), strict=True)
@@ -140,17 +140,17 @@ def test_captions_are_grouped_by_image_and_long_lists_are_cut():
 
 def test_a_corpus_with_one_caption_an_image_is_left_as_it_is():
     pairs = corpus(300, 1, "captions")
-    fold, match, log_odds = own_evidence(pairs)
-    assert judged_together([fold], pairs, match, log_odds, seed=0) is None
+    fold, match, log_odds = own_probabilities(pairs)
+    assert joint_inference([fold], pairs, match, log_odds, seed=0) is None
 
 
-def test_the_same_caption_said_twice_does_not_speak_for_itself():
-    """Without links, captions of one image are apart; with them, a mismatched double would look like two witnesses."""
+def test_the_same_caption_said_twice_does_not_support_itself():
+    """Without links, captions of one image are apart; with them, a mismatched double would look like two that agree."""
     pairs = corpus(400, 3, "captions")
     (fold,) = zero_shot(pairs)
     features = pairs.caption_inputs.array
     features[1::3] = features[0::3]
-    _, match, log_odds = own_evidence(pairs)
-    found = judged_together([fold], pairs, match, log_odds, seed=0)
+    _, match, log_odds = own_probabilities(pairs)
+    found = joint_inference([fold], pairs, match, log_odds, seed=0)
     doubles = found.match[0::3][~pairs.is_clean[0::3]]
     assert doubles.mean() < 0.5

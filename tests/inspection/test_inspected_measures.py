@@ -10,7 +10,7 @@ from truepair.evaluation.information import critic_information, info_nce_bound
 from truepair.evaluation.probes import mlp_r2, ridge_r2
 from truepair.inspection.codes import codes_of
 from truepair.inspection.measures import COMPONENTS, _components, exclusive_information, probes_of, shared_information
-from truepair.scoring.encoding import encode_captions, encode_images
+from truepair.scoring.encodings import encode_captions, encode_images
 
 
 @pytest.fixture(scope="module")

@@ -8,7 +8,7 @@ from torch.nn.functional import cosine_similarity
 
 from truepair.inspection.codes import codes_of
 from truepair.inspection.separation import Separation, separations, truth_is_of_use
-from truepair.scoring.plausibility import similarity_of_pairs
+from truepair.scoring.encodings import similarity_of_pairs
 
 
 def test_auroc_is_that_of_the_models_similarity_and_of_the_features_cosine(disncl):

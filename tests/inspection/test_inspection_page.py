@@ -16,7 +16,7 @@ from truepair.errors import ConfigError
 from truepair.files.checkpoint import load_checkpoint, save_checkpoint
 from truepair.inspection.run import inspect_run
 from truepair.model import retrieval_weights
-from truepair.scoring.plausibility import similarity_of_pairs
+from truepair.scoring.encodings import similarity_of_pairs
 from truepair.training.run import load_run
 
 

@@ -16,8 +16,8 @@ from truepair.methods import disncl as module
 from truepair.methods.disncl import Disncl, alignment_term, exclusive_terms, matching_term
 from truepair.methods.protocol import Method
 from truepair.model import InputShape, load_weights, make_model, retrieval_weights
+from truepair.scoring.encodings import similarity_of_pairs
 from truepair.scoring.mixtures import Gaussian, Mixture
-from truepair.scoring.plausibility import similarity_of_pairs
 
 CPU = torch.device("cpu")
 

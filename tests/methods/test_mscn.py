@@ -18,7 +18,7 @@ from truepair.methods import mscn as module
 from truepair.methods.mscn import Mscn, clean_posterior
 from truepair.methods.protocol import Method
 from truepair.model import InputShape, make_model
-from truepair.scoring.plausibility import similarity_of_pairs
+from truepair.scoring.encodings import similarity_of_pairs
 
 CPU = torch.device("cpu")
 

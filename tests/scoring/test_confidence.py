@@ -1,14 +1,28 @@
+import math
+import re
+from dataclasses import replace
+from functools import partial
+
 import pytest
 import torch
 
-from truepair.config import BaselineConfig, CrclConfig
-from truepair.data.loader import Loaders
-from truepair.data.noise import inject_noise
+from truepair.config import BaselineConfig, CrclConfig, ModelConfig
+from truepair.data.synthetic import latent_factor_pairs
 from truepair.methods.baseline import Baseline
 from truepair.methods.crcl import Crcl
-from truepair.scoring.confidence import pair_scores, posterior_against_random_pairs, posterior_of_two_humps
+from truepair.model import InputShape, make_model
+from truepair.scoring.confidence import (
+    confidence_against_random_pairs,
+    confidence_at,
+    confidence_from,
+    confidence_of_two_components,
+    estimated_confidence,
+    pair_scores,
+    warnings_about,
+)
+from truepair.scoring.noise_rate import share_above
+from truepair.scoring.pair_features import PairFeatures
 
-CPU = torch.device("cpu")
 TEMPERATURE = 0.05
 
 
@@ -18,56 +32,9 @@ def model(make):
     return make()
 
 
-def encoded_alone(model, pairs):
-    """Every image and every caption by itself, in evaluation mode."""
-    model.eval()
-    with torch.no_grad():
-        images = [model.image_encoder(pairs.images.take(torch.tensor([i]))).values for i in range(len(pairs.images))]
-        captions = [model.text_encoder(pairs.caption_inputs.take(torch.tensor([i]))).values for i in range(len(pairs))]
-    return torch.cat(images), torch.cat(captions)
-
-
-@pytest.mark.parametrize("batch_size", [3, 40])
-def test_every_pair_gets_the_similarity_it_has_alone(model, world, batch_size):
-    noisy = inject_noise(world, 0.5, seed=0)
-    images, captions = encoded_alone(model, noisy)
-    scores = pair_scores([model], Loaders(noisy, batch_size, 0, CPU), TEMPERATURE)
-    expected = (images[noisy.image_of_caption] * captions).sum(1)
-    torch.testing.assert_close(scores.similarity, expected, rtol=1e-5, atol=1e-6)
-
-
-def test_log_odds_are_against_the_captions_of_other_images_and_other_images(model, world):
-    one_caption_each = world.select(torch.arange(0, 40, 2))  # so that every caption, and every image, competes
-    images, captions = encoded_alone(model, one_caption_each)
-    similarity = (images @ captions.T / TEMPERATURE).double()
-    own = similarity.diagonal()
-    others = similarity.masked_fill(torch.eye(20, dtype=torch.bool), -torch.inf)
-    expected = own - (others.logsumexp(1) + others.logsumexp(0)) / 2
-    scores = pair_scores([model], Loaders(one_caption_each, 8, 0, CPU), TEMPERATURE)
-    torch.testing.assert_close(scores.log_odds.double(), expected, rtol=1e-4, atol=1e-4)
-    # And they are the log-odds of the matching probabilities, in the mean of both directions.
-    image_to_text, text_to_image = similarity.softmax(1).diagonal(), similarity.softmax(0).diagonal()
-    odds = (image_to_text.logit() + text_to_image.logit()) / 2
-    torch.testing.assert_close(expected, odds)
-
-
-def test_scores_depend_on_model_and_pairs_only(model, world, loaders):
-    first = pair_scores([model], loaders, TEMPERATURE)
-    again = pair_scores([model], Loaders(world, 13, 0, CPU), TEMPERATURE)
-    for name in ("similarity", "log_odds", "random_log_odds"):
-        assert torch.equal(getattr(first, name), getattr(again, name))
-
-
-@pytest.mark.parametrize("training", [True, False])
-def test_the_mode_of_the_model_is_left_as_it_was(model, loaders, training):
-    model.train(training)
-    pair_scores([model], loaders, TEMPERATURE)
-    assert {module.training for module in model.modules()} == {training}
-
-
-@pytest.mark.parametrize("posterior", [posterior_against_random_pairs, posterior_of_two_humps])
-def test_confidence_is_in_0_1_and_rises_with_the_log_odds(model, loaders, posterior):
-    confidence, scores = posterior([model], loaders, TEMPERATURE), pair_scores([model], loaders, TEMPERATURE)
+@pytest.mark.parametrize("estimate", [confidence_against_random_pairs, confidence_of_two_components])
+def test_confidence_is_in_0_1_and_rises_with_the_log_odds(model, loaders, estimate):
+    confidence, scores = estimate([model], loaders, TEMPERATURE), pair_scores([model], loaders, TEMPERATURE)
     assert confidence.min() >= 0
     assert confidence.max() <= 1
     assert (confidence[scores.log_odds.argsort()].diff() >= 0).all()
@@ -85,3 +52,146 @@ def test_reading_confidence_draws_no_random_number_and_changes_no_state(make, fa
     assert torch.equal(trained.confidence(loaders), first)
     assert torch.equal(torch.random.get_rng_state(), random)
     torch.testing.assert_close(trained.models[0].state_dict(), state, rtol=0, atol=0)
+
+
+def features(matching=700, mismatched=300, seed=0):
+    generator = torch.Generator().manual_seed(seed)
+
+    def scores(high, low, spread):
+        return torch.cat(
+            [
+                high + spread * torch.randn(matching, generator=generator),
+                spread * torch.randn(mismatched, generator=generator) + low,
+            ]
+        )
+
+    log_odds, agreement = scores(1.0, 0.2, 0.1), scores(0.8, 0.0, 0.15)
+    random_log_odds, random_agreement = torch.randn(500, generator=generator), torch.randn(500, generator=generator)
+    return PairFeatures(columns(log_odds, agreement), columns(0.1 * random_log_odds, 0.15 * random_agreement))
+
+
+def columns(log_odds, agreement):
+    """Features whose two sides are equal."""
+    return torch.stack([torch.zeros_like(log_odds), log_odds, log_odds, agreement / 2, agreement / 2], dim=1)
+
+
+def test_neighbour_agreement_tells_the_rate_and_both_features_tell_the_pairs():
+    found = confidence_from(features())
+    assert found.noise_rate == pytest.approx(0.3, abs=0.01)
+    assert found.confidence.mean() == pytest.approx(1 - found.noise_rate, abs=1e-4)
+    assert found.confidence[:700].min() > 0.5 > found.confidence[700:].max()
+    assert not found.warnings
+
+
+def test_pairs_like_random_pairs_get_the_confidence_one_half_and_a_warning_with_the_figures():
+    one = features(matching=0, mismatched=1000)
+    found = confidence_from(one, warnings=("before",))
+    assert (found.confidence == 0.5).all()
+    assert found.warnings[0] == "before"
+    assert found.noise_rate == 0.5
+    said = r"nothing consistent was learned: .* in (\d+\.\d) % of comparisons \(chance is 50 %, needed: (\d+\.\d) %\)"
+    share, needed = (float(figure) for figure in re.search(said, found.warnings[1]).groups())
+    assert share == pytest.approx(100 * share_above(one.agreement, one.random_agreement), abs=0.06)
+    assert needed == pytest.approx(100 * (0.5 + 5 * math.sqrt((1 / 1000 + 1 / 500) / 12)), abs=0.06)
+    assert share < needed
+
+
+def test_all_pairs_alike_have_a_high_confidence_without_a_warning():
+    found = confidence_from(features(matching=1000, mismatched=0))
+    assert found.noise_rate == 0.005
+    assert found.confidence.mean().item() == pytest.approx(0.995, abs=1e-4)
+    assert not found.warnings
+
+
+def test_scores_below_those_of_random_pairs_are_said_and_every_confidence_is_1():
+    one = features()
+    found = confidence_from(replace(one, pairs=columns(-2 * one.agreement - 1.0, one.agreement)))
+    assert (found.confidence == 1).all()
+    assert "are no higher than those of random pairs (mean" in found.warnings[0]
+
+
+def test_features_in_one_group_give_an_upper_bound_of_the_rate():
+    generator = torch.Generator().manual_seed(0)
+    one = features()
+    low, high = 0.1 * torch.randn(1500, generator=generator) - 1, 0.1 * torch.randn(500, generator=generator) + 4
+    agreement = 0.1 * torch.randn(1000, generator=generator)  # above three quarters of the random ones
+    random_log_odds = 0.1 * torch.randn(2000, generator=generator) - 1
+    odd = PairFeatures(columns(one.log_odds, agreement), columns(random_log_odds, torch.cat([low, high])))
+    found = confidence_from(odd)
+    assert found.noise_rate == pytest.approx(0.5, abs=1e-4)
+    assert found.confidence.mean().item() == pytest.approx(0.5, abs=1e-3)
+    assert "noise rate of 50 % is an upper bound" in found.warnings[0]
+
+
+@pytest.mark.parametrize("rate", [0.01, 0.4, 0.95])
+def test_confidence_has_the_slope_written_out_and_the_mean_that_the_rate_says(rate):
+    generator = torch.Generator().manual_seed(0)
+    scores = 0.5 + 0.5 * torch.randn(2000, generator=generator)
+    random_scores = 0.3 * torch.randn(300, generator=generator)
+    confidence = confidence_at(rate, scores, random_scores).double()
+    assert confidence.mean().item() == pytest.approx(1 - rate, abs=1e-5)
+    clean = (scores.mean() - rate * random_scores.mean()) / (1 - rate)
+    slope = (clean - random_scores.mean()) / (2 * random_scores.var())
+    inner = (confidence > 0.01) & (confidence < 0.99)
+    assert inner.sum() > 10
+    intercepts = (confidence.logit() - slope * scores)[inner]
+    torch.testing.assert_close(intercepts, intercepts.mean().expand_as(intercepts), atol=1e-3, rtol=0)
+
+
+def model_and_pairs(count, captions=None):
+    pairs = latent_factor_pairs(count, world_seed=0, draw_seed=1).pairs
+    if captions is not None:
+        pairs = replace(pairs, captions=captions)
+    torch.manual_seed(0)
+    return partial(make_model, ModelConfig(embedding=8), InputShape.of(pairs, None))(), pairs
+
+
+def test_few_pairs_and_shared_captions_are_said_with_figures():
+    model, pairs = model_and_pairs(100, ["the same"] * 60 + [f"caption {i}" for i in range(40)])
+    few, shared = estimated_confidence([model], pairs, 0.05, 0).warnings[:2]
+    assert "100 training pairs" in few
+    assert "60 of 100 pairs have the same caption ('the same')" in shared
+
+
+def test_pairs_of_three_images_cannot_be_compared():
+    model, pairs = model_and_pairs(3)
+    found = estimated_confidence([model], pairs, 0.05, 0)
+    assert (found.confidence == 1).all()
+    assert "pairs of 3 images" in found.warnings[0]
+
+
+@pytest.mark.parametrize(
+    ("pairs", "times", "figures"),
+    [(300, 20, None), (300, 21, "21 of 300"), (4000, 40, None), (4000, 41, "41 of 4,000")],
+)
+def test_a_caption_is_shared_by_many_above_twenty_and_a_hundredth(pairs, times, figures):
+    captions = ["shared"] * times + [f"caption {i}" for i in range(pairs - times)]
+    told = warnings_about(replace(latent_factor_pairs(pairs, world_seed=0, draw_seed=1).pairs, captions=captions))
+    if figures is None:
+        assert not told
+    else:
+        assert len(told) == 1
+        assert f"{figures} pairs have the same caption ('shared')" in told[0]
+
+
+@pytest.mark.parametrize(("pairs", "warned"), [(199, True), (200, False)])
+def test_two_hundred_pairs_are_enough(pairs, warned):
+    told = warnings_about(latent_factor_pairs(pairs, world_seed=0, draw_seed=1).pairs)
+    assert [f"{pairs} training pairs" in each for each in told] == [True] * warned
+
+
+def test_confidence_is_a_function_of_its_seed_and_leaves_everything_else_as_it_was(trained):
+    models, pairs = trained
+    models[0].train()
+    models[1].eval()
+    before = torch.get_rng_state()
+    first, again, other = (estimated_confidence(models, pairs, 0.05, seed) for seed in (0, 0, 1))
+    assert torch.equal(torch.get_rng_state(), before)
+    assert [model.training for model in models] == [True, False]
+    assert first.confidence.std() > 0.1
+    assert torch.equal(first.confidence, again.confidence)
+    assert not torch.equal(first.confidence, other.confidence)
+    assert (first.confidence - other.confidence).abs().mean() < 0.05
+    assert first.noise_rate == pytest.approx(0.3, abs=0.1)
+    assert not first.warnings
+    assert first.confidence[pairs.is_clean].mean() - first.confidence[~pairs.is_clean].mean() > 0.3

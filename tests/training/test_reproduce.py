@@ -15,7 +15,7 @@ from truepair.data.corpora import load_corpus
 from truepair.errors import CheckpointError, ConfigError
 from truepair.evaluation.recall import mean_metrics, ranks, retrieval_metrics
 from truepair.evaluation.retrieval import evaluate
-from truepair.scoring.encoding import encode_captions, encode_images
+from truepair.scoring.encodings import encode_captions, encode_images
 from truepair.training.recipe import RecipeFile, load_recipe, load_recipe_file
 from truepair.training.reproduce import MEASURES, member_recipe, missing_file, rehearsal, reproduce, with_data_in
 from truepair.training.run import load_run, load_runs

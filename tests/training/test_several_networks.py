@@ -16,7 +16,7 @@ from truepair.methods import METHODS
 from truepair.methods.baseline import Baseline
 from truepair.methods.protocol import Method
 from truepair.scoring.confidence import pair_scores
-from truepair.scoring.encoding import encode_captions, encode_images
+from truepair.scoring.encodings import encode_captions, encode_images
 from truepair.training.run import load_run, load_runs, run
 
 

@@ -1,4 +1,4 @@
-"""Cross-fitting: a pair is judged only by models that saw neither its image nor its caption.
+"""Cross-fitting: out-of-sample scoring of every pair, by models that saw neither its image nor its caption.
 
 A model that trained on a mismatched pair has learned to find it plausible. So the pairs are cut into folds by image,
 and each fold is scored by models trained on the other folds.
@@ -25,17 +25,18 @@ from truepair.data.text import Vocabulary
 from truepair.encoders.projection import UnitVectors
 from truepair.errors import ConfigError
 from truepair.model import InputShape, MatchingModel, first_word_vectors, make_model
+from truepair.random_streams import Stream
 from truepair.similarity.cosine import CosineSimilarity
 from truepair.training.device import make_fabric
 from truepair.training.run import build_method
 
 _FEWEST_IMAGES = 3
-"""Images in a fold below which a pair of a random image and caption has no competitor left."""
+"""Images in a fold below which a pair of a random image and caption has no negative left."""
 
 
 @dataclass(frozen=True)
 class Fold:
-    """Some pairs and who may judge them.
+    """Some pairs and the models that may score them.
 
     Attributes:
         pairs: ``[fold]``, ids of the pairs.
@@ -61,7 +62,7 @@ def folds_by_image(image_of_caption: Int[Tensor, " pairs"], folds: int, seed: in
             f"audit.folds is {folds}, but {len(images):,} images make at most {len(images) // _FEWEST_IMAGES} folds of "
             f"{_FEWEST_IMAGES}: lower it, or audit more pairs"
         )
-    fold_of_image = torch.from_numpy(np.random.default_rng(seed).permutation(len(images)) % folds)
+    fold_of_image = torch.from_numpy(Stream.AUDIT_FOLDS.generator(seed).permutation(len(images)) % folds)
     return [(fold_of_image[image] == fold).nonzero().flatten() for fold in range(folds)]
 
 
@@ -74,7 +75,7 @@ def cross_fitted(pairs: Pairs, vocabulary: Vocabulary | None, config: AuditConfi
         config: Folds, repetitions, method, backbone, seed and device.
 
     Raises:
-        ConfigError: If there are too few images for so many folds.
+        ConfigError: If there are too few images for the number of folds.
     """
     cut = folds_by_image(pairs.image_of_caption, folds_of(len(pairs), config), config.seed)
     learned = [
@@ -86,7 +87,7 @@ def cross_fitted(pairs: Pairs, vocabulary: Vocabulary | None, config: AuditConfi
 
 
 def zero_shot(pairs: Pairs) -> list[Fold]:
-    """All pairs as one fold, judged by the cosine of their features as they are: CLIP's, for instance.
+    """All pairs as one fold, scored by the cosine of their features as they are: CLIP's, for instance.
 
     Raises:
         ConfigError: If images or captions have no vectors, or vectors of different width.
@@ -103,12 +104,12 @@ def zero_shot(pairs: Pairs) -> list[Fold]:
             f"audit.zero_shot compares features as they are, but those of images have {shapes[0][0]} values and those "
             f"of captions {shapes[1][0]}: they are not of one space; leave it out, and models are trained"
         )
-    everyone = torch.arange(len(pairs))
-    return [Fold(everyone, everyone, [MatchingModel(UnitVectors(), UnitVectors(), CosineSimilarity()).eval()])]
+    all_pairs = torch.arange(len(pairs))
+    return [Fold(all_pairs, all_pairs, [MatchingModel(UnitVectors(), UnitVectors(), CosineSimilarity()).eval()])]
 
 
 def folds_of(pairs: int, config: AuditConfig) -> int:
-    """As many folds as asked for; or else 4, or 2 or 3 if these leave as many pairs to learn from as are ever used.
+    """The number of folds: `config.folds`; or 2 or 3 if these leave `most_learned` pairs to learn from; or else 4.
 
     >>> [folds_of(pairs, AuditConfig(most_learned=50_000)) for pairs in (1_000, 80_000, 1_000_000)]
     [4, 3, 2]
@@ -119,7 +120,7 @@ def folds_of(pairs: int, config: AuditConfig) -> int:
 
 
 def repetitions_of(learned: int, config: AuditConfig) -> int:
-    """As many models of a fold as asked for; or else 2, or 1 if they have as many pairs to learn from as are ever used.
+    """The number of models of a fold: `config.repetitions`; or 1 if `most_learned` pairs are learned from; or else 2.
 
     >>> [repetitions_of(learned, AuditConfig(most_learned=50_000)) for learned in (1_000, 50_000)]
     [2, 1]
@@ -130,10 +131,10 @@ def repetitions_of(learned: int, config: AuditConfig) -> int:
 
 
 def at_most(pairs: Int[Tensor, " pairs"], most: int, seed: int) -> Int[Tensor, " chosen"]:
-    """The pairs, or, if there are more, so many of them drawn at random, in their order."""
+    """A random subset of at most `most` pairs, in order."""
     if len(pairs) <= most:
         return pairs
-    chosen = np.random.default_rng(np.random.SeedSequence(seed, spawn_key=(5,))).permutation(len(pairs))[:most]
+    chosen = Stream.AUDIT_SUBSET.generator(seed).permutation(len(pairs))[:most]
     return pairs[torch.from_numpy(chosen).sort().values]
 
 
@@ -146,22 +147,25 @@ def trained_models(
     seed: int,
     description: str,
 ) -> list[list[MatchingModel]]:
-    """For each choice of pairs, `repetitions_of` models trained on it, in evaluation mode.
+    """For each subset of the pairs, `repetitions_of` models trained on it, in evaluation mode.
 
     Torch's global generators, from which weights and dropout are drawn, are left as they were.
 
     Args:
         pairs: All pairs.
-        chosen: Pair ids to train on.
+        chosen: Subsets to train on, as pair ids.
         vocabulary: What made the tokens; None where captions have feature vectors.
         config: Repetitions, method, backbone, batch size and device.
         seed: Every model has a seed of its own, which follows from this one.
         description: What the progress bar says.
     """
+    # The device, and the shape of the networks.
     fabric = make_fabric(config.device)
     network = Recipe(model=config.model, method=config.method).network
     shape = InputShape.of(pairs, vocabulary)
     cuda = [fabric.device] if fabric.device.type == "cuda" else []
+
+    # Every subset by itself; each repetition has its own seed.
     repetitions = [repetitions_of(len(ids), config) for ids in chosen]
     total = sum(repetitions) * config.method.epochs
     result: list[list[MatchingModel]] = []
@@ -172,7 +176,7 @@ def trained_models(
         for number, ids in enumerate(chosen):
             learned = pairs.select(ids)
             make = partial(make_model, network, shape, first_word_vectors(network, shape, learned))
-            result.append([])
+            models: list[MatchingModel] = []
             for repetition in range(repetitions[number]):
                 own_seed = int(np.random.SeedSequence((seed, number, repetition)).generate_state(1)[0])
                 torch.manual_seed(own_seed)
@@ -182,5 +186,6 @@ def trained_models(
                     for _ in method.train_epoch(epoch, loaders):
                         pass
                     bar.update()
-                result[-1] += [model.eval() for model in method.models]
+                models += [model.eval() for model in method.models]
+            result.append(models)
     return result

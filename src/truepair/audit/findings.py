@@ -1,4 +1,4 @@
-"""What an audit found out about each pair, as a table."""
+"""Findings of an audit: each pair's mismatch probability, rank and suggested partners, and the table of them."""
 
 from __future__ import annotations
 
@@ -6,7 +6,6 @@ import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-import numpy as np
 import pyarrow as pa
 import torch
 from jaxtyping import Bool, Float, Int
@@ -16,7 +15,9 @@ from truepair.audit.partners import NONE, Partners, best_partners
 from truepair.data.pairs import Pairs
 from truepair.data.splitting import one_of_each_image
 from truepair.model import MatchingModel
-from truepair.scoring.plausibility import Scores, are_local
+from truepair.random_streams import Stream
+from truepair.scoring.encodings import are_local
+from truepair.scoring.log_odds import Scores
 
 _SURE = 0.1
 """Mismatch probability below which a pair may be a probe."""
@@ -29,11 +30,11 @@ class Findings:
 
     Attributes:
         pairs: The pairs.
-        mismatch_probability: ``[pairs]``, in [0, 1].
+        mismatch_probability: ``[pairs]``, in [0, 1]; NaN for every pair where nothing is known.
         threshold: From which probability on a pair is a suspect.
         re_pair_threshold: From which suggestion probability on a mutual suggestion may be taken.
         scores: Similarity and log-odds.
-        order: ``[pairs]``, pair ids, most suspicious first; equal probabilities are ordered by the log-odds.
+        order: ``[pairs]``, pair ids, most suspicious first; equal or unknown probabilities by the log-odds.
         partners: Better partners, where they were looked for.
     """
 
@@ -46,8 +47,13 @@ class Findings:
     partners: Partners
 
     @property
+    def is_unknown(self) -> bool:
+        """Whether nothing is known about any pair: every mismatch probability is NaN, and no pair is a suspect."""
+        return bool(self.mismatch_probability.isnan().all())
+
+    @property
     def is_suspect(self) -> Bool[Tensor, " pairs"]:
-        """True where the mismatch probability reaches the threshold."""
+        """True where the mismatch probability reaches the threshold; False where it is unknown."""
         return self.mismatch_probability >= self.threshold
 
     @property
@@ -76,7 +82,7 @@ def find(
     pairs: Pairs,
     scores: Scores,
     mismatch_probability: Float[Tensor, " pairs"],
-    judges: Callable[[Int[Tensor, " asked"]], Sequence[MatchingModel]],
+    models_for: Callable[[Int[Tensor, " asked"]], Sequence[MatchingModel]],
     *,
     threshold: float,
     re_pair_threshold: float,
@@ -84,26 +90,31 @@ def find(
     at_most: int,
     seed: int,
 ) -> Findings:
-    """Rank the pairs, and look for better partners of the suspects, unless SAF or SGR would have to.
+    """Findings of all pairs: their ranks, and better partners of the suspects.
+
+    No partners are looked for where every probability is unknown, nor by SAF or SGR, which would take days.
 
     Args:
         pairs: The pairs.
         scores: Their scores.
-        mismatch_probability: ``[pairs]``, in [0, 1].
-        judges: Models that may look for partners of the given pairs: best if they did not learn from these, nor from
-            the probes that are among them.
+        mismatch_probability: ``[pairs]``, in [0, 1]; or NaN for every pair, where nothing is known.
+        models_for: Gives the models that look for partners of the given pairs: best if they did not learn from these,
+            nor from the probes that are among them. Not called where nothing is known.
         threshold: From which probability on a pair is a suspect.
         re_pair_threshold: From which suggestion probability on a mutual suggestion may be taken.
-        at_least: Partners are looked for of so many pairs, even if fewer are suspects: those that a report shows.
-        at_most: Partners are looked for of so many suspects, the most suspicious ones.
+        at_least: Number of pairs that partners are looked for, even if fewer are suspects: those that a report shows.
+        at_most: Largest number of suspects that partners are looked for, the most suspicious ones.
         seed: Of the probes.
     """
     by_score = scores.log_odds.argsort(stable=True)
+    if mismatch_probability.isnan().all():
+        none = Partners.none(len(pairs))
+        return Findings(pairs, mismatch_probability, threshold, re_pair_threshold, scores, by_score, none)
     order = by_score[mismatch_probability[by_score].argsort(stable=True, descending=True)]
     suspects = int((mismatch_probability >= threshold).sum())
     asked = order[: max(min(suspects, at_most), at_least)]
     probes = _probes(pairs, mismatch_probability, asked, seed)
-    models = judges(torch.cat([order[:suspects], asked[suspects:], probes]))
+    models = models_for(torch.cat([order[:suspects], asked[suspects:], probes]))
     partners = Partners.none(len(pairs)) if are_local(models) else best_partners(models, pairs, asked, probes)
     return Findings(pairs, mismatch_probability, threshold, re_pair_threshold, scores, order, partners)
 
@@ -115,7 +126,7 @@ def _probes(
     is_free = mismatch_probability < _SURE
     is_free[asked] = False
     free = is_free.nonzero().flatten()
-    generator = np.random.default_rng(np.random.SeedSequence(seed, spawn_key=(6,)))
+    generator = Stream.PROBES.generator(seed)
     order = torch.from_numpy(generator.permutation(len(free)))
     chosen = one_of_each_image(pairs.image_of_caption[free], order)
     drawn = generator.permutation(chosen.numpy())[: min(_MOST_PROBES, len(chosen) // 10)]
@@ -125,12 +136,12 @@ def _probes(
 def findings_table(findings: Findings) -> pa.Table:
     """One row a pair, most suspicious first: what ``findings.parquet`` holds.
 
-    Columns: ``rank`` (from 1), ``caption_id``, ``image_id``, ``caption``, ``mismatch_probability``, ``is_suspect``,
-    ``similarity`` (a cosine, in [-1, 1]; in (0, 1) with SAF or SGR), ``log_odds``, ``suggested_image_id`` and
-    ``suggested_caption_id`` with their similarities (empty where nothing is better, or the pair is no suspect),
-    ``suggestion_probability`` (that the pair does not match and the suggested image is the caption's very own),
-    ``suggestion_is_mutual`` (caption and image choose each other among the suspects), ``may_re_pair`` (and are likely
-    enough), and ``is_clean`` if the truth is known.
+    Columns: ``rank`` (from 1), ``caption_id``, ``image_id``, ``caption``, ``mismatch_probability`` (empty for every
+    pair where nothing is known), ``is_suspect``, ``similarity`` (a cosine, in [-1, 1]; in (0, 1) with SAF or SGR),
+    ``log_odds``, ``suggested_image_id`` and ``suggested_caption_id`` with their similarities (empty where nothing is
+    better, or the pair is no suspect), ``suggestion_probability`` (that the pair does not match and the suggested image
+    is the caption's very own), ``suggestion_is_mutual`` (caption and image choose each other among the suspects),
+    ``may_re_pair`` (and are likely enough), and ``is_clean`` if the truth is known.
     """
     pairs, partners, order = findings.pairs, findings.partners, findings.order
     ids = order.tolist()
@@ -139,7 +150,9 @@ def findings_table(findings: Findings) -> pa.Table:
         "caption_id": pa.array([pairs.caption_ids[i] for i in ids], pa.string()),
         "image_id": pa.array([pairs.image_ids[i] for i in pairs.image_of_caption[order].tolist()], pa.string()),
         "caption": pa.array([pairs.captions[i] for i in ids], pa.string()),
-        "mismatch_probability": pa.array(findings.mismatch_probability[order].numpy()),
+        "mismatch_probability": pa.array(
+            findings.mismatch_probability[order].numpy(), from_pandas=True
+        ),  # NaN is missing
         "is_suspect": pa.array(findings.is_suspect[order].numpy()),
         "similarity": pa.array(findings.scores.similarity[order].numpy()),
         "log_odds": pa.array(findings.scores.log_odds[order].numpy()),
@@ -177,13 +190,16 @@ def right_suggestions(findings: Findings, chosen: Bool[Tensor, " pairs"]) -> int
     return None if truth is None else int((findings.partners.image[chosen] == truth[chosen]).sum())
 
 
-def suspects_at(mismatch_probability: Float[Tensor, " pairs"], threshold: float) -> dict[str, float]:
-    """What a threshold does, by the probabilities alone.
+def suspects_at(mismatch_probability: Float[Tensor, " pairs"], threshold: float) -> dict[str, float | None]:
+    """Number of suspects at a threshold, and what the probabilities say about them.
 
     Returns:
         ``threshold``; ``suspects`` (pairs that reach it); ``expected_mismatched`` (how many of them do not match);
-        ``expected_missed`` (how many mismatched pairs would stay).
+        ``expected_missed`` (how many mismatched pairs would stay). Without probabilities there is no suspect, and the
+        expected numbers are None.
     """
+    if mismatch_probability.isnan().all():
+        return {"threshold": threshold, "suspects": 0, "expected_mismatched": None, "expected_missed": None}
     flagged = mismatch_probability >= threshold
     return {
         "threshold": threshold,

@@ -1,9 +1,9 @@
-"""Better partners for pairs that look wrong: another image for the caption, another caption for the image."""
+"""Better partners of suspects: another image for the caption, and another caption for the image."""
 
 from __future__ import annotations
 
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -15,18 +15,18 @@ from tqdm import tqdm
 
 from truepair.data.pairs import Pairs
 from truepair.model import MatchingModel
-from truepair.scoring.plausibility import Encodings, between
+from truepair.scoring.encodings import Encodings, evaluating, similarity_between
 
 _PAIRS_AT_A_TIME = 1024
 _GALLERY_AT_A_TIME = 4096
 """Similarities in memory at once: 1,024 × 4,096, 16 MB."""
 
 _NEAREST = 10
-"""A mutual choice must be among so many most similar images of all: among few suspects, to choose each other says
+"""A mutual choice must be among this number of most similar images of all: among few suspects, a mutual choice says
 little."""
 
 _FEWEST_OF_A_KIND = 10
-"""Probes that were given back rightly, and wrongly, below which no probability of a suggestion is given."""
+"""Right suggestions for probes, and wrong ones, below which no probability of a suggestion is given."""
 
 NONE = -1
 """No image, or no caption, is better than the present one."""
@@ -41,8 +41,8 @@ class Partners:
             none. If one of the 10 most similar images and the caption choose each other among the pairs asked for, it
             is that image; otherwise it is the most similar of all.
         image_similarity: ``[pairs]``, its similarity; NaN where there is none.
-        image_probability: ``[pairs]``, probability, in [0, 1], that it is the very one, if the present one is wrong and
-            the right one is in the corpus; NaN where there is none, or where too few probes were at hand.
+        image_probability: ``[pairs]``, probability, in [0, 1], that it is the right one, if the present one is
+            wrong and the right one is in the corpus; NaN where there is none, or where too few probes were at hand.
         is_mutual: ``[pairs]``, True where caption and image choose each other.
         caption: ``[pairs]``, the caption most similar to the image among those that it does not own and that say
             something else, or -1 where the present one is at least as similar.
@@ -58,10 +58,10 @@ class Partners:
 
     @classmethod
     def none(cls, pairs: int) -> Partners:
-        """No alternatives, for so many pairs."""
-        nobody, unknown = torch.full((pairs,), NONE), torch.full((pairs,), torch.nan)
+        """No alternatives, for a number of pairs."""
+        no_item, unknown = torch.full((pairs,), NONE), torch.full((pairs,), torch.nan)
         is_mutual = torch.zeros(pairs, dtype=torch.bool)
-        return cls(nobody, unknown, unknown.clone(), is_mutual, nobody.clone(), unknown.clone())
+        return cls(no_item, unknown, unknown.clone(), is_mutual, no_item.clone(), unknown.clone())
 
 
 def best_partners(
@@ -74,8 +74,8 @@ def best_partners(
 
     The galleries are encoded a block at a time: memory grows with the pairs asked for, never with all.
 
-    How likely a suggestion is right is measured on probes, pairs that probably match: each is looked at as if nobody
-    knew its image, and a logistic regression learns from similarity, lead over the next image and mutual choice whether
+    How likely a suggestion is right is measured on probes, pairs that probably match: each is treated as if its image
+    were unknown, and a logistic regression learns from similarity, lead over the next image and mutual choice whether
     the image that was found is its own.
 
     Args:
@@ -86,64 +86,166 @@ def best_partners(
         asked: ``[asked]``, ids of the pairs.
         probes: ``[probes]``, ids of other pairs that probably match; none by default.
     """
-    result = Partners.none(len(pairs))
     if not len(asked):
-        return result
-    probes = asked[:0] if probes is None else probes
-    ids = torch.cat([asked, probes])
-    owner = pairs.image_of_caption.clone()
-    owner[probes] = NONE  # nobody knows
-    images = pairs.image_of_caption[ids].unique()
-    known = Encodings.of(models, pairs, images, ids)
-    place = torch.searchsorted(images, pairs.image_of_caption[ids])
-    present = known.paired(place, torch.arange(len(ids))).clone()  # inference tensors cannot be written to
-    present[len(asked) :] = -torch.inf
+        return Partners.none(len(pairs))
+    with evaluating(models):
+        # The most similar images and captions of the corpus.
+        wanted = _Wanted.encoded(models, pairs, asked, asked[:0] if probes is None else probes)
+        galleries = len(pairs.images) + len(pairs)
+        with tqdm(total=galleries, unit="partner", desc="better partners", disable=None, file=sys.stderr) as bar:
+            nearest = _nearest_images(wanted, pairs, bar.update)
+            captions = _best_captions(wanted, pairs, bar.update)
+
+        # One image each, and the probability that it is the right one.
+        suggested = _suggested_images(wanted, nearest)
+    probability = _probability_of_suggestions(wanted, suggested)
+    return _better_than_the_present(pairs, wanted, suggested, probability, captions)
+
+
+@dataclass(frozen=True)
+class _Wanted:
+    """The pairs asked for, and after them the probes, whose image is hidden."""
+
+    ids: Int[Tensor, " wanted"]
+    asked: int
+    """Number of pairs asked for; the others are probes."""
+    images: Int[Tensor, " images"]
+    """Different images of these pairs, sorted."""
+    image: Int[Tensor, " wanted"]
+    """Of each pair, the row of its image in `images`."""
+    hidden: Int[Tensor, " wanted"]
+    """Of each pair asked for, the image that may not be suggested: its present one; `NONE` for probes."""
+    present: Float[Tensor, " wanted"]
+    """Similarity of each pair asked for; -∞ for probes."""
+    encodings: Encodings
+
+    @classmethod
+    def encoded(
+        cls,
+        models: Sequence[MatchingModel],
+        pairs: Pairs,
+        asked: Int[Tensor, " asked"],
+        probes: Int[Tensor, " probes"],
+    ) -> _Wanted:
+        ids = torch.cat([asked, probes])
+        owner = pairs.image_of_caption[ids]
+        images, image = owner.unique(return_inverse=True)
+        encodings = Encodings.of(models, pairs, images, ids)
+        present = encodings.paired(image, torch.arange(len(ids))).clone()  # inference tensors cannot be written to
+        present[len(asked) :] = -torch.inf
+        hidden = torch.cat([owner[: len(asked)], torch.full_like(probes, NONE)])
+        return cls(ids, len(asked), images, image, hidden, present, encodings)
+
+
+def _nearest_images(wanted: _Wanted, pairs: Pairs, progress: Callable[[int], object]) -> _Best:
+    """Of each caption asked for and each probe, the most similar images of the corpus, without its hidden one."""
+    nearest = _Best.unfilled(len(wanted.ids), _NEAREST + 1)
+    for gallery in torch.arange(len(pairs.images)).split(_GALLERY_AT_A_TIME):
+        encoded = Encodings.of(wanted.encodings.models, pairs, gallery, wanted.ids[:1])
+        for rows in torch.arange(len(wanted.ids)).split(_PAIRS_AT_A_TIME):
+            scores = similarity_between(encoded, torch.arange(len(gallery)), wanted.encodings, rows).T
+            is_hidden = gallery == wanted.hidden[rows][:, None]  # [rows, gallery], like scores
+            nearest.put(rows, scores.masked_fill(is_hidden, -torch.inf), gallery)
+        progress(len(gallery))
+    return nearest
+
+
+def _best_captions(wanted: _Wanted, pairs: Pairs, progress: Callable[[int], object]) -> _Best:
+    """Of each image asked for, the most similar caption that it does not own and that says something else."""
     number_of_text: dict[str, int] = {}
     texts = torch.tensor([number_of_text.setdefault(text, len(number_of_text)) for text in pairs.captions])
+    captions = _Best.unfilled(wanted.asked, 1)
+    for gallery in torch.arange(len(pairs)).split(_GALLERY_AT_A_TIME):
+        encoded = Encodings.of(wanted.encodings.models, pairs, wanted.images[:1], gallery)
+        for rows in torch.arange(wanted.asked).split(_PAIRS_AT_A_TIME):
+            image = wanted.image[rows]
+            scores = similarity_between(wanted.encodings, image, encoded, torch.arange(len(gallery)))
+            is_own = pairs.image_of_caption[gallery] == wanted.images[image][:, None]  # [rows, gallery], like scores
+            is_present = is_own | (texts[gallery] == texts[wanted.ids[rows]][:, None])
+            captions.put(rows, scores.masked_fill(is_present, -torch.inf), gallery)
+        progress(len(gallery))
+    return captions
 
-    galleries = len(pairs.images) + len(pairs)
-    with tqdm(total=galleries, unit="partner", desc="better partners", disable=None, file=sys.stderr) as bar:
-        nearest = _Best.unfilled(len(ids), _NEAREST + 1)
-        for gallery in torch.arange(len(pairs.images)).split(_GALLERY_AT_A_TIME):
-            encoded = Encodings.of(models, pairs, gallery, ids[:1])
-            for rows in torch.arange(len(ids)).split(_PAIRS_AT_A_TIME):
-                scores = between(encoded, torch.arange(len(gallery)), known, rows).T
-                nearest.put(rows, scores.masked_fill(gallery == owner[ids[rows]][:, None], -torch.inf), gallery)
-            bar.update(len(gallery))
-        captions = _Best.unfilled(len(asked), 1)
-        for gallery in torch.arange(len(pairs)).split(_GALLERY_AT_A_TIME):
-            encoded = Encodings.of(models, pairs, images[:1], gallery)
-            for rows in torch.arange(len(asked)).split(_PAIRS_AT_A_TIME):
-                scores = between(known, place[rows], encoded, torch.arange(len(gallery)))
-                is_own = pairs.image_of_caption[gallery] == images[place[rows]][:, None]
-                is_present = is_own | (texts[gallery] == texts[asked[rows]][:, None])
-                captions.put(rows, scores.masked_fill(is_present, -torch.inf), gallery)
-            bar.update(len(gallery))
 
-    among_asked, favourite = _mutual_choices(known, owner[ids], images)
-    rows = torch.arange(len(ids))
+@dataclass(frozen=True)
+class _Suggested:
+    """One image for each caption asked for, and for each probe."""
+
+    image: Int[Tensor, " wanted"]
+    similarity: Float[Tensor, " wanted"]
+    lead: Float[Tensor, " wanted"]
+    """Its similarity less that of the most similar other image."""
+    is_mutual: Bool[Tensor, " wanted"]
+
+
+def _suggested_images(wanted: _Wanted, nearest: _Best) -> _Suggested:
+    """The mutual choice of each caption, where there is one, or else its nearest image.
+
+    A choice is mutual if caption and image choose each other among the pairs asked for and the probes, if the image is
+    among the 10 nearest of all, and if it is more similar than the present one.
+    """
+    among_wanted, favourite = _mutual_choices(wanted)
+    choice, chosen = among_wanted.best[:, 0], among_wanted.where[:, 0]  # [wanted]: similarity, and row of the image
     is_mutual = (
-        (favourite[among_asked.where[:, 0]] == rows)
-        & (among_asked.best[:, 0] >= nearest.best[:, _NEAREST - 1])
-        & (among_asked.best[:, 0] > present)
+        (favourite[chosen] == torch.arange(len(wanted.ids)))
+        & (choice >= nearest.best[:, _NEAREST - 1])
+        & (choice > wanted.present)
     )
-    best = torch.where(is_mutual, among_asked.best[:, 0], nearest.best[:, 0])
-    image = torch.where(is_mutual, images[among_asked.where[:, 0]], nearest.where[:, 0])
-    is_first = image == nearest.where[:, 0]
-    lead = best - torch.where(is_first, nearest.best[:, 1], nearest.best[:, 0])
-    is_right = image == pairs.image_of_caption[ids]
-    features = torch.stack([best, lead, is_mutual.float()], dim=1)
-    probability = _probability_of_suggestions(features, is_right, len(asked))
+    similarity = torch.where(is_mutual, choice, nearest.best[:, 0])
+    image = torch.where(is_mutual, wanted.images[chosen], nearest.where[:, 0])
+    is_nearest = image == nearest.where[:, 0]
+    lead = similarity - torch.where(is_nearest, nearest.best[:, 1], nearest.best[:, 0])
+    return _Suggested(image, similarity, lead, is_mutual)
 
-    better = (best > present)[: len(asked)]
-    chosen = asked[better]
-    result.image[chosen] = image[: len(asked)][better]
-    result.image_similarity[chosen] = best[: len(asked)][better]
-    result.image_probability[chosen] = probability[better]
-    result.is_mutual[asked] = is_mutual[: len(asked)]
-    better = captions.best[:, 0] > present[: len(asked)]
-    result.caption[asked[better]] = captions.where[better, 0]
-    result.caption_similarity[asked[better]] = captions.best[better, 0]
+
+def _mutual_choices(wanted: _Wanted) -> tuple[_Best, Int[Tensor, " images"]]:
+    """Among the wanted pairs: of each caption its best image, and of each image its favourite caption, by rows."""
+    of_captions, of_images = _Best.unfilled(len(wanted.ids), 1), _Best.unfilled(len(wanted.images), 1)
+    for rows in torch.arange(len(wanted.images)).split(_PAIRS_AT_A_TIME):
+        for columns in torch.arange(len(wanted.ids)).split(_GALLERY_AT_A_TIME):
+            is_hidden = wanted.images[rows][:, None] == wanted.hidden[columns]  # [rows, columns]
+            scores = wanted.encodings.matrix(rows, columns).masked_fill(is_hidden, -torch.inf)
+            of_images.put(rows, scores, columns)
+            of_captions.put(columns, scores.T, rows)
+    return of_captions, of_images.where[:, 0]
+
+
+def _probability_of_suggestions(wanted: _Wanted, suggested: _Suggested) -> Float[Tensor, " asked"]:
+    """Probability that each suggestion is right, learned from the probes, whose right image is known."""
+    features = torch.stack([suggested.similarity, suggested.lead, suggested.is_mutual.float()], dim=1).double().numpy()
+    of_asked, of_probes = features[: wanted.asked], features[wanted.asked :]  # [asked, 3] and [probes, 3]
+    is_right = (suggested.image == wanted.images[wanted.image])[wanted.asked :].numpy()
+    if min(is_right.sum(), len(is_right) - is_right.sum()) < _FEWEST_OF_A_KIND:
+        return torch.full((wanted.asked,), torch.nan)
+    mean, scale = of_probes.mean(0), of_probes.std(0)
+    scale[scale == 0] = 1
+    regression = LogisticRegression().fit((of_probes - mean) / scale, is_right)
+    rows = (of_asked - mean) / scale
+    rows = np.where(np.isfinite(rows), rows, 0.0)  # no second image to lead over
+    return torch.from_numpy(regression.predict_proba(rows)[:, 1]).float()
+
+
+def _better_than_the_present(
+    pairs: Pairs,
+    wanted: _Wanted,
+    suggested: _Suggested,
+    probability: Float[Tensor, " asked"],
+    captions: _Best,
+) -> Partners:
+    """The suggestions for the pairs asked for that are more similar than their present partners."""
+    result = Partners.none(len(pairs))
+    asked, count = wanted.ids[: wanted.asked], wanted.asked
+    present = wanted.present[:count]
+
+    is_better = suggested.similarity[:count] > present
+    result.image[asked[is_better]] = suggested.image[:count][is_better]
+    result.image_similarity[asked[is_better]] = suggested.similarity[:count][is_better]
+    result.image_probability[asked[is_better]] = probability[is_better]
+    result.is_mutual[asked] = suggested.is_mutual[:count]
+
+    is_better = captions.best[:, 0] > present
+    result.caption[asked[is_better]] = captions.where[is_better, 0]
+    result.caption_similarity[asked[is_better]] = captions.best[is_better, 0]
     return result
 
 
@@ -167,32 +269,3 @@ class _Best:
         together, order = torch.cat([self.best[rows], scores], dim=1).topk(count, dim=1)
         self.where[rows] = torch.cat([self.where[rows], block[places]], dim=1).gather(1, order)
         self.best[rows] = together
-
-
-def _mutual_choices(
-    known: Encodings, owner: Int[Tensor, " asked"], images: Int[Tensor, " images"]
-) -> tuple[_Best, Int[Tensor, " images"]]:
-    """Among those asked for: of each caption its best image, and of each image its favourite caption, by their rows."""
-    of_captions, of_images = _Best.unfilled(len(owner), 1), _Best.unfilled(len(images), 1)
-    for rows in torch.arange(len(images)).split(_PAIRS_AT_A_TIME):
-        for columns in torch.arange(len(owner)).split(_GALLERY_AT_A_TIME):
-            scores = known.matrix(rows, columns).masked_fill(images[rows][:, None] == owner[columns], -torch.inf)
-            of_images.put(rows, scores, columns)
-            of_captions.put(columns, scores.T, rows)
-    return of_captions, of_images.where[:, 0]
-
-
-def _probability_of_suggestions(
-    features: Float[Tensor, "found features"], is_right: Bool[Tensor, " found"], asked: int
-) -> Float[Tensor, " asked"]:
-    """Probability that each suggestion is right, as the probes, which stand last, say."""
-    probes = features[asked:].double().numpy()
-    right = is_right[asked:].numpy()
-    if min(right.sum(), len(right) - right.sum()) < _FEWEST_OF_A_KIND:
-        return torch.full((asked,), torch.nan)
-    mean, scale = probes.mean(0), probes.std(0)
-    scale[scale == 0] = 1
-    regression = LogisticRegression().fit((probes - mean) / scale, right)
-    wanted = (features[:asked].double().numpy() - mean) / scale
-    wanted = np.where(np.isfinite(wanted), wanted, 0.0)  # no second image to lead over
-    return torch.from_numpy(regression.predict_proba(wanted)[:, 1]).float()

@@ -1,17 +1,20 @@
-r"""From evidence to the probability that a pair matches, without a single label.
+r"""From features of pairs to the probability that a pair matches, without a single label.
 
-Random couples surely do not match, and a mismatched pair looks like one of them to a model that did not learn it. So
+Random pairs surely do not match, and a mismatched pair looks like one of them to a model that did not learn it. So
 
-1. the noise rate r is that of a mixture over what speaks for the pairs themselves, one component of which is that of
-   random couples (`mixtures.fit_with_known_mismatches`);
-2. matching pairs are taken to be random couples, reweighted: :math:`f_1(e) = f_0(e)\, e^{a + b e}` for evidence e.
+1. the noise rate r is that of a mixture over the pairs' log-odds, one component of which is that of random pairs
+   (`mixtures.fit_with_known_mismatches`);
+2. matching pairs are taken to be random pairs, reweighted: :math:`f_1(e) = f_0(e)\, e^{a + b e}` for features e.
    Of such densities the odds are logistic, and expectation–maximisation alternates a logistic regression of pairs,
-   weighted by the probability p that they match, against random couples, with
+   weighted by the probability p that they match, against random pairs, with
 
    .. math:: p = \frac{(1 - r)\, e^{a + b e}}{(1 - r)\, e^{a + b e} + r}
 
-The weights b of the kinds of evidence are so learned from the corpus itself. The model is the exponential tilt of
-case–control studies (Qin & Zhang, Biometrika 1997); contamination with a known null is Efron's (JASA 2004).
+The weights b of the features are so learned from the corpus itself. The model is the exponential tilt of case–control
+studies (Qin & Zhang, Biometrika 1997); contamination with a known null is Efron's (JASA 2004).
+
+Where pairs are not more plausible than random pairs by more than chance, nothing is known about any of them, and the
+probabilities are NaN (`noise_rate.Comparison`).
 """
 
 from __future__ import annotations
@@ -25,12 +28,13 @@ from jaxtyping import Float
 from sklearn.linear_model import LogisticRegression
 from torch import Tensor
 
-from truepair.scoring.evidence import KINDS, Evidence
-from truepair.scoring.judgement import LEAST_RATE, needed_share, rate_against_random, share_above
+from truepair.random_streams import Stream
 from truepair.scoring.mixtures import fit_with_known_mismatches
+from truepair.scoring.noise_rate import LEAST_RATE, Comparison, Unknown, rate_against_random
+from truepair.scoring.pair_features import FEATURES, PairFeatures
 
 _MOST_FITTED = 50_000
-"""Pairs, and random couples, that the regression is fitted to; all pairs get its probability."""
+"""Pairs, and random pairs, that the regression is fitted to, at most; all pairs get its probability."""
 _MOST_RESAMPLED = 10_000
 """Pairs of a resample; the spread of the rate is scaled to the true number."""
 _RESAMPLES = 40
@@ -38,22 +42,27 @@ _MAX_STEPS = 100
 _TOLERANCE = 1e-4
 """Mean change of the probabilities at which a fit ends."""
 _REGULARISATION = 10.0
-"""Inverse strength of the penalty on standardised weights: enough that separable evidence ends somewhere."""
+"""Inverse strength of the penalty on standardised weights: enough that features which tell everything end somewhere."""
 
 
 @dataclass(frozen=True)
 class Probabilities:
-    """What the evidence says.
+    """Probability of each pair to match, by its features.
 
     Attributes:
-        match: ``[pairs]``, probability, in [0, 1], that each pair matches.
-        log_odds: ``[pairs]``, log-odds of its evidence under matching against random, whatever the noise rate.
-        random_log_odds: ``[random]``, the same of the random couples.
-        noise_rate: Estimated share of mismatched pairs: the mean probability that a pair does not match.
-        interval: Of the noise rate: from all ways to estimate it, and 95 % of resamples of the pairs.
-        weights: By kind of evidence, what a standard deviation of it adds to the log-odds.
-        judge: The probability that a pair with such evidence ``[rows, kinds]`` matches.
+        match: ``[pairs]``, probability, in [0, 1], that each pair matches; NaN for every pair where it is `unknown`.
+        log_odds: ``[pairs]``, log-odds of its features under matching against random, whatever the noise rate; where
+            probabilities are unknown, τ times the log-odds against negatives.
+        random_log_odds: ``[random]``, the same of the random pairs.
+        noise_rate: Estimated share of mismatched pairs: the mean probability that a pair does not match; NaN where it
+            is unknown.
+        interval: Of the noise rate: from all ways to estimate it, and 95 % of resamples of the pairs; (0, 1) where it
+            is unknown.
+        weights: By feature, what a standard deviation of it adds to the log-odds; empty where they are unknown.
+        match_of: The probability that a pair with such features ``[rows, features]`` matches; NaN where it is unknown.
         warnings: Why not to rely on it, in sentences with figures; empty if nothing speaks against it.
+        unknown: Why no probability is known: "too few pairs" to say, or "captions elsewhere": captions that seem to
+            belong to other images (a table joined or sorted wrongly). None where probabilities are known.
     """
 
     match: Float[Tensor, " pairs"]
@@ -62,71 +71,86 @@ class Probabilities:
     noise_rate: float
     interval: tuple[float, float]
     weights: dict[str, float]
-    judge: Callable[[Tensor], Tensor]
+    match_of: Callable[[Tensor], Tensor]
     warnings: tuple[str, ...] = ()
+    unknown: Unknown | None = None
 
     @property
     def random(self) -> Float[Tensor, " random"]:
-        """Probability that each random couple matches, at the noise rate of the pairs."""
+        """Probability that each random pair matches, at the noise rate of the pairs."""
         return _posterior(self.random_log_odds, self.noise_rate)
 
 
-def probabilities(evidence: Evidence, seed: int) -> Probabilities:
-    """Probabilities of all pairs.
+def probabilities(features: PairFeatures, seed: int) -> Probabilities:
+    """Probabilities of all pairs; unknown, with a warning that says why, where nothing consistent was learned.
 
     Args:
-        evidence: Of the pairs, by models that did not learn them, and of random couples.
-        seed: Of resamples, and of the choice of pairs where there are very many.
+        features: Of the pairs, by models that did not learn them, and of random pairs.
+        seed: Of resamples, and of the pairs that are fitted to where there are very many.
     """
-    generator = np.random.default_rng(np.random.SeedSequence(seed, spawn_key=(4,)))
-    own, random_own = evidence.own, evidence.random_own
-    share = share_above(own, random_own)
-    needed = needed_share(len(own), len(random_own))
-    if share < needed:
-        said = (
-            f"nothing consistent was learned: pairs are more plausible than random ones in {share:.1%} of comparisons "
-            f"(chance: 50 %, needed: {needed:.1%}), so that every probability is 0.5, which says nothing; do the "
-            "captions belong to these pictures at all?"
-        )
-        scores = own.double(), random_own.double()
-        unknown = torch.full_like(own, 0.5)
-        return Probabilities(
-            unknown, *scores, 0.5, (0.0, 1.0), {}, lambda rows: rows.new_full(rows.shape[:1], 0.5), (said,)
-        )
-    rate, is_bound = rate_against_random(own, random_own)
-    said = f"the noise rate of {rate:.0%} is an upper bound: the evidence does not fall into two kinds"
-    fitted = evidence if len(own) <= _MOST_FITTED else _some(evidence, _MOST_FITTED, generator)
+    # Do pairs differ from random pairs at all?
+    comparison = Comparison.of(features.log_odds, features.random_log_odds)
+    if comparison.unknown:
+        return _unknown(features, comparison, comparison.unknown)
+
+    # The noise rate, by the log-odds alone.
+    generator = Stream.AUDIT_PROBABILITIES.generator(seed)
+    rate, is_bound = rate_against_random(features.log_odds, features.random_log_odds)
+    said = f"the noise rate of {100 * rate:.0f} % is an upper bound: log-odds do not fall into two groups"
+
+    # The probabilities at that rate, by all features.
+    fitted = features if len(features.pairs) <= _MOST_FITTED else _some(features, _MOST_FITTED, generator)
     tilt = _Tilt.fitted(fitted, rate)
-    log_odds, random_log_odds = tilt(evidence.pairs), tilt(evidence.random)
+    log_odds, random_log_odds = tilt(features.pairs), tilt(features.random)
     match = _posterior(log_odds, rate)
-    mean = 1 - float(match.mean())  # nearer to the truth than the mixture's rate, in nearly all that was measured
-    rates = [*_resampled(evidence, rate, generator), _Tilt.free_rate(fitted, rate), mean]
+
+    # Their mean, which is nearer to the true rate than the mixture's in nearly all that was measured, and its interval.
+    mean = 1 - float(match.mean())
+    rates = [*_resampled(features, rate, generator), _Tilt.free_rate(fitted, rate), mean]
     return Probabilities(
-        match.to(own),
-        log_odds,
-        random_log_odds,
-        mean,
-        (max(min(rates), 0.0), min(max(rates), 1.0)),
-        tilt.weights,
-        lambda rows: _posterior(tilt(rows), rate),
-        (said,) if is_bound else (),
+        match=match.to(features.log_odds),
+        log_odds=log_odds,
+        random_log_odds=random_log_odds,
+        noise_rate=mean,
+        interval=(max(min(rates), 0.0), min(max(rates), 1.0)),
+        weights=tilt.weights,
+        match_of=lambda rows: _posterior(tilt(rows), rate),
+        warnings=(said,) if is_bound else (),
+    )
+
+
+def _unknown(features: PairFeatures, comparison: Comparison, reason: Unknown) -> Probabilities:
+    """No probabilities; the log-odds against negatives still order the pairs."""
+    said = comparison.explained(
+        "pairs are more plausible than random pairs", "no pair is called a suspect", "audit more pairs together"
+    )
+    return Probabilities(
+        match=torch.full_like(features.log_odds, torch.nan),
+        log_odds=features.log_odds.double(),
+        random_log_odds=features.random_log_odds.double(),
+        noise_rate=float("nan"),
+        interval=(0.0, 1.0),
+        weights={},
+        match_of=lambda rows: rows.new_full(rows.shape[:1], torch.nan),
+        warnings=(said,),
+        unknown=reason,
     )
 
 
 def log_ratio(
     values: Float[Tensor, " values"], of_random: Float[Tensor, " random"], rate: float
 ) -> Float[Tensor, " values"]:
-    """Logarithm of the density of what is not random against that of random ones, of a single kind of evidence.
+    """Logarithm of the density of what is not random against that of random ones, of a single feature.
 
     Args:
         values: A mixture of both.
         of_random: What is random for sure.
         rate: Share of random ones among `values`, in (0, 1).
     """
-    evidence = Evidence(values[:, None], of_random[:, None])
+    features = PairFeatures(values[:, None], of_random[:, None])
     generator = np.random.default_rng(0)
-    fitted = evidence if len(values) <= _MOST_FITTED else _some(evidence, _MOST_FITTED, generator)
-    return _Tilt.fitted(fitted, rate)(evidence.pairs)
+    fitted = features if len(values) <= _MOST_FITTED else _some(features, _MOST_FITTED, generator)
+    return _Tilt.fitted(fitted, rate)(features.pairs)
 
 
 def _posterior(log_odds: Float[Tensor, " pairs"], rate: float) -> Float[Tensor, " pairs"]:
@@ -135,49 +159,52 @@ def _posterior(log_odds: Float[Tensor, " pairs"], rate: float) -> Float[Tensor, 
 
 @dataclass(frozen=True)
 class _Tilt:
-    """``a + b · e`` for evidence e, standardised."""
+    """``a + b · e`` for features e, standardised."""
 
     mean: np.ndarray
     scale: np.ndarray
     slope: np.ndarray
     offset: float
 
-    def __call__(self, evidence: Float[Tensor, "rows kinds"]) -> Float[Tensor, " rows"]:
-        rows = (evidence.double().numpy() - self.mean) / self.scale
+    def __call__(self, features: Float[Tensor, "rows features"]) -> Float[Tensor, " rows"]:
+        rows = (features.double().numpy() - self.mean) / self.scale
         return torch.from_numpy(rows @ self.slope + self.offset)
 
     @property
     def weights(self) -> dict[str, float]:
-        """By kind of evidence."""
-        return {kind: round(float(weight), 3) for kind, weight in zip(KINDS, self.slope, strict=True)}
+        """By feature."""
+        return {name: round(float(weight), 3) for name, weight in zip(FEATURES, self.slope, strict=True)}
 
     @classmethod
-    def fitted(cls, evidence: Evidence, rate: float) -> _Tilt:
+    def fitted(cls, features: PairFeatures, rate: float) -> _Tilt:
         """By expectation–maximisation at the given noise rate."""
-        tilt, _ = cls._fit(evidence, rate, keep_rate=True)
+        tilt, _ = cls._fit(features, rate, keep_rate=True)
         return tilt
 
     @classmethod
-    def free_rate(cls, evidence: Evidence, rate: float) -> float:
+    def free_rate(cls, features: PairFeatures, rate: float) -> float:
         """The noise rate, where it is fitted too, from a first guess on."""
-        _, rate = cls._fit(evidence, rate, keep_rate=False)
+        _, rate = cls._fit(features, rate, keep_rate=False)
         return rate
 
     @classmethod
-    def _fit(cls, evidence: Evidence, rate: float, *, keep_rate: bool) -> tuple[_Tilt, float]:
-        pairs, random = evidence.pairs.double().numpy(), evidence.random.double().numpy()
+    def _fit(cls, features: PairFeatures, rate: float, *, keep_rate: bool) -> tuple[_Tilt, float]:
+        # Rows of pairs and of random pairs, standardised together: [pairs + random, features].
+        pairs, random = features.pairs.double().numpy(), features.random.double().numpy()
         everything = np.concatenate([pairs, random])
         mean, scale = everything.mean(0), everything.std(0)
         scale[scale == 0] = 1
         rows = (everything - mean) / scale
         is_pair = np.arange(len(rows)) < len(pairs)
+
+        # Expectation–maximisation, from the same probability for every pair on.
         match = np.full(len(pairs), 1 - rate)
         for _ in range(_MAX_STEPS):
-            # As much weight on random couples as on matching pairs: then the odds are the ratio of densities.
+            # As much weight on random pairs as on matching pairs: then the odds are the ratio of densities.
             weights = np.concatenate([match, np.full(len(random), match.sum() / len(random))])
             regression = LogisticRegression(C=_REGULARISATION).fit(rows, is_pair, sample_weight=weights)
             tilt = cls(mean, scale, regression.coef_[0], float(regression.intercept_[0]))
-            before, match = match, _posterior(tilt(evidence.pairs), rate).numpy()
+            before, match = match, _posterior(tilt(features.pairs), rate).numpy()
             if not keep_rate:
                 rate = float(np.clip(1 - match.mean(), LEAST_RATE, 1 - LEAST_RATE))
             if np.abs(match - before).mean() < _TOLERANCE:
@@ -185,27 +212,27 @@ class _Tilt:
         return tilt, rate
 
 
-def _some(evidence: Evidence, most: int, generator: np.random.Generator) -> Evidence:
-    """At most so many pairs and random couples, drawn without replacement."""
+def _some(features: PairFeatures, most: int, generator: np.random.Generator) -> PairFeatures:
+    """At most `most` pairs and at most `most` random pairs, drawn without replacement."""
 
     def some(rows: Tensor) -> Tensor:
         return rows[torch.from_numpy(generator.permutation(len(rows))[:most])]
 
-    return Evidence(some(evidence.pairs), some(evidence.random))
+    return PairFeatures(some(features.pairs), some(features.random))
 
 
-def _resampled(evidence: Evidence, rate: float, generator: np.random.Generator) -> tuple[float, float]:
-    """95 % of the rates that resamples of pairs and random couples give."""
-    own, random = evidence.own, evidence.random_own
-    size = min(len(own), _MOST_RESAMPLED)
+def _resampled(features: PairFeatures, rate: float, generator: np.random.Generator) -> tuple[float, float]:
+    """95 % of the rates that resamples of pairs and random pairs give."""
+    log_odds, random = features.log_odds, features.random_log_odds
+    size = min(len(log_odds), _MOST_RESAMPLED)
     found = []
     for _ in range(_RESAMPLES):
-        some = torch.from_numpy(generator.integers(len(own), size=size))
+        some = torch.from_numpy(generator.integers(len(log_odds), size=size))
         others = torch.from_numpy(generator.integers(len(random), size=min(len(random), _MOST_RESAMPLED)))
-        mixture = fit_with_known_mismatches(own[some], random[others])
+        mixture = fit_with_known_mismatches(log_odds[some], random[others])
         if not mixture.degenerate:
             found.append(mixture.noise_rate)
     if not found:
         return rate, rate
-    low, high = (np.quantile(found, (0.025, 0.975)) - np.mean(found)) * (size / len(own)) ** 0.5
+    low, high = (np.quantile(found, (0.025, 0.975)) - np.mean(found)) * (size / len(log_odds)) ** 0.5
     return rate + float(low), rate + float(high)

@@ -19,6 +19,7 @@ from truepair.audit.partners import NONE
 from truepair.data.pairs import Pairs
 from truepair.evaluation.detection import calibration_curve
 from truepair.pages.html import picture_of, shortened, write_page
+from truepair.random_streams import Stream
 
 _SIDE = 128
 """Pixels of a thumbnail's longer side."""
@@ -33,8 +34,6 @@ _EXAMPLES = 8
 _OF_A_GROUP = 6
 """Images shown of a group of duplicates."""
 _THRESHOLDS = (0.25, 0.5, 0.75, 0.9)
-_DRAWN = (9,)
-"""Spawn key of the random stream that draws borderline pairs and those that are no suspects."""
 
 
 @dataclass(frozen=True)
@@ -111,7 +110,7 @@ def write_report(
     is_known = not bool(findings.mismatch_probability.isnan().any())
     # What is shown: the surest suspects, a sample of the borderline pairs, a sample of those that are no suspects.
     rank = {pair: place for place, pair in enumerate(findings.order.tolist(), start=1)}
-    generator = np.random.default_rng(np.random.SeedSequence(seed, spawn_key=_DRAWN))
+    generator = Stream.REPORT.generator(seed)
     surest = findings.order[: (cards + 1) // 2].tolist() if is_known else []
     low, high = _BORDERLINE
     is_borderline = (findings.mismatch_probability >= low) & (findings.mismatch_probability <= high)

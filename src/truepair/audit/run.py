@@ -24,9 +24,9 @@ from truepair.audit.issues import KINDS, issues_of, write_issues
 from truepair.audit.partners import NONE
 from truepair.audit.probability import Probabilities, probabilities
 from truepair.audit.report import write_report
-from truepair.audit.score import candidates_of, cross_fitted_evidence, scores_by_a_run
+from truepair.audit.score import candidates_of, cross_fitted_features, scores_by_a_run
 from truepair.audit.sensitivity import sensitivity
-from truepair.audit.siblings import judged_together
+from truepair.audit.siblings import joint_inference
 from truepair.cleaning.summary import IN_MEMORY, AuditSummary, Files, Finds, ScoredBy, Together
 from truepair.config import DataConfig, NoiseConfig
 from truepair.config.audit import AuditConfig
@@ -40,8 +40,10 @@ from truepair.evaluation.detection import detection_metrics
 from truepair.files.parquet import write_parquet
 from truepair.files.replacing import replacing
 from truepair.model import MatchingModel
-from truepair.scoring.judgement import share_above, warnings_about
-from truepair.scoring.plausibility import Scores, are_local
+from truepair.scoring.confidence import warnings_about
+from truepair.scoring.encodings import are_local
+from truepair.scoring.log_odds import Scores
+from truepair.scoring.noise_rate import share_above
 from truepair.training.device import hardware, make_fabric, peak_memory_mb
 from truepair.training.log import read_log
 from truepair.training.run import TrainedRun, noisy
@@ -163,12 +165,12 @@ def _cross_fit(
 ) -> AuditSummary:
     device = make_fabric(config.device).device  # refused here, in words, where there is none
     folds = zero_shot(pairs) if config.zero_shot else cross_fitted(pairs, vocabulary, config)
-    evidence = cross_fitted_evidence(
+    features = cross_fitted_features(
         folds, pairs, candidates=config.candidates, temperature=config.temperature, seed=config.seed
     )
-    found = probabilities(evidence, config.seed)
-    scores = Scores(evidence.pairs[:, 0], found.log_odds.float(), found.random_log_odds.float())
-    together = judged_together(folds, pairs, found.match, found.log_odds, config.seed) if found.weights else None
+    found = probabilities(features, config.seed)
+    scores = Scores(features.pairs[:, 0], found.log_odds.float(), found.random_log_odds.float())
+    together = joint_inference(folds, pairs, found.match, found.log_odds, config.seed) if found.weights else None
     match = found.match if together is None else together.match
 
     def judges(asked: Int[Tensor, " asked"]) -> list[MatchingModel]:

@@ -1,4 +1,4 @@
-"""What speaks for every pair, each judged by the models that may judge it."""
+"""Features of every pair, by the models of its fold, and scores of every pair by the models of a run."""
 
 from __future__ import annotations
 
@@ -14,92 +14,90 @@ from tqdm import tqdm
 from truepair.audit.crossfit import Fold
 from truepair.data.pairs import Pairs
 from truepair.model import MatchingModel
-from truepair.scoring.evidence import KINDS, Evidence, evidence_for
-from truepair.scoring.judgement import possible_witnesses, witnesses_among
-from truepair.scoring.plausibility import Scores, affordable_candidates, scores_of
+from truepair.random_streams import Stream
+from truepair.scoring.log_odds import Scores, affordable_negatives, scores_of_all_pairs
+from truepair.scoring.pair_features import FEATURES, PairFeatures, pair_features
+from truepair.scoring.reference_pairs import reference_among, reference_candidates
 
 USUAL_CANDIDATES = 1024
-"""Competitors and witnesses of a pair, if none are asked for and they are cheap."""
-_COUPLES = 4
-"""Random couples of a caption, in a small corpus."""
-_STRANGERS = 4096
-"""Images of random couples, at most."""
+"""Negatives and reference pairs of a pair, if the configuration names no number and scores are cosines."""
+_RANDOM_PAIRS_EACH = 4
+"""Random pairs of a caption, in a small corpus."""
+_RANDOM_IMAGES = 4096
+"""Images of random pairs, at most."""
 
 
-def candidates_of(models: Sequence[MatchingModel], asked: int | None) -> int:
-    """How many competitors a pair has: as many as asked for, or else 1,024, or 128 where SAF or SGR score."""
-    return asked or affordable_candidates(models, USUAL_CANDIDATES)
+def candidates_of(models: Sequence[MatchingModel], candidates: int | None) -> int:
+    """The number of negatives of a pair: `candidates`, or else 1,024, or 128 where SAF or SGR score."""
+    return candidates or affordable_negatives(models, USUAL_CANDIDATES)
 
 
-def witnesses_of(
+def reference_pairs_of(
     fold: Fold, pairs: Pairs, candidates: int | None, generator: np.random.Generator
-) -> Int[Tensor, " witnesses"]:
-    """Pairs that a fold's models learned and that probably match: its pairs' witnesses and competitors."""
+) -> Int[Tensor, " reference"]:
+    """Reference pairs of a fold: pairs that its models learned and that probably match."""
     most = candidates_of(fold.models, candidates)
     learned = pairs.select(fold.learned)
-    return fold.learned[witnesses_among(fold.models, learned, possible_witnesses(learned, generator, most), most)]
+    return fold.learned[reference_among(fold.models, learned, reference_candidates(learned, generator, most), most)]
 
 
-def cross_fitted_evidence(
+def cross_fitted_features(
     folds: Sequence[Fold], pairs: Pairs, *, candidates: int | None, temperature: float, seed: int
-) -> Evidence:
-    """Evidence for all pairs, each by the models of its fold, which learned neither its image nor its caption.
+) -> PairFeatures:
+    """Features of all pairs, each by the models of its fold, which learned neither its image nor its caption.
 
-    Witnesses and competitors are pairs that the models learned and that probably match. Random couples are of captions
+    Reference pairs and negatives are pairs that the models learned and that probably match. Random pairs are captions
     of the fold with images drawn from all: with images of the fold only, the noise rate of the demo came out at 45 %
     where 40 % were shuffled, with all at 41 %.
 
     Args:
-        folds: Who judges which pairs; each pair is in exactly one.
+        folds: Pairs and the models that score them; each pair is in exactly one.
         pairs: The pairs.
-        candidates: Witnesses and competitors; None takes 1,024, or fewer where SAF or SGR score.
+        candidates: Number of reference pairs and negatives; None takes 1,024, or fewer where SAF or SGR score.
         temperature: τ of the log-odds.
-        seed: Of witnesses and of random couples.
+        seed: Of reference pairs and of random pairs.
     """
-    generator = np.random.default_rng(np.random.SeedSequence(seed, spawn_key=(3,)))  # 1 is the noise's, 2 a run's
-    of_pairs, of_random = torch.empty(len(pairs), len(KINDS)), []
+    generator = Stream.AUDIT_SCORES.generator(seed)
+    of_pairs, of_random = torch.empty(len(pairs), len(FEATURES)), []
     with tqdm(total=len(pairs), unit="pair", desc="scoring", disable=None, file=sys.stderr) as bar:
         for fold in folds:
-            witness = witnesses_of(fold, pairs, candidates, generator)
+            reference = reference_pairs_of(fold, pairs, candidates, generator)
             images = generator.permutation(pairs.image_of_caption.unique().numpy())
-            strangers = torch.from_numpy(images[:_STRANGERS])
-            couples = max(1, min(_COUPLES, 4 * _STRANGERS // len(pairs)))
-            evidence = evidence_for(
+            features = pair_features(
                 fold.models,
                 pairs,
                 fold.pairs,
-                witness,
-                strangers,
+                reference,
+                torch.from_numpy(images[:_RANDOM_IMAGES]),
                 temperature,
                 generator,
-                couples=couples,
+                random_pairs_each=max(1, min(_RANDOM_PAIRS_EACH, 4 * _RANDOM_IMAGES // len(pairs))),
                 progress=bar.update,
             )
-            of_pairs[fold.pairs] = evidence.pairs
-            of_random.append(evidence.random)
-    return Evidence(of_pairs, torch.cat(of_random))
+            of_pairs[fold.pairs] = features.pairs
+            of_random.append(features.random)
+    return PairFeatures(of_pairs, torch.cat(of_random))
 
 
 def scores_by_a_run(
     models: Sequence[MatchingModel], pairs: Pairs, *, candidates: int | None, temperature: float, seed: int
 ) -> Scores:
-    """Scores of all pairs by models that learned them.
+    """Scores of all pairs by models that learned them, with a progress bar.
 
     Args:
-        models: Who judges.
+        models: Their similarities are averaged.
         pairs: The pairs.
-        candidates: Images (and as many captions) that a pair competes with; None takes 1,024, or fewer where SAF or SGR
-            score.
+        candidates: Number of negative images, and of negative captions, of a pair; None takes 1,024, or fewer where SAF
+            or SGR score.
         temperature: τ of the log-odds.
-        seed: Of competitors and of random pairs.
+        seed: Of negatives and of random pairs.
     """
-    scores = Scores.unfilled(len(pairs))
-    generator = np.random.default_rng(np.random.SeedSequence(seed, spawn_key=(3,)))
-    rivals = candidates_of(models, candidates)
-    everyone = torch.arange(len(pairs))
-    blocks = scores_of(models, pairs, everyone, candidates=rivals, temperature=temperature, generator=generator)
     with tqdm(total=len(pairs), unit="pair", desc="scoring", disable=None, file=sys.stderr) as bar:
-        for ids, block in blocks:
-            scores.put(ids, block)
-            bar.update(len(ids))
-    return scores
+        return scores_of_all_pairs(
+            models,
+            pairs,
+            negatives=candidates_of(models, candidates),
+            temperature=temperature,
+            generator=Stream.AUDIT_SCORES.generator(seed),
+            progress=bar.update,
+        )

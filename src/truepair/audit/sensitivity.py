@@ -1,7 +1,7 @@
-"""What the audit would find: mistakes are made on purpose, and looked for with what was learned from the corpus.
+"""Sensitivity of an audit: the share of mistakes made on purpose that it calls suspects.
 
-A caption with a random picture is one kind of mistake. One with the picture of a *like* caption is another, which looks
-right to models of that corpus, and of which the noise rate knows nothing.
+A caption with a random image is one kind of mistake. A caption with the image of a *similar* caption is another: it
+looks right to models of that corpus, and the noise rate does not count it.
 """
 
 from __future__ import annotations
@@ -16,17 +16,19 @@ from torch import Tensor
 
 from truepair.audit.crossfit import Fold
 from truepair.audit.probability import Probabilities
-from truepair.audit.score import witnesses_of
+from truepair.audit.score import reference_pairs_of
 from truepair.data.pairs import Pairs
-from truepair.scoring.encoding import encode_captions
-from truepair.scoring.evidence import evidence_for, whole
-from truepair.scoring.judgement import FEWEST_WITNESSES
+from truepair.random_streams import Stream
+from truepair.scoring.encodings import encode_captions, item_vectors
+from truepair.scoring.pair_features import pair_features
+from truepair.scoring.reference_pairs import FEWEST_REFERENCE_PAIRS
 
 _SURE = 0.9
-"""Match probability from which on a pair lends its picture, or gets another's."""
+"""Confidence from which on a pair lends its image, or gets another one."""
 _MOST_LENDING = 4096
+"""Pairs of a fold that lend their image, at most."""
 _MOST_TRIED = 1024
-"""Captions of a fold that get another picture."""
+"""Captions of a fold that get another image, at most."""
 
 
 @dataclass(frozen=True)
@@ -34,8 +36,8 @@ class Sensitivity:
     """Shares of mistakes made on purpose that reach the threshold, in [0, 1]; None where none could be made.
 
     Attributes:
-        random: Of captions with random pictures.
-        alike: Of captions with the picture of the most similar caption.
+        random: Of captions with random images.
+        alike: Of captions with the image of the most similar caption.
     """
 
     random: float | None
@@ -52,50 +54,54 @@ def sensitivity(
     temperature: float,
     seed: int,
 ) -> Sensitivity:
-    """How many mistakes would be suspects.
+    """Shares of mistakes that would be suspects; None for both where the audit's probabilities are unknown.
 
     Args:
-        folds: Who judges which pairs.
+        folds: Pairs and the models that score them.
         pairs: The pairs.
-        found: What their evidence said.
+        found: Their probabilities.
         threshold: From which mismatch probability on a pair is a suspect.
-        candidates: As for `audit.score.cross_fitted_evidence`.
+        candidates: As for `audit.score.cross_fitted_features`.
         temperature: τ of the log-odds.
-        seed: Of the choice of captions, witnesses and random couples.
+        seed: Of the captions that are tried, and of reference pairs and random pairs.
     """
-    generator = np.random.default_rng(np.random.SeedSequence(seed, spawn_key=(8,)))
+    if found.unknown:
+        return Sensitivity(None, None)
+    generator = Stream.SENSITIVITY.generator(seed)
     is_sure = found.match >= _SURE
     tried = []
     for fold in folds:
         sure = fold.pairs[is_sure[fold.pairs]]
-        if len(sure) < FEWEST_WITNESSES:
+        if len(sure) < FEWEST_REFERENCE_PAIRS:
             continue
-        chosen, lending = _pictures_of_like_captions(fold, pairs, sure, generator)
+        # Mistakes: captions get the image of a similar caption.
+        chosen, lending = _images_of_similar_captions(fold, pairs, sure, generator)
         images = pairs.image_of_caption.clone()
         images[chosen] = images[lending]
-        evidence = evidence_for(
+        # Their probabilities, as the audit would give them.
+        features = pair_features(
             fold.models,
             replace(pairs, image_of_caption=images),
             chosen,
-            witnesses_of(fold, pairs, candidates, generator),
+            reference_pairs_of(fold, pairs, candidates, generator),
             images[chosen].unique(),
             temperature,
             generator,
         )
-        tried.append(found.judge(evidence.pairs))
+        tried.append(found.match_of(features.pairs))
     alike = torch.cat(tried) if tried else torch.empty(0)
     return Sensitivity(_share(1 - found.random >= threshold), _share(1 - alike >= threshold))
 
 
-def _pictures_of_like_captions(
+def _images_of_similar_captions(
     fold: Fold, pairs: Pairs, sure: Int[Tensor, " sure"], generator: np.random.Generator
 ) -> tuple[Int[Tensor, " tried"], Int[Tensor, " tried"]]:
-    """Some of the pairs, and for each the one of another image whose caption is most like its own."""
+    """Some of the pairs, and for each the pair of another image whose caption is most similar to its own."""
     lending = sure[torch.from_numpy(generator.permutation(len(sure))[:_MOST_LENDING])]
     chosen = lending[:_MOST_TRIED]
-    similarity = torch.zeros(len(chosen), len(lending))
+    similarity = torch.zeros(len(chosen), len(lending))  # of captions, summed over models
     for model in fold.models:
-        captions = whole(encode_captions(model, pairs.select(lending)))
+        captions = item_vectors(encode_captions(model, pairs.select(lending)))
         similarity += captions[: len(chosen)] @ captions.T
     image = pairs.image_of_caption
     similarity.masked_fill_(image[chosen][:, None] == image[lending], -torch.inf)

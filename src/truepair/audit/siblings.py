@@ -1,19 +1,19 @@
-r"""Captions of one image, judged together: those that match it are alike, whoever else does not.
+r"""Joint inference over the captions of one image: captions that match it are similar to each other.
 
-Every pair of captions of an image has a link: the cosine x of the two. Of captions that belong to one image, wherever
-they now stand, links are distributed as :math:`f_1`, of captions that do not as :math:`f_0`, which random couples of
-captions show. With labels m (1 = matches) and the log-odds :math:`l_c` of each caption's own evidence
+Every two captions of an image have a link: their cosine x. Links of captions that belong to one image, wherever they
+now stand, are distributed as :math:`f_1`; links of captions that do not as :math:`f_0`, the distribution of random
+pairs of captions. With labels m (1 = matches) and the log-odds :math:`l_c` of each caption by its own features
 
 .. math::
     p(m) \propto \exp \Big( \sum_c m_c (\gamma_n l_c + b) \Big) \prod_{c < d} h(x_{cd}; m_c, m_d), \quad
     r(x) = \Big( \frac{f_1(x)}{f_0(x)} \Big)^{\gamma_n}
 
 where h is r if both match, 1 if one does, and :math:`\rho r + 1 - \rho` if neither does:
-captions that came to an image together are alike, too. So ρ tells single captions gone astray (0) from images whose
+captions that came to an image together are similar, too. So ρ tells single captions gone astray (0) from images whose
 captions are all another image's (1); it is learned by expectation–maximisation, and b such that as many pairs match as
-their own evidence says. All :math:`2^n` labellings are summed.
+their own features say. All :math:`2^n` labellings are summed.
 
-Captions of one image err together, being judged with the same vector of the image: n of them say as much as
+Scores of the captions of one image err together, because they share the vector of the image: n of them say as much as
 :math:`\gamma_n n` independent ones, :math:`\gamma_n = 1 / (1 + (n - 1) / 4)`, the design effect of samples in clusters
 (Kish 1965). With 1/4 the calibration error was 0.012 and 0.049 on Flickr8K with 40 % of captions and of images moved;
 without, 0.029 and 0.092.
@@ -34,18 +34,19 @@ from truepair.audit.crossfit import Fold
 from truepair.audit.probability import log_ratio
 from truepair.data.pairs import Pairs
 from truepair.model import MatchingModel
-from truepair.scoring.encoding import encode_captions
-from truepair.scoring.evidence import whole
-from truepair.scoring.judgement import rate_against_random
+from truepair.random_streams import Stream
+from truepair.scoring.encodings import encode_captions, item_vectors
+from truepair.scoring.noise_rate import rate_against_random
 
 MOST_TOGETHER = 8
-"""Captions judged together; an image with more has several such groups."""
+"""Captions of an image in one joint inference; an image with more has several such groups."""
 _CORRELATION = 0.25
 """Of the errors of two captions of an image; see above."""
 _SAME = 0.9999
 """Cosine from which on two captions are one, said twice, which links nothing."""
 _CAPTIONS_AT_A_TIME = 1024
-_RANDOM_COUPLES = 4096
+_RANDOM_LINKS = 4096
+"""Random pairs of captions of a fold, at most."""
 _MOST_FITTED = 20_000
 """Groups of a size that ρ and b are fitted to."""
 _MAX_STEPS = 100
@@ -54,12 +55,12 @@ _TOLERANCE = 1e-4
 
 @dataclass(frozen=True)
 class Group:
-    """Captions of one image each, as many of every image here.
+    """Captions of several images, the same number n of each.
 
     Attributes:
         captions: ``[images, n]``, pair ids.
         links: ``[images, n (n - 1) / 2]``, of every two captions, in the order of ``torch.triu_indices``: their
-            cosine, or what it says, the logarithm of f1 / f0.
+            cosine x, or the logarithm of f1(x) / f0(x).
     """
 
     captions: Int[Tensor, "images n"]
@@ -67,12 +68,12 @@ class Group:
 
 
 @dataclass(frozen=True)
-class Together:
-    """What captions of one image say about each other.
+class JointInference:
+    """Probabilities that rest on the other captions of an image, too.
 
     Attributes:
         match: ``[pairs]``, probability, in [0, 1], that each pair matches.
-        images: Groups of captions that were judged together.
+        images: Number of groups of captions.
         moved_together: ρ, in [0, 1]: of two captions that do not match their image, how often they belong together.
     """
 
@@ -85,26 +86,27 @@ class Together:
         return {"images": self.images, "moved_together": round(self.moved_together, 3)}
 
 
-def judged_together(
+def joint_inference(
     folds: Sequence[Fold],
     pairs: Pairs,
     match: Float[Tensor, " pairs"],
     log_odds: Float[Tensor, " pairs"],
     seed: int,
-) -> Together | None:
-    """Probabilities of all pairs; those of an image's only caption stay as they are.
+) -> JointInference | None:
+    """Probabilities of all pairs; that of an image's only caption stays as it is.
 
     Args:
-        folds: Who judges which pairs; an image's captions are in one fold.
+        folds: Pairs and the models that score them; an image's captions are in one fold.
         pairs: The pairs.
-        match: Probability of each by its own evidence.
-        log_odds: Log-odds of that evidence, whatever the noise rate.
-        seed: Of the random couples of captions.
+        match: Probability of each by its own features.
+        log_odds: Log-odds of these, whatever the noise rate.
+        seed: Of the random pairs of captions.
 
     Returns:
-        None if no image has several captions, or they tell nothing.
+        None if no image has several captions, or their links do not differ from random ones in two groups.
     """
-    generator = np.random.default_rng(np.random.SeedSequence(seed, spawn_key=(7,)))
+    # Links of captions of one image, and of random pairs of captions.
+    generator = Stream.CAPTION_LINKS.generator(seed)
     groups, random = list[Group](), list[Tensor]()
     for fold in folds:
         cut = captions_by_image(pairs.image_of_caption, fold.pairs)
@@ -113,27 +115,30 @@ def judged_together(
             random.append(random_links(fold.models, pairs, fold.pairs, generator))
     if not groups or not sum(map(len, random)):
         return None
+
+    # How much more likely each link is between captions that belong together: log f1 / f0.
     of_random = torch.cat(random)
-    every = torch.cat([group.links.flatten() for group in groups])
+    every = torch.cat([group.links.flatten() for group in groups])  # [links of all groups]
     rate, is_bound = rate_against_random(every, of_random)
     if is_bound:
         return None
     ratio = log_ratio(every, of_random, rate).split([group.links.numel() for group in groups])
     each = zip(groups, ratio, strict=True)
     weighed = [Group(g.captions, r.reshape(g.links.shape).where(g.links < _SAME, 0.0)) for g, r in each]
-    return matched_together(_by_size(weighed), match, log_odds)
+    return inferred(_by_size(weighed), match, log_odds)
 
 
-def matched_together(
+def inferred(
     groups: Sequence[Group], match: Float[Tensor, " pairs"], log_odds: Float[Tensor, " pairs"]
-) -> Together:
-    """As the module says; `links` are the logarithms of f1 / f0 here.
+) -> JointInference:
+    """Probabilities by the formula of this module; `links` are the logarithms of f1 / f0 here.
 
     Args:
         groups: One of each size.
-        match: Probability of each pair by its own evidence.
-        log_odds: Log-odds of that evidence, whatever the noise rate.
+        match: Probability of each pair by its own features.
+        log_odds: Log-odds of these, whatever the noise rate.
     """
+    # The prior log-odds b and ρ, by expectation–maximisation.
     own = match.double()
     all_of_groups = torch.cat([group.captions.flatten() for group in groups])
     wanted = float(own[all_of_groups].mean().clamp(1e-4, 1 - 1e-4))
@@ -149,11 +154,13 @@ def matched_together(
         together = min(max(alike / max(neither, 1e-9), 1e-4), 1 - 1e-4)
         if max(abs(field - before[0]), abs(together - before[1])) < _TOLERANCE:
             break
+
+    # Marginals of all groups at that b and ρ.
     result = own.clone()
     for group in groups:
         for captions, links in zip(group.captions.split(_MOST_FITTED), group.links.split(_MOST_FITTED), strict=True):
             result[captions] = _marginals(Group(captions, links), log_odds, field, together)[0]
-    return Together(result.to(match), sum(len(group.captions) for group in groups), together)
+    return JointInference(result.to(match), sum(len(group.captions) for group in groups), together)
 
 
 def captions_by_image(
@@ -193,9 +200,9 @@ def links_of(
 
 def random_links(
     models: Sequence[MatchingModel], pairs: Pairs, chosen: Int[Tensor, " chosen"], generator: np.random.Generator
-) -> Float[Tensor, " couples"]:
-    """Cosines of captions of different images."""
-    drawn = chosen[torch.from_numpy(generator.permutation(len(chosen))[:_RANDOM_COUPLES])]
+) -> Float[Tensor, " links"]:
+    """Cosines of random pairs of captions, of different images."""
+    drawn = chosen[torch.from_numpy(generator.permutation(len(chosen))[:_RANDOM_LINKS])]
     other = drawn.roll(1)
     cosines = [(vectors * vectors.roll(1, 0)).sum(1) for vectors in _encoded(models, pairs, drawn)]
     return torch.stack(cosines).mean(0)[pairs.image_of_caption[drawn] != pairs.image_of_caption[other]]
@@ -203,7 +210,7 @@ def random_links(
 
 def _encoded(models: Sequence[MatchingModel], pairs: Pairs, captions: Int[Tensor, " n"]) -> list[Tensor]:
     chosen = pairs.select(captions)
-    return [whole(encode_captions(model, chosen)) for model in models]
+    return [item_vectors(encode_captions(model, chosen)) for model in models]
 
 
 def _by_size(groups: Sequence[Group]) -> list[Group]:
@@ -220,16 +227,16 @@ def _by_size(groups: Sequence[Group]) -> list[Group]:
 def _marginals(
     group: Group, log_odds: Float[Tensor, " pairs"], field: float, together: float
 ) -> tuple[Float[Tensor, "images n"], Tensor, Tensor]:
-    """Of each caption, the probability that it matches; of all links, how many join two that do not, and alike ones."""
+    """Of each caption, the probability to match; of links, how many join two that do not, and two that came along."""
     size = group.captions.shape[1]
     share = 1 / (1 + (size - 1) * _CORRELATION)
     first, second = torch.triu_indices(size, size, 1)
-    labels = torch.tensor(list(product((0.0, 1.0), repeat=size)), dtype=torch.float64)
+    labels = torch.tensor(list(product((0.0, 1.0), repeat=size)), dtype=torch.float64)  # [2 ** n, n]
     both, neither = labels[:, first] * labels[:, second], (1 - labels[:, first]) * (1 - labels[:, second])
     links = share * group.links.double()
     alike = links + float(np.log(together))
     of_neither = torch.logaddexp(alike, torch.full_like(alike, float(np.log1p(-together))))
     own = share * log_odds.double()[group.captions] + field
-    probability = (own @ labels.T + links @ both.T + of_neither @ neither.T).softmax(1)
+    probability = (own @ labels.T + links @ both.T + of_neither @ neither.T).softmax(1)  # [images, 2 ** n]
     joins_neither = probability @ neither
     return probability @ labels, joins_neither.sum(), (joins_neither * (alike - of_neither).exp()).sum()

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
-import numpy as np
 import torch
 from jaxtyping import Float
 from torch import Tensor
@@ -14,6 +13,7 @@ from truepair.data.batch import Batch, joined
 from truepair.data.loader import inputs_of_captions
 from truepair.data.pairs import Pairs
 from truepair.errors import DataError
+from truepair.random_streams import Stream
 
 
 @dataclass(frozen=True, eq=False)
@@ -39,7 +39,7 @@ class LabelledDraw:
 
         The last batch of a round may be smaller; a pair left alone sits the round out. `Batch.pair` is -1.
         """
-        count, generator = len(self.matched), _generator(self.seed, self.key, 1)
+        count, generator = len(self.matched), Stream.LABELLED_PAIRS.generator(self.seed, self.key, 1)
         while True:
             for rows in torch.from_numpy(generator.permutation(2 * count)).split(batch_size):
                 if len(rows) > 1:
@@ -90,7 +90,7 @@ class LabelledPairs:
 
     def draw(self, key: int) -> LabelledDraw:
         """The trusted pairs with mismatched ones; the same for the same `key`."""
-        generator = _generator(self.seed, key, 0)
+        generator = Stream.LABELLED_PAIRS.generator(self.seed, key, 0)
         captions = torch.from_numpy(generator.choice(len(self.train), len(self.trusted), replace=False))
         chosen = self.train.select(captions)
         images = torch.full_like(captions, -1)
@@ -102,8 +102,3 @@ class LabelledPairs:
                 is_open |= images == chosen.true_image_of_caption
         mismatched = replace(chosen, image_of_caption=images)
         return LabelledDraw(self.trusted, mismatched, self.seed, key, self.device)
-
-
-def _generator(seed: int, key: int, use: int) -> np.random.Generator:
-    # 1 is the noise's, 2 a run's confidence, 3 the audit's, 5 the trusted pairs'.
-    return np.random.default_rng(np.random.SeedSequence(seed, spawn_key=(4, key, use)))

@@ -14,14 +14,12 @@ import torch
 from truepair.data.pairs import Pairs
 from truepair.errors import ConfigError, DataError
 from truepair.files.npy import load_array, save_array
+from truepair.random_streams import Stream
 
 Level = Literal["caption", "image"]
 Partners = Literal["random", "similar"]
 Convention = Literal["per_caption", "per_image"]
 
-_STREAM = 1
-"""Spawn key of the noise's random numbers: the loader shuffles with the plain seed, and the subset that gets noise
-must not be the first batches of an epoch."""
 _LIKES = 100
 """Most similar captions that one may exchange images with."""
 _SIMILARITIES = 1 << 23
@@ -65,7 +63,7 @@ def inject_noise(
             "and 'similar' compares single captions: use level 'caption'"
         )
     _refuse_noisy(pairs)
-    random = np.random.default_rng(np.random.SeedSequence(seed, spawn_key=(_STREAM,)))
+    random = Stream.NOISE.generator(seed)
     image_of_caption = pairs.image_of_caption.numpy()
     if level == "caption":
         noisy = _exchanged(

@@ -13,6 +13,7 @@ from torch import Tensor
 from truepair.data.pairs import Pairs, Splits, Subset
 from truepair.data.pictures import ChosenPictures
 from truepair.errors import ConfigError, DataError
+from truepair.random_streams import Stream
 
 SPLIT_NAMES = {
     "train": "train",
@@ -66,7 +67,7 @@ def random_split(images: int, development_share: float, test_share: float, seed:
             f"{images:,} images are too few for development_share {development_share} and test_share {test_share}; "
             f"give other shares or a split column"
         )
-    order = np.random.default_rng(seed).permutation(images).tolist()
+    order = Stream.SPLITS.generator(seed).permutation(images).tolist()
     split_of_image = ["train"] * images
     for image in order[:test]:
         split_of_image[image] = "test"

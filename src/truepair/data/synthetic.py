@@ -11,6 +11,7 @@ from torch import Tensor
 
 from truepair.data.features import Features
 from truepair.data.pairs import Pairs
+from truepair.random_streams import Stream
 
 _REFERENCE_DRAWS = 10_000
 """Draws that the standardisation of a world is measured on."""
@@ -57,8 +58,8 @@ def latent_factor_pairs(
         hidden: Units between the two linear maps.
         width: Dimensions of V and of T.
     """
-    world = np.random.default_rng(np.random.SeedSequence(world_seed, spawn_key=(0,)))
-    draw = np.random.default_rng(np.random.SeedSequence(draw_seed, spawn_key=(1,)))
+    world = Stream.SYNTHETIC_WORLD.generator(world_seed)
+    draw = Stream.SYNTHETIC_FACTORS.generator(draw_seed)
     image_map = _Map.random(world, shared + exclusive, hidden, width)
     caption_map = _Map.random(world, shared + exclusive, hidden, width)
     c, a, b = (draw.standard_normal((count, size)) for size in (shared, exclusive, exclusive))

@@ -19,6 +19,7 @@ from truepair.data.precomputed import is_precomputed, load_precomputed
 from truepair.data.splitting import known_split, one_of_each_image, pairs_and_their_images
 from truepair.data.text import Vocabulary, tokenised
 from truepair.errors import ConfigError, DataError
+from truepair.random_streams import Stream
 from truepair.sources.table_files import open_table
 
 _DEVELOPMENT_IMAGES_TO_KEEP = 500
@@ -59,7 +60,7 @@ def with_trusted(
     """
     if config.source == "none":
         return TrustedSplits(splits, None)
-    generator = np.random.default_rng(np.random.SeedSequence(config.seed, spawn_key=(5,)))
+    generator = Stream.TRUSTED_PAIRS.generator(config.seed)
     wanted = round(config.share * len(splits.train))
     if config.source == "development":
         return _from_development(splits, wanted, generator)

@@ -25,7 +25,7 @@ from truepair.evaluation.recall import (
 )
 from truepair.evaluation.saved_counts import SavedCounts, fingerprint
 from truepair.model import MatchingModel
-from truepair.scoring.encoding import encode_captions, encode_images
+from truepair.scoring.encodings import encode_captions, encode_images
 from truepair.similarity.blocks import Block, similarity_blocks
 
 _IMAGES_IN_BLOCK, _CAPTIONS_IN_BLOCK = 256, 1024

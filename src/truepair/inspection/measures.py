@@ -16,7 +16,7 @@ from truepair.evaluation.information import critic_information, info_nce_bound
 from truepair.evaluation.probes import mlp_r2, ridge_r2
 from truepair.inspection.codes import Codes
 from truepair.model import MatchingModel
-from truepair.scoring.plausibility import Encodings, are_local
+from truepair.scoring.encodings import Encodings, are_local
 
 FEWEST_ITEMS = 50
 """Below this, a critic has too few items to learn from, and too few left to be tried on."""

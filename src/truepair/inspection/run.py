@@ -34,6 +34,7 @@ from truepair.inspection.measures import (
 from truepair.inspection.neighbours import directions, nearest
 from truepair.inspection.page import examples_of, write_inspection
 from truepair.inspection.separation import Separation, separations, truth_is_of_use
+from truepair.random_streams import Stream
 from truepair.training.log import read_log
 from truepair.training.run import TrainedRun, make_folder
 
@@ -112,7 +113,7 @@ def _refuse(run: TrainedRun, items: int, examples: int) -> None:
 
 
 def _measured(run: TrainedRun, *, items: int, examples: int, seed: int) -> _Found:
-    generator = np.random.default_rng(seed)
+    generator = Stream.INSPECTION.generator(seed)
     train, test = (drawn(pairs, items, generator) for pairs in (run.train, run.splits.test))
     if min(len(train), len(test)) < 2:
         raise ConfigError(

@@ -15,7 +15,7 @@ from truepair.data.pairs import Pairs
 from truepair.evaluation.detection import detection_metrics
 from truepair.inspection.codes import Codes, other_partners
 from truepair.model import MatchingModel
-from truepair.scoring.plausibility import similarity_of_pairs
+from truepair.scoring.encodings import similarity_of_pairs
 
 
 @dataclass(frozen=True, eq=False)

@@ -16,7 +16,7 @@ from truepair.losses.triplet import triplet_loss
 from truepair.methods.protocol import MakeModel, StepLog
 from truepair.model import MatchingModel
 from truepair.optimisation import Optimiser
-from truepair.scoring.confidence import posterior_of_two_humps
+from truepair.scoring.confidence import confidence_of_two_components
 
 
 class Baseline:
@@ -50,7 +50,7 @@ class Baseline:
 
     def confidence(self, loaders: Loaders) -> Float[Tensor, " pairs"]:
         """See `Method.confidence`: plain training learns mismatched pairs too, so what they look like is not known."""
-        return posterior_of_two_humps(self.models, loaders, self.config.temperature)
+        return confidence_of_two_components(self.models, loaders, self.config.temperature)
 
     def state_dict(self) -> dict[str, Any]:
         """See `Method.state_dict`."""

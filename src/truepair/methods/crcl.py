@@ -24,7 +24,7 @@ from truepair.losses.complementary import active_complementary_loss, mean_matchi
 from truepair.methods.protocol import MakeModel, StepLog
 from truepair.model import MatchingModel
 from truepair.optimisation import Optimiser
-from truepair.scoring.confidence import posterior_against_random_pairs
+from truepair.scoring.confidence import confidence_against_random_pairs
 
 
 class Crcl:
@@ -120,7 +120,7 @@ class Crcl:
         The soft correspondences themselves are made in training mode, against the few competitors of one batch and
         with a threshold: right inside the loss, and a poor detector (docs/papers.md).
         """
-        return posterior_against_random_pairs(self.models, loaders, self.config.temperature)
+        return confidence_against_random_pairs(self.models, loaders, self.config.temperature)
 
     def state_dict(self) -> dict[str, Any]:
         """See `Method.state_dict`."""

@@ -40,7 +40,7 @@ from truepair.losses.soft_targets import soft_targets
 from truepair.methods.protocol import MakeModel, StepLog
 from truepair.model import MODALITIES, MatchingModel
 from truepair.optimisation import Optimiser
-from truepair.scoring.confidence import pair_scores, posterior_against_random_pairs
+from truepair.scoring.confidence import confidence_against_random_pairs, pair_scores
 from truepair.scoring.mixtures import fit_gaussian_mixture
 
 _BELIEVED = 0.5
@@ -119,7 +119,7 @@ class Disncl:
 
     def confidence(self, loaders: Loaders) -> Float[Tensor, " pairs"]:
         """See `Method.confidence`: each pair against competitors by its shared codes, compared with random pairs."""
-        return posterior_against_random_pairs(self.models, loaders, self.config.temperature)
+        return confidence_against_random_pairs(self.models, loaders, self.config.temperature)
 
     def state_dict(self) -> dict[str, Any]:
         """See `Method.state_dict`."""

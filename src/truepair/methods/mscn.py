@@ -40,8 +40,8 @@ from truepair.methods.bilevel import AdamState, Weights, adam_step, meta_gradien
 from truepair.methods.protocol import MakeModel, StepLog
 from truepair.model import MatchingModel
 from truepair.optimisation import Optimiser
+from truepair.scoring.encodings import similarity_of_pairs
 from truepair.scoring.mixtures import fit_beta, fit_beta_mixture
-from truepair.scoring.plausibility import similarity_of_pairs
 from truepair.similarity.head import HeadNetwork, log_odds, scored
 from truepair.similarity.protocol import VectorSimilarity
 

@@ -5,7 +5,7 @@ It puts together what each of the papers has that holds up at every noise rate, 
 - CRCL's active complementary loss, which learns from a pair as far as it is believed (`losses.complementary`);
 - belief as a posterior of mixtures (MSCN, DisNCL), refitted after every epoch to what the teacher says: averaged
   weights (Mean Teacher, Tarvainen & Valpola, NeurIPS 2017) know fewer mismatched pairs by heart than the last ones;
-- neighbours as witnesses (LEMoN, ICML 2025), whose evidence against random pairs gives the noise rate (`judgement`);
+- neighbour agreement (LEMoN, ICML 2025), which gives the noise rate against random pairs (`scoring.confidence`);
 - for pairs that are not believed, soft targets over the batch (DisNCL): the teacher's, without their own partner.
 
 There is one stage, and nothing to set for a noise rate. docs/papers.md says where each value is from, and
@@ -32,7 +32,7 @@ from truepair.losses.soft_targets import targets_among_others
 from truepair.methods.protocol import MakeModel, StepLog
 from truepair.model import MatchingModel
 from truepair.optimisation import Optimiser
-from truepair.scoring.judgement import judged
+from truepair.scoring.confidence import estimated_confidence
 
 
 class Teacher:
@@ -66,8 +66,8 @@ class Teacher:
             loss = self._loss(network(batch), belief, self._taught(batch, belief))
             yield self._optimiser.step(loss, epoch + step / steps) | {"belief": belief.mean().item()}
         if self.config.warmup_epochs <= epoch + 1 < self.epochs:
-            judgement = judged(self.models, loaders.pairs, self.config.temperature, loaders.seed)
-            self.belief = judgement.belief.to(self._fabric.device)
+            found = estimated_confidence(self.models, loaders.pairs, self.config.temperature, loaders.seed)
+            self.belief = found.confidence.to(self._fabric.device)
 
     def _taught(self, batch: Batch, belief: Float[Tensor, " pairs"]) -> Float[Tensor, "pairs pairs"] | None:
         """The teacher's similarities of a batch; None where they would teach nothing."""
@@ -104,9 +104,9 @@ class Teacher:
 
     def confidence(self, loaders: Loaders) -> Float[Tensor, " pairs"]:
         """See `Method.confidence`: a new judgement of the present teacher; `notes` then hold its warnings."""
-        judgement = judged(self.models, loaders.pairs, self.config.temperature, loaders.seed)
-        self.notes = judgement.warnings
-        return judgement.belief
+        found = estimated_confidence(self.models, loaders.pairs, self.config.temperature, loaders.seed)
+        self.notes = found.warnings
+        return found.confidence
 
     def state_dict(self) -> dict[str, Any]:
         """See `Method.state_dict`."""

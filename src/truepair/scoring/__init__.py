@@ -1,1 +1,1 @@
-"""Does a pair match? Encodings, log-odds against negatives, neighbour agreement, mixtures, noise rate, confidence."""
+"""Does a pair match? Encodings, log-odds, neighbour agreement, noise rate, confidence, mixtures."""

@@ -1,6 +1,6 @@
 """Two-component mixtures of one-dimensional scores, and the posterior probability that a pair is clean.
 
-The scores of a noisy training set have two humps: mismatched pairs score low, clean pairs high. A mixture of two
+The scores of a noisy training set have two modes: mismatched pairs score low, clean pairs high. A mixture of two
 densities, fitted by expectation-maximisation, turns a score into a probability. The M-step matches weighted means and
 variances; for Gaussians that is maximum likelihood, for Betas the usual closed-form stand-in.
 """
@@ -28,7 +28,7 @@ _NARROWEST = 1e-2
 """Smallest standard deviation of a Gaussian component, as a share of that of all scores: less is a spike on a few
 equal scores, whose likelihood has no bound."""
 _CLOSEST = 1e-2
-"""Component means nearer than this share of the standard deviation of all scores do not tell two kinds of pairs."""
+"""Component means nearer than this share of the standard deviation of all scores do not tell two groups of pairs."""
 _FEWEST_SCORES = 4
 """Distinct scores below which two means and two variances cannot be told."""
 
@@ -115,7 +115,7 @@ class Mixture(Generic[Component]):
         noise_rate: Weight of the mismatched pairs, in [0, 1].
         converged: Whether the log-likelihood stopped rising before the iterations ran out.
         iterations: Expectation-maximisation steps taken.
-        degenerate: The scores did not show two kinds of pairs, and this is the fallback that the fit names.
+        degenerate: The scores did not show two groups of pairs, and this is the fallback that the fit names.
     """
 
     mismatched: Component
@@ -164,7 +164,7 @@ def fit_gaussian_mixture(
         tolerance: Stop when a step raises the log-likelihood, summed over pairs, by less.
 
     Returns:
-        The mixture. If the scores do not show two kinds of pairs (fewer than 4 distinct scores, an empty component,
+        The mixture. If the scores do not show two groups of pairs (fewer than 4 distinct scores, an empty component,
         means that meet, or one Gaussian describes them as well by the Bayesian information criterion), a degenerate
         one with noise rate 0: its posterior is 1, and no pair is called mismatched.
 
@@ -212,10 +212,14 @@ def fit_with_known_mismatches(
                 f"a mixture needs at least 2 finite values of each {name}, but {int(given.isfinite().sum()):,} of "
                 f"{len(given):,} are; check the model that made them"
             )
+
+    # The start: the mismatched component as measured, the clean one from the upper half of the scores.
     smallest = max((torch.cat([values, known]).std().item() * _NARROWEST) ** 2, torch.finfo(torch.float64).tiny)
     null = Gaussian(known.mean().item(), max(known.var().item(), smallest))
     upper = values[values >= values.median()]
     clean = Gaussian(upper.mean().item(), max(values.var().item(), smallest))
+
+    # Expectation-maximisation over the clean component and the noise rate.
     noise_rate, likelihood, converged, iterations = 0.5, -math.inf, False, 0
     while not converged and iterations < max_iterations:
         of_null = math.log(noise_rate) + null.log_density(values)
@@ -223,7 +227,7 @@ def fit_with_known_mismatches(
         before, likelihood = likelihood, torch.logaddexp(of_null, of_clean).sum().item()
         converged = likelihood - before < tolerance
         if not converged:
-            weight = (of_clean - of_null).sigmoid()
+            weight = (of_clean - of_null).sigmoid()  # [pairs], how far each belongs to the clean component
             total = weight.sum().item()
             if total < 1:
                 break
@@ -257,7 +261,7 @@ def fit_beta_mixture(
         tolerance: Stop when a step raises the log-likelihood, summed over pairs, by less.
 
     Returns:
-        The mixture. If the scores do not show two kinds of pairs (as in `fit_gaussian_mixture`; with `initial`, one
+        The mixture. If the scores do not show two groups of pairs (as in `fit_gaussian_mixture`; with `initial`, one
         Beta is never enough), a degenerate one: `initial` with equal weights, or where that is not given or is itself
         in the wrong order, noise rate 0, whose posterior is 1.
 
@@ -301,10 +305,13 @@ def _fit(
     if (values.sort().values.diff() > 0).sum() + 1 < _FEWEST_SCORES:
         return fallback
 
+    # The start: the best split into two groups, or the components given.
     if initial is None:
         mismatched, clean, noise_rate = _maximise(values, _upper_group(values), from_moments)
     else:
         mismatched, clean, noise_rate = initial[0], initial[1], 0.5
+
+    # Expectation-maximisation.
     likelihood, converged, iterations = -math.inf, False, 0
     while not converged and iterations < max_iterations:
         of_mismatched = math.log(noise_rate) + mismatched.log_density(values)
@@ -318,6 +325,7 @@ def _fit(
             mismatched, clean, noise_rate = _maximise(values, belonging, from_moments)
             iterations += 1
 
+    # Do two components describe the scores better than one?
     means_meet = clean.mean - mismatched.mean < _CLOSEST * values.std(correction=0).item()
     gain = likelihood - single.log_density(values).sum().item()
     one_is_enough = initial is None and gain < 1.5 * math.log(len(values))  # BIC: half of 3 more parameters × log n

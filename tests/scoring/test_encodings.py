@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from truepair.scoring.encoding import encode_captions, encode_images
+from truepair.scoring.encodings import encode_captions, encode_images, evaluating
 
 
 @pytest.fixture
@@ -36,3 +36,19 @@ def test_sequences_keep_their_lengths(model, world):
 def test_encodings_take_no_part_in_training(model, world):
     assert not encode_images(model, world.images).values.requires_grad
     assert not encode_captions(model, world).values.requires_grad
+
+
+def test_every_module_gets_its_own_mode_back_even_after_an_error(model):
+    model.train()
+    model.text_encoder.eval()
+    before = [module.training for module in model.modules()]
+    assert len(set(before)) == 2
+
+    def failing():
+        with evaluating([model]):
+            assert not any(module.training for module in model.modules())
+            raise ArithmeticError
+
+    with pytest.raises(ArithmeticError):
+        failing()
+    assert [module.training for module in model.modules()] == before

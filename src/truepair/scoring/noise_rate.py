@@ -1,0 +1,122 @@
+"""Pairs against random pairs: whether they differ at all, and the share of pairs that look like random ones."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from math import sqrt
+from typing import Literal
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from truepair.scoring.mixtures import fit_with_known_mismatches
+
+Unknown = Literal["too few pairs", "captions elsewhere"]
+"""Why nothing consistent was learned: too few pairs to say, or captions that belong to other images."""
+
+LEAST_RATE = 0.005
+"""Smallest estimate of the noise rate: some pair is always the least plausible, and keeps its place in the order."""
+_MAX_ITERATIONS = 10_000
+"""Of fitting the rate: of many pairs with weak features, a thousand steps are not enough."""
+_CONSISTENT = 5
+"""Standard errors by which the share of pairs above random pairs must exceed one half."""
+_SURELY_BELOW = 3
+"""Standard errors by which that share must stay below what right captions reach, to say that they are not right."""
+_RIGHT_CAPTIONS = 0.6
+"""Share above random pairs that right captions surely reach."""
+_FEWEST_PAIRS = 100
+"""Pairs below which models learn too little for right captions to reach that share."""
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """How often a pair scores above a random pair, and whether that is more than chance.
+
+    Attributes:
+        share: Probability, in [0, 1], that a pair scores above a random pair; 0.5 is chance.
+        pairs: Number of pairs.
+        random: Number of random pairs.
+    """
+
+    share: float
+    pairs: int
+    random: int
+
+    @classmethod
+    def of(cls, scores: Float[Tensor, " pairs"], of_random: Float[Tensor, " random"]) -> Comparison:
+        """By the scores of both."""
+        return cls(share_above(scores, of_random), len(scores), len(of_random))
+
+    @property
+    def standard_error(self) -> float:
+        """Of the share, if pairs score like random pairs (Mann & Whitney, 1947): ``√((1/n + 1/m) / 12)``."""
+        return sqrt((1 / self.pairs + 1 / self.random) / 12)
+
+    @property
+    def needed(self) -> float:
+        """The share from which on pairs differ from random ones by more than chance: five standard errors above ½."""
+        return 0.5 + _CONSISTENT * self.standard_error
+
+    @property
+    def unknown(self) -> Unknown | None:
+        """Why nothing can be said about single pairs; None where pairs differ from random pairs.
+
+        Right captions reach a share of 0.8 and more with frozen features, once there are 300 pairs, and 0.7 with 100:
+        of the demo, 0.89 of 500 pairs, 0.81 of 300, 0.77 of 200, 0.70 of 100, 0.62 of 40. So where the share and three
+        standard errors together stay below 0.6, right captions would have shown: the captions belong to other images
+        ("captions elsewhere"), or the features do not tell. Otherwise, and with fewer than 100 pairs in any case, there
+        are too few pairs to say.
+
+        >>> [Comparison(share, pairs, 4 * pairs).unknown for share, pairs in ((0.4, 40), (0.5, 2500), (0.9, 2500))]
+        ['too few pairs', 'captions elsewhere', None]
+        """
+        if self.share >= self.needed:
+            return None
+        is_surely_below = self.share + _SURELY_BELOW * self.standard_error < _RIGHT_CAPTIONS
+        return "captions elsewhere" if is_surely_below and self.pairs >= _FEWEST_PAIRS else "too few pairs"
+
+    def explained(self, difference: str, consequence: str, more_pairs: str) -> str:
+        """One sentence that nothing consistent was learned: figures, reason, consequence and next step.
+
+        Args:
+            difference: What should hold of pairs: "pairs are more plausible than random pairs".
+            consequence: What follows: "no pair is called a suspect".
+            more_pairs: What to do about too few pairs: "audit more pairs together".
+        """
+        figures = (
+            f"nothing consistent was learned: {difference} in {100 * self.share:.1f} % of comparisons (chance is 50 %, "
+            f"needed: {100 * self.needed:.1f} %)"
+        )
+        if self.unknown == "too few pairs":
+            return f"{figures}, and {self.pairs:,} pairs are too few to say; {consequence}; {more_pairs}"
+        return (
+            f"{figures}, though {self.pairs:,} pairs are enough: the captions seem to belong to other images (was the "
+            f"table joined or sorted wrongly?), or the features say too little; {consequence}; look at a few captions "
+            "beside their images"
+        )
+
+
+def share_above(scores: Float[Tensor, " pairs"], of_random: Float[Tensor, " random"]) -> float:
+    """Probability, in [0, 1], that a pair scores above one known not to match, ties counting half.
+
+    ½ means that the models cannot tell pairs from random pairs. Needs no truth about `scores`.
+
+    >>> share_above(torch.tensor([1.0, 3.0]), torch.tensor([0.0, 2.0]))
+    0.75
+    """
+    ordered = of_random.sort().values
+    below, not_above = torch.searchsorted(ordered, scores), torch.searchsorted(ordered, scores, right=True)
+    return ((below + not_above).double().mean() / (2 * len(ordered))).item()
+
+
+def rate_against_random(scores: Float[Tensor, " pairs"], of_random: Float[Tensor, " random"]) -> tuple[float, bool]:
+    """The share of pairs that score like random ones, in (0, 1), and whether it is only an upper bound.
+
+    It is one where the scores do not fall into two groups: mismatched pairs are above random ones half the time, the
+    others more often.
+    """
+    mixture = fit_with_known_mismatches(scores, of_random, max_iterations=_MAX_ITERATIONS)
+    if mixture.degenerate:
+        return min(max(2 * (1 - share_above(scores, of_random)), LEAST_RATE), 1 - LEAST_RATE), True
+    return max(mixture.noise_rate, LEAST_RATE), False
