@@ -170,7 +170,7 @@ def average(out: Path, run: Run) -> None:
     """SGRAF: the mean of a SAF and an SGR run, tested as one."""
     from truepair.evaluation.retrieval import evaluate
     from truepair.files.json import read_json, write_json
-    from truepair.training.run import load_runs
+    from truepair.training.folder import load_runs
 
     members = [folder_of(out.parent / similarity, run) for similarity in ("saf", "sgr")]
     results = [read_json(member / "results.json") for member in members]

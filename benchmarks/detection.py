@@ -49,7 +49,7 @@ from jaxtyping import Bool
 from torch import Tensor
 
 from truepair.audit.run import audit_pairs
-from truepair.cli.demo import MODEL, PLAIN
+from truepair.cli.demo import recipes
 from truepair.config import (
     BaselineConfig,
     DataConfig,
@@ -61,6 +61,7 @@ from truepair.config import (
 )
 from truepair.config.audit import AuditConfig
 from truepair.data.corpora import Corpus, load_corpus
+from truepair.data.noise import noisy
 from truepair.data.pairs import Pairs
 from truepair.data.text import Vocabulary
 from truepair.data.whole import every_pair
@@ -68,7 +69,7 @@ from truepair.errors import ConfigError, TruepairError
 from truepair.evaluation.detection import detection_metrics
 from truepair.files.json import read_json, write_json
 from truepair.training.fit import differences
-from truepair.training.run import noisy, run
+from truepair.training.run import run
 
 AUDIT, FIX = "audit", "fix"
 SYSTEMS = (AUDIT, *BASELINES)
@@ -77,7 +78,7 @@ PARTNERS = ("random", "similar")
 ALIKE = {"random": "", "similar": " among captions that are alike"}
 LEAST_PRECISION = 0.9
 """Of suggestions that count as given back."""
-PLAIN_ON_THE_DEMO = Recipe(model=MODEL, method=PLAIN)
+PLAIN_ON_THE_DEMO = recipes(0, TrainingConfig(), rate=0.0)["plain"]
 # Of accuracy.py, pooled: step size 1e-3, a tenth of it after 7 of at most 12 passes, stopped after 4 without progress.
 PLAIN_ON_FOLDERS = Recipe(
     model=ModelConfig(embedding=256, words="mean", input_dropout=0.2),
@@ -198,12 +199,10 @@ def fix_pays(bench: Bench, noise: NoiseConfig, config: AuditConfig, folder: Path
     training = replace(bench.plain.training, seed=noise.seed, device=config.device)
     recipe = replace(bench.plain, training=training)
     sets = dict(zip(SETS, (train, kept, mended, train.select(clean.nonzero().flatten())), strict=True))
-    rsum = {
-        name: run(recipe, folder / name, replace(bench.corpus, splits=replace(bench.corpus.splits, train=pairs)))[
-            "test"
-        ]["rsum"]
-        for name, pairs in sets.items()
+    corpora = {
+        name: replace(bench.corpus, splits=replace(bench.corpus.splits, train=pairs)) for name, pairs in sets.items()
     }
+    rsum = {name: run(recipe, folder / name, corpus).test.rsum for name, corpus in corpora.items()}
     return rsum | {
         "noise_kept": 1 - clean_kept.double().mean().item(),
         "re_paired": len(mended) - len(kept),

@@ -16,7 +16,7 @@ import json
 import statistics
 import time
 import warnings
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,19 +24,21 @@ from typing import Any
 
 import torch
 import torch.nn as nn
+from jaxtyping import Float
+from latent_factors import SyntheticPairs, latent_factor_pairs
 from lightning_fabric import Fabric
+from torch import Tensor
 
 from truepair.config import DisnclConfig, OptimisationConfig
 from truepair.data.batch import Padded
 from truepair.data.loader import Loaders
 from truepair.data.noise import inject_noise
 from truepair.data.pairs import Pairs
-from truepair.data.synthetic import SyntheticPairs, latent_factor_pairs
 from truepair.encoders.codes import ExclusiveBranch, GaussianHead, SharedEncoder
 from truepair.errors import TrainingError
 from truepair.evaluation.detection import detection_metrics
 from truepair.evaluation.information import critic_information, info_nce_bound
-from truepair.evaluation.probes import mlp_r2, ridge_r2, swapped_r2
+from truepair.evaluation.probes import mlp_r2, ridge_r2
 from truepair.layers import unit_length
 from truepair.methods.disncl import Disncl
 from truepair.model import MODALITIES, MatchingModel
@@ -56,7 +58,13 @@ COMMON = {
     "neighbour_weight": 0.0,
     "optimisation": OptimisationConfig(learning_rate=1e-3, weight_decay=0.0, schedule="cosine"),
 }
-ALONE = {"matching_weight": 0.0, "count_nce_twice": True}
+_DEFAULT = DisnclConfig(preset="cov")
+ALONE = {  # the disentangling loss by itself, γ · matching + γβ · alignment + (1 - γ) L_X, divided by γ
+    "alignment_weight": _DEFAULT.alignment_weight / 0.3,
+    "reconstruction_weight": _DEFAULT.reconstruction_weight / 0.3,
+    "prior_weight": _DEFAULT.prior_weight / 0.3,
+    "correlation_weight": _DEFAULT.correlation / 0.3,
+}
 SYSTEMS: dict[str, dict[str, Any]] = {
     "no penalty": {"preset": "none"},
     "paper_like": {"preset": "paper_like"},
@@ -86,6 +94,51 @@ COLUMNS = {
     "auroc": "AUROC",
     "seconds": "CPU s",
 }
+
+
+def swapped_r2(
+    decode: Callable[[Tensor, Tensor], Tensor],
+    shared: Float[Tensor, "items shared"],
+    exclusive: Float[Tensor, "items exclusive"],
+    shared_factors: Float[Tensor, "items shared_factors"],
+    exclusive_factors: Float[Tensor, "items exclusive_factors"],
+    *,
+    seed: int,
+) -> tuple[float, float]:
+    """Whether decoding the shared code of one item with the exclusive code of another mixes the two as it should.
+
+    On half of the items, ridge probes learn to read both kinds of factors from features decoded of an item's own codes.
+    On the other half, every item gets the exclusive code of another item, and the probes shall still read the shared
+    factors of the item and the exclusive factors of the other one. What the exclusive code wrongly holds of the shared
+    factors, the decoder writes over them: the first value falls. What the shared code holds of the exclusive factors
+    lowers the second.
+
+    Args:
+        decode: ``(shared, exclusive) → features``, one row an item, such as a trained `ExclusiveBranch.decoded`.
+        shared: Shared codes, of items that nothing was trained on.
+        exclusive: Exclusive codes of the same items.
+        shared_factors: c of each item.
+        exclusive_factors: a of each item.
+        seed: Decides the halves and who gets whose code. The global generators stay as they are.
+
+    Returns:
+        R² of c of the shared code's item and R² of a of the exclusive code's item; both near 1 for codes that are
+        disentangled and a decoder that is faithful.
+
+    Raises:
+        DataError: As in `ridge_r2`, for the halves.
+    """
+    order = torch.randperm(len(shared), generator=torch.Generator().manual_seed(seed))
+    own, swapped = order.tensor_split(2)
+    donor = swapped.roll(1)
+    with torch.no_grad():
+        learned = decode(shared[own.to(shared.device)], exclusive[own.to(exclusive.device)])
+        mixed = decode(shared[swapped.to(shared.device)], exclusive[donor.to(exclusive.device)])
+    shared_factors, exclusive_factors = shared_factors.cpu(), exclusive_factors.cpu()
+    return (
+        ridge_r2(learned, shared_factors[own], mixed, shared_factors[swapped]),
+        ridge_r2(learned, exclusive_factors[own], mixed, exclusive_factors[donor]),
+    )
 
 
 class Features(nn.Module):
@@ -172,7 +225,7 @@ def measure(run: Trained, seed: int, *, quick: bool = False) -> dict[str, float]
     found["bound"] = info_nce_bound(similarity, TEMPERATURE)
     clean = run.noisy.is_clean
     if not clean.all():
-        found["filter"] = ((run.method.belief[0] > 0.5) == clean).double().mean().item()
+        found["filter"] = ((run.method.pair_confidence[0] > 0.5) == clean).double().mean().item()
         found["auroc"] = detection_metrics(run.method.confidence(run.loaders), clean).auroc
     return found
 

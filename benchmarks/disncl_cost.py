@@ -62,8 +62,8 @@ def step_of(backbone: str, options: dict | None) -> Work:
         optimiser = Optimiser(model, OptimisationConfig(), 30, fabric)
         optimiser.model.train()
         return lambda: optimiser.step(info_nce(optimiser.model(batch), 0.05), 0.0)
-    network, belief = _Network(model, DisnclConfig(**options), fabric), torch.ones(len(batch))
-    return lambda: network.step(batch, belief, 10.0)
+    network, confidence = _Network(model, DisnclConfig(**options), fabric), torch.ones(len(batch))
+    return lambda: network.step(batch, confidence, 10.0)
 
 
 def main() -> None:

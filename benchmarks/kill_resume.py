@@ -26,6 +26,7 @@ from typing import Any
 import numpy as np
 import sklearn.metrics  # noqa: F401  imported once, before any fork; detection metrics need it at a run's end
 import torch
+from latent_factors import latent_factor_pairs
 
 from truepair.config import (
     CrclConfig,
@@ -41,7 +42,6 @@ from truepair.config import (
 )
 from truepair.data.corpora import Corpus
 from truepair.data.pairs import Splits
-from truepair.data.synthetic import latent_factor_pairs
 from truepair.files.checkpoint import load_checkpoint
 from truepair.training.log import read_log
 from truepair.training.run import run

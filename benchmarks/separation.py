@@ -19,7 +19,7 @@ from sklearn.metrics import roc_auc_score
 from truepair.encoders.codes import SharedEncoder
 from truepair.model import MatchingModel
 from truepair.scoring.encodings import similarity_of_pairs
-from truepair.training.run import TrainedRun, load_run
+from truepair.training.folder import TrainedRun, load_run
 
 
 def by_features(run: TrainedRun) -> list[MatchingModel]:

@@ -70,7 +70,7 @@ def main(epochs: int = 8) -> None:
     method = SmallLoss(epochs, partial(make_model, ModelConfig(embedding=256), shape), len(train), fabric)
     with TemporaryDirectory() as folder:
         loaders = Loaders(train, batch_size=128, seed=0, device=fabric.device)
-        fit(method, loaders, corpus.splits.dev, Path(folder), {"epochs": epochs}, RunLog(Path(folder)))
+        fit(method, loaders, corpus.splits.dev, RunLog(Path(folder)), {"epochs": epochs})
     print(f"test rSum after {epochs} epochs: {evaluate(method.models, corpus.splits.test).rsum:.1f} of 600")
 
 

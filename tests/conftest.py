@@ -5,6 +5,7 @@ from functools import partial
 import numpy as np
 import pytest
 import torch
+from latent_factors import latent_factor_pairs
 from lightning_fabric import Fabric
 
 from truepair.config import ModelConfig, OptimisationConfig
@@ -12,7 +13,6 @@ from truepair.data.features import Features
 from truepair.data.loader import Loaders
 from truepair.data.noise import inject_noise
 from truepair.data.pairs import Pairs
-from truepair.data.synthetic import latent_factor_pairs
 from truepair.data.text import Vocabulary, tokenised
 from truepair.losses.contrastive import info_nce
 from truepair.methods import METHODS

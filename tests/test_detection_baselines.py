@@ -19,6 +19,7 @@ from detection_baselines import (
     losses,
     small_loss_posterior,
 )
+from latent_factors import latent_factor_pairs
 from sklearn.metrics import roc_auc_score
 from torch.nn.functional import normalize
 
@@ -28,7 +29,6 @@ from truepair.config.audit import AuditConfig
 from truepair.data.features import Features
 from truepair.data.noise import inject_noise
 from truepair.data.pairs import Pairs
-from truepair.data.synthetic import latent_factor_pairs
 from truepair.scoring.encodings import similarity_of_pairs
 
 PLAIN = PlainConfig(

@@ -36,8 +36,8 @@ def test_every_command_and_recipe_that_is_shown_exists(page):
         for line in re.findall(r"^\$ truepair (.*?)(?:#.*)?$", block, re.MULTILINE):
             command, *words = line.split()
             assert command in COMMANDS
-            for word in words:
-                assert not word.endswith(".toml") or load_recipe(ROOT / word)
+            if command in ("train", "reproduce") and not words[0].startswith("-"):
+                assert load_recipe(words[0])
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)

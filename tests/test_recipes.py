@@ -7,10 +7,10 @@ import pytest
 from truepair.cli.train import starting_recipe
 from truepair.config import BaselineConfig, DisnclConfig, MscnConfig, OptimisationConfig
 from truepair.errors import ConfigError
-from truepair.training.recipe import Published, RecipeFile, load_recipe, load_recipe_file
+from truepair.training.recipe import SHIPPED, Published, RecipeFile, load_recipe, load_recipe_file
 
 ROOT = Path(__file__).parent.parent
-RECIPES = {path.stem: path for path in sorted((ROOT / "recipes").glob("*.toml"))}
+RECIPES = {path.stem: path for path in sorted(SHIPPED.glob("*.toml"))}
 PUBLISHED = {name: path for name, path in RECIPES.items() if load_recipe_file(path).published is not None}
 
 CORPORA = {"demo": "demo"} | {name: f"data/{name}_precomp" for name in ("f8k", "f30k", "coco", "cc152k")}

@@ -16,8 +16,9 @@ if TYPE_CHECKING:
     from truepair.evaluation.retrieval import evaluate
     from truepair.methods import METHODS
     from truepair.model import MatchingModel
+    from truepair.training.folder import load_run
     from truepair.training.recipe import load_recipe
-    from truepair.training.run import load_run, run
+    from truepair.training.run import run
 
 __version__ = "0.1.0"
 
@@ -34,7 +35,7 @@ _HOME = {
     "inject_noise": "truepair.data.noise",
     "load_corpus": "truepair.data.corpora",
     "load_recipe": "truepair.training.recipe",
-    "load_run": "truepair.training.run",
+    "load_run": "truepair.training.folder",
     "run": "truepair.training.run",
 }
 

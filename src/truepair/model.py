@@ -131,14 +131,14 @@ def _fresh(config: ModelConfig, inputs: InputShape) -> MatchingModel:
     model.image_encoder, model.text_encoder = (
         SharedEncoder(
             backbone,
-            GaussianHead(config.embedding, config.hidden, config.shared, residual=config.shared == config.embedding),
+            GaussianHead(config.embedding, config.embedding, config.shared, residual=config.shared == config.embedding),
         )
         for backbone in (model.image_encoder, model.text_encoder)
     )
     if config.codes == "shared_and_exclusive":
         model.exclusive = nn.ModuleDict(
             {
-                modality: ExclusiveBranch(config.embedding, config.hidden, config.shared, config.exclusive)
+                modality: ExclusiveBranch(config.embedding, config.embedding, config.shared, config.exclusive)
                 for modality in MODALITIES
             }
         )

@@ -5,20 +5,24 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from functools import partial
-from typing import Any
+from typing import TYPE_CHECKING, Any, Generic, TypeVar, cast
 
 import torch
 from jaxtyping import Float
-from lightning_fabric import Fabric
 from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel
 
 from truepair.config import OptimisationConfig
 from truepair.errors import TrainingError
 
+if TYPE_CHECKING:  # slow to load
+    import lightning_fabric
+
+Network = TypeVar("Network", bound=nn.Module)
+
 
 def learning_rate(config: OptimisationConfig, epoch: float, epochs: int) -> float:
-    """The step size after `epoch` (a fraction counts) of `epochs` epochs.
+    """The learning rate after `epoch` (a fraction counts) of `epochs` epochs.
 
     >>> learning_rate(OptimisationConfig(learning_rate=1.0), 15.0, 30)
     0.1
@@ -31,7 +35,7 @@ def learning_rate(config: OptimisationConfig, epoch: float, epochs: int) -> floa
 
 
 def decay_after(steps: float, decay: float) -> float:
-    """How much of the averaged weights a step keeps, after so many steps: ``min(decay, (1 + n) / (10 + n))``.
+    """How much of the averaged weights a step keeps, after this many steps: ``min(decay, (1 + n) / (10 + n))``.
 
     The average reaches back over a tenth of the steps so far, at most over ``1 / (1 - decay)``: it never drags random
     weights along, and short runs need no decay of their own.
@@ -48,34 +52,37 @@ def _average(decay: float, averaged: Sequence[Tensor], current: Sequence[Tensor]
         torch._foreach_lerp_(list(averaged), list(current), 1 - decay_after(float(steps), decay))
 
 
-class Optimiser:
+class Optimiser(Generic[Network]):
     """AdamW over one network, or some of its parameters.
 
     Attributes:
-        model: The network as Fabric wraps it: call this one in training.
+        model: What Fabric wraps: call this one in training, for its device and precision.
         evaluated: The network to evaluate and save: the averaged one where weights are averaged.
     """
 
     def __init__(
         self,
-        network: nn.Module,
+        network: Network,
         config: OptimisationConfig,
         epochs: int,
-        fabric: Fabric,
+        fabric: lightning_fabric.Fabric,
         parameters: Iterable[nn.Parameter] | None = None,
+        forward: nn.Module | None = None,
     ) -> None:
         """Set up `network` for training.
 
         Args:
             network: What to train, average and save.
-            config: Step size, decay, clip, schedule, averaging.
+            config: Learning rate, decay, clip, schedule, averaging.
             epochs: Length of the schedule.
             fabric: Device and precision.
             parameters: Which of the network's parameters to train; all if None.
+            forward: What training calls instead of the network, where a method needs more than similarities (vectors,
+                codes): a module over the network's own parts. The network itself if None.
         """
         parameters = network.parameters() if parameters is None else parameters
         adam = torch.optim.AdamW(parameters, lr=config.learning_rate, weight_decay=config.weight_decay, fused=True)
-        self.model, self._adam = fabric.setup(network, adam)
+        self.model, self._adam = fabric.setup(network if forward is None else forward, adam)
         self._network = network
         self._config = config
         self._epochs = epochs
@@ -86,12 +93,12 @@ class Optimiser:
             self._average.requires_grad_(False)
 
     @property
-    def evaluated(self) -> nn.Module:
+    def evaluated(self) -> Network:
         """See the class."""
-        return self._network if self._average is None else self._average.module
+        return self._network if self._average is None else cast(Network, self._average.module)
 
     def learning_rate(self, epoch: float) -> float:
-        """The step size after `epoch` epochs; fractions count."""
+        """The learning rate after `epoch` epochs; fractions count."""
         return learning_rate(self._config, epoch, self._epochs)
 
     def step(self, loss: Float[Tensor, ""], epoch: float) -> dict[str, float]:
@@ -102,7 +109,7 @@ class Optimiser:
             epoch: How far the schedule is, in epochs; fractions count.
 
         Returns:
-            Loss, gradient norm before clipping, and step size.
+            Loss, gradient norm before clipping, and learning rate.
 
         Raises:
             TrainingError: If the loss or a gradient is not finite; the weights are left as they were.

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from latent_factors import latent_factor_pairs
 from PIL import Image
 
 from truepair.audit.run import audit_corpus, audit_pairs
@@ -15,7 +16,6 @@ from truepair.config import CrclConfig, DataConfig, ModelConfig, NoiseConfig, Op
 from truepair.config.audit import AuditConfig
 from truepair.data.corpora import Corpus, load_corpus
 from truepair.data.noise import inject_noise
-from truepair.data.synthetic import latent_factor_pairs
 
 QUICK = AuditConfig(
     folds=3,

@@ -14,7 +14,8 @@ from truepair.cleaning.summary import read_summary
 from truepair.config import BaselineConfig, CrclConfig, ModelConfig, NoiseConfig, Recipe, TrainingConfig
 from truepair.config.audit import AuditConfig
 from truepair.errors import CheckpointError, ConfigError, DataError
-from truepair.training.run import load_run, run
+from truepair.training.folder import load_run
+from truepair.training.run import run
 
 
 def test_planted_mismatches_rank_first(audited):

@@ -4,10 +4,10 @@ from dataclasses import replace
 
 import pytest
 import torch
+from latent_factors import latent_factor_pairs
 
 from truepair.audit.run import audit_pairs
 from truepair.data.features import Features
-from truepair.data.synthetic import latent_factor_pairs
 from truepair.errors import ConfigError
 
 

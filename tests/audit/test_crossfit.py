@@ -2,6 +2,7 @@ from dataclasses import replace
 
 import pytest
 import torch
+from latent_factors import latent_factor_pairs
 
 from truepair.audit.crossfit import at_most, cross_fitted, folds_by_image, zero_shot
 from truepair.audit.run import audit_pairs
@@ -9,7 +10,6 @@ from truepair.config import BaselineConfig
 from truepair.data.batch import Padded
 from truepair.data.features import Features
 from truepair.data.noise import inject_noise
-from truepair.data.synthetic import latent_factor_pairs
 from truepair.errors import ConfigError
 
 

@@ -3,9 +3,9 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
+from latent_factors import latent_factor_pairs
 
 from truepair.audit.findings import find, findings_table, suspects_at
-from truepair.data.synthetic import latent_factor_pairs
 from truepair.model import InputShape, make_model
 from truepair.scoring.log_odds import Scores
 

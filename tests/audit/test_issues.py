@@ -5,13 +5,13 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 import torch
+from latent_factors import latent_factor_pairs
+from picture_bytes import PictureBytes
 from PIL import Image
 
 from truepair.audit import issues as module
 from truepair.audit.image_facts import image_facts
 from truepair.audit.issues import Issue, issues_of, near_duplicates, write_issues
-from picture_bytes import PictureBytes
-from truepair.data.synthetic import latent_factor_pairs
 from truepair.sources.facts import PictureFacts
 
 

@@ -9,7 +9,8 @@ from truepair.config import BaselineConfig, DataConfig, ModelConfig, NoiseConfig
 from truepair.config.audit import AuditConfig
 from truepair.data.corpora import load_corpus
 from truepair.errors import ConfigError
-from truepair.training.run import load_run, run
+from truepair.training.folder import load_run
+from truepair.training.run import run
 
 
 @pytest.fixture(scope="module")

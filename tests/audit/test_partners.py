@@ -2,10 +2,10 @@ from dataclasses import replace
 
 import pytest
 import torch
+from latent_factors import latent_factor_pairs
 
 from truepair.audit import partners
 from truepair.audit.partners import NONE, best_partners
-from truepair.data.synthetic import latent_factor_pairs
 from truepair.model import InputShape, make_model
 
 

@@ -5,6 +5,7 @@ import pyarrow.parquet as pq
 import pytest
 import torch
 from html_page import Page
+from truepair.scoring.plausibility import Scores
 
 from truepair.audit.charts import calibration_chart, cut_chart, learning_curves, score_histogram
 from truepair.audit.findings import Findings
@@ -12,7 +13,6 @@ from truepair.audit.issues import Issue
 from truepair.audit.partners import Partners
 from truepair.audit.report import write_report
 from truepair.evaluation.detection import calibration_curve
-from truepair.scoring.plausibility import Scores
 
 
 @pytest.fixture(scope="module")

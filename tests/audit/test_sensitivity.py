@@ -2,13 +2,13 @@ from dataclasses import replace
 
 import pytest
 import torch
+from latent_factors import latent_factor_pairs
 
 from truepair.audit.crossfit import cross_fitted
 from truepair.audit.probability import probabilities
 from truepair.audit.score import cross_fitted_features
 from truepair.audit.sensitivity import sensitivity
 from truepair.data.noise import inject_noise
-from truepair.data.synthetic import latent_factor_pairs
 
 
 @pytest.fixture(scope="module")

@@ -3,7 +3,7 @@ import io
 import json
 import subprocess
 import sys
-from pathlib import Path
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -72,8 +72,8 @@ def test_training_on_a_csv_of_pictures_then_evaluating_the_run(table, tmp_path, 
     assert "mismatched training captions: 25.00%, put in\n" in shown
     assert "rSum" in shown
     results = json.loads((out / "results.json").read_text())
-    assert results["pairs"] == {"train": 32, "dev": 4, "test": 4}
-    assert results["noise"]["realised_rate"] == pytest.approx(0.25)
+    assert results["pairs"] == {"train": 32, "dev": 4, "test": 4, "trusted": None}
+    assert results["realised_noise_rate"] == pytest.approx(0.25)
     assert 0 <= results["detection"]["auroc"] <= 1
 
     weights = (out / "best.safetensors").read_bytes()
@@ -173,7 +173,7 @@ def test_noise_writes_the_fields_index_and_training_reads_it(table, tmp_path, ca
     assert (array != np.arange(32)).sum() == 16
     out = tmp_path / "run"
     assert main(["train", *columns(table), *BASELINE, *QUICK, "--noise.index", str(index), "--out", str(out)]) == 0
-    assert json.loads((out / "results.json").read_text())["noise"]["realised_rate"] == 0.5
+    assert json.loads((out / "results.json").read_text())["realised_noise_rate"] == 0.5
 
 
 def test_the_console_script_reports_a_failure_as_a_failure(tmp_path):
@@ -214,5 +214,15 @@ def test_an_audit_of_a_run_uses_its_model(table, tmp_path, capsys):
 
 @pytest.mark.parametrize("method", ["crcl", "disncl", "mscn", "teacher"])
 def test_the_demos_recipes_are_those_that_are_written_down(method):
-    recipe = load_recipe(Path(__file__).parents[2] / "recipes" / f"{method}_cosine_demo_40.toml")
+    recipe = load_recipe(f"{method}_cosine_demo_40")
     assert recipes(0, TrainingConfig())[method] == recipe
+    training = TrainingConfig(seed=3)
+    noise, trusted = replace(recipe.noise, rate=0.2, seed=3), replace(recipe.trusted, seed=3)
+    assert recipes(3, training, 0.2)[method] == replace(recipe, noise=noise, trusted=trusted, training=training)
+
+
+def test_the_demos_plain_training_is_written_down_and_its_oracle_is_the_same_on_true_pairs():
+    recipe = load_recipe("baseline_cosine_demo_40")
+    runs = recipes(0, TrainingConfig())
+    assert runs["plain"] == recipe
+    assert runs["oracle"] == replace(recipe, training=TrainingConfig(oracle="clean_pairs"))

@@ -11,8 +11,9 @@ from truepair.config import BaselineConfig, DataConfig, ModelConfig, Recipe, Sou
 from truepair.data.corpora import load_corpus
 from truepair.evaluation import retrieval
 from truepair.evaluation.retrieval import evaluate
-from truepair.training import run as training_run
-from truepair.training.run import load_run, run
+from truepair.training import folder as run_folder
+from truepair.training.folder import load_run
+from truepair.training.run import run
 
 
 @pytest.fixture(scope="module")
@@ -110,7 +111,7 @@ def test_runs_of_other_data_are_not_one_model(recipe, runs, tmp_path, capsys):
 
 def test_a_corpus_is_read_once_for_all_its_runs(runs, capsys, monkeypatch):
     read = []
-    monkeypatch.setattr(training_run, "load_corpus", lambda data: read.append(data) or load_corpus(data))
+    monkeypatch.setattr(run_folder, "load_corpus", lambda data: read.append(data) or load_corpus(data))
     shown_by(capsys, runs["saf"], runs["sgr"], runs["cosine"])
     assert len(read) == 1
 
@@ -123,7 +124,7 @@ def test_the_split_is_called_what_the_recipe_calls_it(recipe, runs, tmp_path, ca
     (tmp_path / "run" / "run.json").write_text(json.dumps(described))
     corpus = load_corpus(recipe.data)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(training_run, "load_corpus", lambda _: corpus)
+        patch.setattr(run_folder, "load_corpus", lambda _: corpus)
         assert ", testall split: 12 images" in shown_by(capsys, tmp_path / "run")
         assert ", dev split: 8 images" in shown_by(capsys, tmp_path / "run", "--split", "dev")
 

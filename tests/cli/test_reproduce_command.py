@@ -6,9 +6,10 @@ import pytest
 
 from truepair.cli.main import main
 from truepair.cli.reproduce import comparison
+from truepair.training.recipe import SHIPPED
 
 ROOT = Path(__file__).parents[2]
-RECIPE = ROOT / "recipes" / "crcl_vse_f30k_80.toml"
+RECIPE = SHIPPED / "crcl_vse_f30k_80.toml"
 
 
 @pytest.fixture(scope="module")
@@ -52,7 +53,7 @@ def test_a_file_that_is_missing_is_named_before_anything_is_trained(missing, opt
     mine = tmp_path / "mine.toml"
     index = 'index = "data/noise_index/f30k_precomp_0.4_per_caption.npy"'
     mine.write_text(RECIPE.read_text(encoding="utf-8").replace("rate = 0.8", index), encoding="utf-8")
-    demo = ROOT / "recipes" / "crcl_cosine_demo_40.toml"
+    demo = SHIPPED / "crcl_cosine_demo_40.toml"
     command = ["reproduce", str(demo), str(mine), "--data", str(copy), "--out", str(tmp_path / "out")]
     assert main([*command, "--rehearse"]) == 1
     shown = capsys.readouterr().err

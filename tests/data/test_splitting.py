@@ -1,10 +1,10 @@
 import numpy as np
 import pytest
 import torch
+from picture_bytes import PictureBytes
 
 from truepair.data.features import Features
 from truepair.data.pairs import Pairs
-from picture_bytes import PictureBytes
 from truepair.data.splitting import pairs_and_their_images, random_split, split_by_name
 from truepair.errors import ConfigError
 

@@ -1,10 +1,10 @@
 from dataclasses import replace
 
 import torch
+from picture_bytes import PictureBytes
 
 from truepair.data.noise import inject_noise
 from truepair.data.pairs import Pairs, Splits
-from picture_bytes import PictureBytes
 from truepair.data.splitting import split_by_name
 from truepair.data.whole import every_pair
 

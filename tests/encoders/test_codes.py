@@ -107,7 +107,7 @@ def test_shared_codes_may_be_narrower_than_features(backbone, inputs, batch, sha
 
 def test_default_widths_follow_the_embedding():
     config = ModelConfig(embedding=1024)
-    assert (config.shared, config.exclusive, config.hidden) == (1024, 256, 1024)
+    assert (config.shared, config.exclusive) == (1024, 256)
     narrow = ModelConfig(embedding=2)
     assert narrow.exclusive == 1
 

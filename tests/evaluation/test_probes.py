@@ -4,9 +4,10 @@ from itertools import pairwise
 import numpy as np
 import pytest
 import torch
+from disentangling import swapped_r2
 
 from truepair.errors import DataError
-from truepair.evaluation.probes import mlp_r2, ridge_r2, swapped_r2
+from truepair.evaluation.probes import mlp_r2, ridge_r2
 
 
 def draw(items, width, seed):

@@ -6,15 +6,16 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 import pytest
+from latent_factors import latent_factor_pairs
+from picture_bytes import PictureBytes
 from PIL import Image
 
 from truepair.config import DisnclConfig, ModelConfig, NoiseConfig, OptimisationConfig, Recipe, TrainingConfig
 from truepair.data.corpora import Corpus
 from truepair.data.pairs import Pairs, Splits
-from picture_bytes import PictureBytes
-from truepair.data.synthetic import latent_factor_pairs
 from truepair.inspection.run import inspect_run
-from truepair.training.run import TrainedRun, load_run, run
+from truepair.training.folder import TrainedRun, load_run
+from truepair.training.run import run
 
 EVIL = '<script src="http://evil.example/x.js">alert("1")</script> & "quotes"'
 RECIPE = Recipe(

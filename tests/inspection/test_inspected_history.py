@@ -9,14 +9,14 @@ def steps(epoch, count, **scalars):
 
 def test_lines_of_an_epoch_are_weighted_by_their_steps():
     lines = [
-        steps(0, 30, matching=2.0, belief=1.0, adversary=0.4),
-        steps(0, 10, matching=1.0, belief=0.6, adversary=0.0),
+        steps(0, 30, matching=2.0, confidence=1.0, adversary=0.4),
+        steps(0, 10, matching=1.0, confidence=0.6, adversary=0.0),
         {"kind": "epoch", "epoch": 0, "rsum": 100.0},
     ]
     (epoch,) = history_of(lines, batch=64)
     assert math.isclose(epoch.shared_information, math.log(64) - 1.75)
     assert math.isclose(epoch.exclusive_information, 0.3)
-    assert math.isclose(epoch.belief, 0.9)
+    assert math.isclose(epoch.confidence, 0.9)
 
 
 def test_what_the_log_does_not_say_or_no_number_is_left_out():

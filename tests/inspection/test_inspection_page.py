@@ -6,9 +6,9 @@ import shutil
 from dataclasses import replace
 
 import pytest
+from html_page import Page
 from sklearn.metrics import roc_auc_score
 
-from html_page import Page
 from truepair.config import BaselineConfig, ModelConfig, NoiseConfig
 from truepair.data.corpora import Corpus
 from truepair.data.pairs import Splits
@@ -17,7 +17,7 @@ from truepair.files.checkpoint import load_checkpoint, save_checkpoint
 from truepair.inspection.run import inspect_run
 from truepair.model import retrieval_weights
 from truepair.scoring.encodings import similarity_of_pairs
-from truepair.training.run import load_run
+from truepair.training.folder import load_run
 
 
 @pytest.mark.parametrize("which", ["inspected", "with_pictures"])

@@ -13,7 +13,7 @@ def batch(seed=0, items=6):
     return similarity, *among
 
 
-def one_by_one(similarity, likeness, belief, temperature, neighbours, smoothing):
+def one_by_one(similarity, likeness, confidence, temperature, neighbours, smoothing):
     """The targets of one direction, entry by entry."""
     items = len(similarity)
     result = torch.zeros(items, items, dtype=similarity.dtype)
@@ -21,10 +21,10 @@ def one_by_one(similarity, likeness, belief, temperature, neighbours, smoothing)
         weights = []
         for j in range(items):
             logit = (similarity[i, j] + similarity[j, i]) / 2 + neighbours * likeness[i, j]
-            is_out = i == j and belief[i] < 0.5
+            is_out = i == j and confidence[i] < 0.5
             weights.append(torch.zeros(()) if is_out else (logit / temperature).exp())
         total = sum(weights)
-        own = (1 - smoothing) * belief[i]
+        own = (1 - smoothing) * confidence[i]
         for j in range(items):
             result[i, j] = own * (i == j) + (1 - own) * weights[j] / total
     return result
@@ -32,17 +32,17 @@ def one_by_one(similarity, likeness, belief, temperature, neighbours, smoothing)
 
 def test_the_definition_entry_by_entry():
     similarity, images, captions = batch()
-    belief = torch.tensor([1.0, 0.9, 0.5, 0.49, 0.2, 0.0], dtype=torch.float64)
+    confidence = torch.tensor([1.0, 0.9, 0.5, 0.49, 0.2, 0.0], dtype=torch.float64)
     options = {"temperature": 0.3, "neighbours": 0.5, "smoothing": 0.1}
-    of_images, of_captions = soft_targets(similarity, images, captions, belief, **options)
-    torch.testing.assert_close(of_images, one_by_one(similarity, captions, belief, *options.values()))
-    torch.testing.assert_close(of_captions, one_by_one(similarity.T, images, belief, *options.values()))
+    of_images, of_captions = soft_targets(similarity, images, captions, confidence, **options)
+    torch.testing.assert_close(of_images, one_by_one(similarity, captions, confidence, *options.values()))
+    torch.testing.assert_close(of_captions, one_by_one(similarity.T, images, confidence, *options.values()))
 
 
-@pytest.mark.parametrize("belief", [0.0, 0.3, 0.5, 1.0])
-def test_rows_sum_to_one_and_carry_no_gradient(belief):
+@pytest.mark.parametrize("confidence", [0.0, 0.3, 0.5, 1.0])
+def test_rows_sum_to_one_and_carry_no_gradient(confidence):
     similarity, images, captions = (part.requires_grad_(True) for part in batch())
-    weights = torch.full((6,), belief, requires_grad=True)
+    weights = torch.full((6,), confidence, requires_grad=True)
     for targets in soft_targets(similarity, images, captions, weights):
         torch.testing.assert_close(targets.sum(1), torch.ones(6, dtype=torch.float64))
         assert targets.min() >= 0
@@ -59,7 +59,7 @@ def test_believed_without_smoothing_is_symmetric_info_nce_exactly():
     )
 
 
-def test_a_pair_without_belief_is_not_its_own_target():
+def test_a_pair_without_confidence_is_not_its_own_target():
     similarity, images, captions = batch()
     for targets in soft_targets(similarity, images, captions, torch.zeros(6, dtype=torch.float64)):
         assert targets.diagonal().abs().max() == 0

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 import torch
 from fastapi.testclient import TestClient
+from latent_factors import latent_factor_pairs
 from PIL import Image
 from reviewed_table import BROKEN, EVIL, QUICK, ROWS
 
@@ -16,7 +17,6 @@ from truepair.audit.run import audit_corpus, audit_pairs
 from truepair.config import DataConfig, NoiseConfig, SourceConfig
 from truepair.data.corpora import load_corpus
 from truepair.data.noise import inject_noise
-from truepair.data.synthetic import latent_factor_pairs
 from truepair.review.app import make_app
 
 

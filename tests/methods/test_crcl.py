@@ -3,11 +3,11 @@ from functools import partial
 
 import pytest
 import torch
+from latent_factors import latent_factor_pairs
 
 from truepair.config import BaselineConfig, CrclConfig, ModelConfig, OptimisationConfig
 from truepair.data.loader import Loaders
 from truepair.data.noise import inject_noise
-from truepair.data.synthetic import latent_factor_pairs
 from truepair.evaluation.detection import detection_metrics
 from truepair.losses.complementary import active_complementary_loss, mean_matching_probability
 from truepair.methods.baseline import Baseline

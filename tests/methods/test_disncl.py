@@ -111,7 +111,7 @@ def test_every_backbone_trains(make_coded, fabric, noisy_loaders):
     before = copy.deepcopy(method.models[0].state_dict())
     logs = train(method, noisy_loaders)
     assert [len(log) for log in logs] == [5, 5, 5]
-    names = {"matching", "reconstruction", "prior", "belief", "shared_signal_image", "exclusive_signal_text"}
+    names = {"matching", "reconstruction", "prior", "confidence", "shared_signal_image", "exclusive_signal_text"}
     assert names <= set(logs[0][0])
     assert "alignment" not in logs[0][0]
     assert {"alignment", "adversary", "critic_loss"} <= set(logs[1][0])
@@ -136,7 +136,7 @@ def parts(make_coded, loaders):
 
 def codes_of(network, batch):
     items = zip(module.MODALITIES, (batch.images, batch.captions), strict=True)
-    return {modality: network._codes(modality, of_modality) for modality, of_modality in items}
+    return {modality: network._codes.of_items(modality, of_modality) for modality, of_modality in items}
 
 
 def gradients(network, loss):
@@ -155,7 +155,7 @@ def of_exclusive(network, codes):
     terms = [
         term
         for modality, critic in network._critics.items()
-        for term in exclusive_terms(codes[modality], network._branch(modality), critic, network.config).values()
+        for term in exclusive_terms(codes[modality], network._codes.branches[modality], critic, network.config).values()
     ]
     return torch.stack(terms).sum()
 
@@ -194,9 +194,9 @@ def test_shared_terms_never_move_exclusive_heads(make_coded, fabric, loaders):
     codes = codes_of(network, next(iter(loaders.train(0))))
     image, text = (codes[modality].shared for modality in module.MODALITIES)
     similarity = network._model.scores.matrix(image.encoding, text.encoding)
-    belief = torch.ones(8)
-    loss = matching_term(similarity, image, text, belief, network.config) + alignment_term(
-        image.code, text.code, belief
+    confidence = torch.ones(8)
+    loss = matching_term(similarity, image, text, confidence, network.config) + alignment_term(
+        image.code, text.code, confidence
     )
     moved = gradients(network, loss)
     assert not any(name.startswith("exclusive") for name in moved)
@@ -222,9 +222,9 @@ def test_which_caption_belongs_to_which_image_changes_shared_terms_only(make_cos
                 for name, term in exclusive_terms(
                     codes[m]._replace(
                         sample=codes[m].exclusive.mean,
-                        shared=replace(codes[m].shared, sample=codes[m].shared.code.mean),
+                        shared=codes[m].shared._replace(sample=codes[m].shared.code.mean),
                     ),
-                    network._branch(m),
+                    network._codes.branches[m],
                     network._critics[m],
                     network.config,
                 ).items()
@@ -241,10 +241,10 @@ def test_a_pair_that_is_not_believed_is_not_aligned(make_cosine, fabric, loaders
     network = disncl(make_cosine, fabric)._networks[0]
     codes = codes_of(network, next(iter(loaders.train(0))))
     image, text = codes["image"].shared.code, codes["text"].shared.code
-    belief = torch.tensor([1.0, 0.5, 0.3, 0.0, 0.8, 0.51, 0.49, 0.0])
+    confidence = torch.tensor([1.0, 0.5, 0.3, 0.0, 0.8, 0.51, 0.49, 0.0])
     each = module.symmetric_divergence(image, text)
     expected = (each[0] + 0.8 * each[4] + 0.51 * each[5]) / 8 / image.mean.shape[1]
-    torch.testing.assert_close(alignment_term(image, text, belief), expected)
+    torch.testing.assert_close(alignment_term(image, text, confidence), expected)
 
 
 # D8: retrieval by the means of shared codes alone.
@@ -278,11 +278,6 @@ def test_without_the_rest_it_is_info_nce_of_the_sampled_codes(make_cosine, fabri
     assert log["loss"] == pytest.approx(info_nce(similarity, 0.05).item() / 2, rel=1e-5)
 
 
-def test_counting_info_nce_twice_adds_it_with_its_weight(make_cosine, fabric):
-    weights = [disncl(make_cosine, fabric, count_nce_twice=twice)._networks[0]._weights(1.0) for twice in (False, True)]
-    assert [found["matching"] for found in weights] == [1.0, 1.5]
-
-
 def test_weights_rise_after_the_warm_up(make_cosine, fabric):
     network = disncl(make_cosine, fabric, warmup_epochs=2, adversary_epochs=4)._networks[0]
     assert [network._weights(epoch)["adversary"] for epoch in (0.0, 1.9, 2.0, 4.0, 6.0, 9.0)] == [
@@ -312,16 +307,18 @@ def judged(monkeypatch, *scores):
     monkeypatch.setattr(module, "fit_gaussian_mixture", lambda _: step)
 
 
-def test_belief_follows_the_first_judgement_at_once_and_later_ones_slowly(make_cosine, fabric, loaders, monkeypatch):
+def test_confidence_follows_the_first_judgement_at_once_and_later_ones_slowly(
+    make_cosine, fabric, loaders, monkeypatch
+):
     up, down = torch.ones(40), -torch.ones(40)
     judged(monkeypatch, down, up, up)
     method = disncl(make_cosine, fabric, warmup_epochs=1)
     train(method, loaders, [0])
-    assert method.belief.equal(torch.ones(1, 40))
+    assert method.pair_confidence.equal(torch.ones(1, 40))
     expected = 0.0
     for epoch in (1, 2, 3):
         method._judge(loaders)
-        torch.testing.assert_close(method.belief, torch.full((1, 40), expected), rtol=0, atol=1e-6)
+        torch.testing.assert_close(method.pair_confidence, torch.full((1, 40), expected), rtol=0, atol=1e-6)
         expected = 0.7 * expected + 0.3
         assert epoch
 
@@ -331,13 +328,13 @@ def test_two_networks_filter_for_each_other(make_cosine, fabric, loaders, monkey
     method = disncl(make_cosine, fabric, networks=2, warmup_epochs=0, main_epochs=1, critics_from=9)
     logs = train(method, loaders)[0]
     assert len(method.models) == 2
-    assert [log["belief"] for log in logs] == pytest.approx([0.0] * 5 + [1.0] * 5)
+    assert [log["confidence"] for log in logs] == pytest.approx([0.0] * 5 + [1.0] * 5)
 
 
 def test_without_filtering_every_pair_is_believed(make_cosine, fabric, noisy_loaders):
     method = disncl(make_cosine, fabric, filtering=False)
     train(method, noisy_loaders)
-    assert method.belief.equal(torch.ones(1, 40))
+    assert method.pair_confidence.equal(torch.ones(1, 40))
 
 
 # What goes wrong.
@@ -423,7 +420,7 @@ def test_it_resumes_to_the_same_bits(world, vocabulary, small, fabric, noisy_loa
     train(resumed, noisy_loaders, [2])
     for one, other in zip(whole.models, resumed.models, strict=True):
         equal(one.state_dict(), other.state_dict())
-    equal(whole.belief, resumed.belief)
+    equal(whole.pair_confidence, resumed.pair_confidence)
     for one, other in zip(whole._networks, resumed._networks, strict=True):
         for modality, critic in one._critics.items():
             equal(critic.state_dict(), other._critics[modality].state_dict())
@@ -432,7 +429,7 @@ def test_it_resumes_to_the_same_bits(world, vocabulary, small, fabric, noisy_loa
 def test_the_state_of_other_pairs_is_refused(make_cosine, fabric):
     method = disncl(make_cosine, fabric)
     other = Disncl(method.config, make_cosine, 39, fabric)
-    with pytest.raises(Exception, match="a belief in 40 pairs, but there are 39"):
+    with pytest.raises(Exception, match="the confidence in 40 pairs, but there are 39"):
         other.load_state_dict(method.state_dict())
 
 

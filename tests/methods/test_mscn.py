@@ -5,13 +5,13 @@ from functools import partial
 
 import pytest
 import torch
+from latent_factors import latent_factor_pairs
 from torch.nn.functional import binary_cross_entropy
 
 from truepair.config import ModelConfig, MscnConfig, OptimisationConfig, Recipe
 from truepair.data.labelled import LabelledPairs
 from truepair.data.loader import Loaders
 from truepair.data.noise import inject_noise
-from truepair.data.synthetic import latent_factor_pairs
 from truepair.errors import ConfigError, DataError, TrainingError
 from truepair.evaluation.detection import detection_metrics
 from truepair.methods import mscn as module
@@ -336,7 +336,7 @@ def test_without_trusted_pairs_the_most_similar_ones_take_their_place_and_the_re
 ):
     loaders = Loaders(world, 8, 0, CPU)
     method = mscn(make_cosine, fabric, fallback_share=0.2)
-    with pytest.warns(UserWarning, match=r"none were given: .* nobody verified"):
+    with pytest.warns(UserWarning, match=r"none were given: .* not verified"):
         train(method, loaders, range(1))
     assert method.notes == []
     train(method, loaders, range(1, 2))

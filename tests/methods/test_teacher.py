@@ -3,11 +3,11 @@ from functools import partial
 
 import pytest
 import torch
+from latent_factors import latent_factor_pairs
 
 from truepair.config import ModelConfig, OptimisationConfig, TeacherConfig
 from truepair.data.loader import Loaders
 from truepair.data.noise import inject_noise
-from truepair.data.synthetic import latent_factor_pairs
 from truepair.errors import CheckpointError, ConfigError
 from truepair.evaluation.detection import detection_metrics
 from truepair.losses.complementary import active_complementary_loss
@@ -29,7 +29,7 @@ def train(method, loaders, epochs):
 
 
 def few(fabric, pairs=400, rate=0.4, **options):
-    """A teacher of few mismatched pairs, enough that beliefs differ; the data, and how to make another."""
+    """A teacher of few mismatched pairs, enough that confidences differ; the data, and how to make another."""
     noisy = inject_noise(latent_factor_pairs(pairs, world_seed=0, draw_seed=1).pairs, rate, 0)
     make = partial(make_model, ModelConfig(embedding=16, input_dropout=0.1), InputShape.of(noisy, None))
     new = partial(teacher, make, fabric, pairs, **{"epochs": 8, "optimisation": QUICK, **options})
@@ -59,15 +59,15 @@ def test_it_is_a_method(make, fabric):
 def test_in_the_warm_up_every_pair_is_believed_and_nothing_taught(make, fabric, loaders):
     method = teacher(make, fabric)
     batch = next(iter(loaders.train(0)))
-    belief = method.belief[batch.pair]
-    assert (belief == 1).all()
-    assert method._taught(batch, belief) is None
+    confidence = method.pair_confidence[batch.pair]
+    assert (confidence == 1).all()
+    assert method._taught(batch, confidence) is None
     similarity = method.models[0](batch)
     expected = active_complementary_loss(similarity, torch.ones(len(batch)))
-    torch.testing.assert_close(method._loss(similarity, belief, None), expected)
+    torch.testing.assert_close(method._loss(similarity, confidence, None), expected)
 
 
-def by_hand(similarity, belief, taught, tau, weight):
+def by_hand(similarity, confidence, taught, tau, weight):
     """What the soft targets add, pair by pair and candidate by candidate."""
     size, total = len(similarity), 0.0
     for s, t in ((similarity, taught), (similarity.T, taught.T)):
@@ -76,11 +76,11 @@ def by_hand(similarity, belief, taught, tau, weight):
             mass = sum((t[i, j] / tau).exp() for j in others)
             log_total = torch.log(sum((s[i, j] / tau).exp() for j in range(size)))
             for j in others:
-                total -= (1 - belief[i]) * (t[i, j] / tau).exp() / mass * (s[i, j] / tau - log_total)
+                total -= (1 - confidence[i]) * (t[i, j] / tau).exp() / mass * (s[i, j] / tau - log_total)
     return weight * total / size
 
 
-def active_and_complementary_by_hand(similarity, belief, tau, weight):
+def active_and_complementary_by_hand(similarity, confidence, tau, weight):
     """CRCL's loss, pair by pair and direction by direction."""
     size, total = len(similarity), 0.0
     for s in (similarity, similarity.T):
@@ -88,90 +88,90 @@ def active_and_complementary_by_hand(similarity, belief, tau, weight):
             exponentials = [(s[i, j] / tau).exp() for j in range(size)]
             p = [each / sum(exponentials) for each in exponentials]
             tangents = [each.tan() for each in p]
-            bounded = sum(tangents[j] for j in range(size) if j != i) / sum(tangents) ** (1 - belief[i])
-            total += -belief[i] * p[i].log() + weight * bounded
+            bounded = sum(tangents[j] for j in range(size) if j != i) / sum(tangents) ** (1 - confidence[i])
+            total += -confidence[i] * p[i].log() + weight * bounded
     return total / size
 
 
-@pytest.mark.parametrize("beliefs", [[0.0, 0.2, 0.5, 0.9, 1.0], [1.0] * 5, [0.0] * 5])
-def test_the_loss_is_the_formula_written_out(make, fabric, beliefs):
+@pytest.mark.parametrize("confidences", [[0.0, 0.2, 0.5, 0.9, 1.0], [1.0] * 5, [0.0] * 5])
+def test_the_loss_is_the_formula_written_out(make, fabric, confidences):
     method = teacher(make, fabric, temperature=0.3, negative_weight=2.0, target_weight=0.7)
     generator = torch.Generator().manual_seed(4)
     similarity, taught = torch.rand(2, 5, 5, generator=generator, dtype=torch.float64)
-    belief = torch.tensor(beliefs, dtype=torch.float64)
-    expected = active_and_complementary_by_hand(similarity, belief, 0.3, 2.0)
-    torch.testing.assert_close(method._loss(similarity, belief, None), expected)
-    with_targets = expected + by_hand(similarity, belief, taught, 0.3, 0.7)
-    torch.testing.assert_close(method._loss(similarity, belief, taught), with_targets)
+    confidence = torch.tensor(confidences, dtype=torch.float64)
+    expected = active_and_complementary_by_hand(similarity, confidence, 0.3, 2.0)
+    torch.testing.assert_close(method._loss(similarity, confidence, None), expected)
+    with_targets = expected + by_hand(similarity, confidence, taught, 0.3, 0.7)
+    torch.testing.assert_close(method._loss(similarity, confidence, taught), with_targets)
 
 
-def test_a_step_follows_that_loss_with_the_beliefs_of_its_pairs_and_what_the_teacher_says(fabric, monkeypatch):
+def test_a_step_follows_that_loss_with_the_confidences_of_its_pairs_and_what_the_teacher_says(fabric, monkeypatch):
     method, loaders, _ = few(fabric, temperature=0.2)
     train(method, loaders, range(2))
-    method.belief = torch.linspace(0, 1, 400)[torch.randperm(400, generator=torch.Generator().manual_seed(5))]
+    method.pair_confidence = torch.linspace(0, 1, 400)[torch.randperm(400, generator=torch.Generator().manual_seed(5))]
     network, (averaged,) = method._optimiser.model, method.models
     seen, batches = [], []
     taught_of, loss_of = method._taught, method._loss
 
-    def taught(batch, belief):
+    def taught(batch, confidence):
         batches.append(batch)
-        return taught_of(batch, belief)
+        return taught_of(batch, confidence)
 
-    def loss(similarity, belief, targets):
-        seen.append((similarity.detach(), belief, targets, network.training, averaged.training))
+    def loss(similarity, confidence, targets):
+        seen.append((similarity.detach(), confidence, targets, network.training, averaged.training))
         with torch.no_grad():
             torch.testing.assert_close(targets, copy.deepcopy(averaged).eval()(batches[-1]))
         assert not torch.allclose(targets, similarity)  # of other weights, and without dropout
-        return loss_of(similarity, belief, targets)
+        return loss_of(similarity, confidence, targets)
 
     monkeypatch.setattr(method, "_taught", taught)
     monkeypatch.setattr(method, "_loss", loss)
-    beliefs, logs = method.belief, list(method.train_epoch(2, loaders))
+    confidences, logs = method.pair_confidence, list(method.train_epoch(2, loaders))
     assert len(seen) == len(logs) == loaders.batches_per_epoch() > 1
-    for log, batch, (similarity, belief, targets, trains, averaged_trains) in zip(logs, batches, seen, strict=True):
-        assert torch.equal(belief, beliefs[batch.pair])
-        expected = active_and_complementary_by_hand(similarity, belief, 0.2, 5.0)
-        expected += by_hand(similarity, belief, targets, 0.2, 1.0)
+    for log, batch, (similarity, confidence, targets, trains, averaged_trains) in zip(logs, batches, seen, strict=True):
+        assert torch.equal(confidence, confidences[batch.pair])
+        expected = active_and_complementary_by_hand(similarity, confidence, 0.2, 5.0)
+        expected += by_hand(similarity, confidence, targets, 0.2, 1.0)
         assert log["loss"] == pytest.approx(expected.item(), rel=1e-4)
-        assert log["belief"] == pytest.approx(belief.mean().item())
+        assert log["confidence"] == pytest.approx(confidence.mean().item())
         assert trains
         assert not averaged_trains
     assert network.training
-    assert not torch.equal(method.belief, beliefs)
+    assert not torch.equal(method.pair_confidence, confidences)
 
 
-def test_the_gradient_reaches_the_network_and_neither_teacher_nor_belief(fabric):
+def test_the_gradient_reaches_the_network_and_neither_teacher_nor_confidence(fabric):
     method, loaders, _ = few(fabric)
     train(method, loaders, range(2))
-    assert 0 < method.belief.min() < method.belief.max() < 1
+    assert 0 < method.pair_confidence.min() < method.pair_confidence.max() < 1
     batch = next(iter(loaders.train(2)))
-    belief = method.belief[batch.pair]
+    confidence = method.pair_confidence[batch.pair]
     network, (averaged,) = method._optimiser.model.train(), method.models
     network.zero_grad()
-    method._loss(network(batch), belief, method._taught(batch, belief)).backward()
+    method._loss(network(batch), confidence, method._taught(batch, confidence)).backward()
     assert all(parameter.grad.abs().sum() > 0 for parameter in network.parameters())
     assert all(parameter.grad is None for parameter in averaged.parameters())
-    assert not method.belief.requires_grad
+    assert not method.pair_confidence.requires_grad
 
 
 def test_without_a_weight_nothing_is_taught(make, fabric, loaders):
     batch = next(iter(loaders.train(0)))
-    belief = torch.full((len(batch),), 0.5)
-    assert teacher(make, fabric, target_weight=0.0)._taught(batch, belief) is None
-    assert teacher(make, fabric)._taught(batch, belief) is not None
+    confidence = torch.full((len(batch),), 0.5)
+    assert teacher(make, fabric, target_weight=0.0)._taught(batch, confidence) is None
+    assert teacher(make, fabric)._taught(batch, confidence) is not None
 
 
 def test_doubted_pairs_learn_the_teachers_targets_without_their_own_partner(make, fabric):
     method = teacher(make, fabric, temperature=0.2, target_weight=0.7)
     generator = torch.Generator().manual_seed(1)
     similarity, taught = torch.rand(2, 5, 5, generator=generator, dtype=torch.float64)
-    belief = torch.tensor([0.0, 0.2, 0.5, 0.9, 1.0], dtype=torch.float64)
-    alone = active_complementary_loss(similarity, belief, temperature=0.2)
-    added = by_hand(similarity, belief, taught, 0.2, 0.7)
+    confidence = torch.tensor([0.0, 0.2, 0.5, 0.9, 1.0], dtype=torch.float64)
+    alone = active_complementary_loss(similarity, confidence, temperature=0.2)
+    added = by_hand(similarity, confidence, taught, 0.2, 0.7)
     assert added > 0.1
-    torch.testing.assert_close(method._loss(similarity, belief, taught), alone + added)
+    torch.testing.assert_close(method._loss(similarity, confidence, taught), alone + added)
     changed = taught + torch.eye(5, dtype=torch.float64)  # of the own partner nothing is asked
-    torch.testing.assert_close(method._loss(similarity, belief, changed), alone + added)
+    torch.testing.assert_close(method._loss(similarity, confidence, changed), alone + added)
 
 
 def test_the_gradient_is_that_of_finite_differences_and_reaches_no_target(make, fabric):
@@ -179,41 +179,41 @@ def test_the_gradient_is_that_of_finite_differences_and_reaches_no_target(make, 
     generator = torch.Generator().manual_seed(2)
     similarity, taught = (0.2 * torch.rand(2, 4, 4, generator=generator, dtype=torch.float64)).unbind()
     taught.requires_grad_()
-    belief = torch.tensor([0.0, 0.3, 0.8, 1.0], dtype=torch.float64)
-    assert torch.autograd.gradcheck(lambda s: method._loss(s, belief, taught.detach()), similarity.requires_grad_())
-    method._loss(similarity, belief, taught).backward()
+    confidence = torch.tensor([0.0, 0.3, 0.8, 1.0], dtype=torch.float64)
+    assert torch.autograd.gradcheck(lambda s: method._loss(s, confidence, taught.detach()), similarity.requires_grad_())
+    method._loss(similarity, confidence, taught).backward()
     assert taught.grad is None
 
 
 def test_the_teacher_teaches_in_evaluation_mode_and_the_network_trains_on(make, fabric, loaders):
     method = teacher(make, fabric)
     train(method, loaders, [0])
-    method.belief = torch.full((40,), 0.5)
+    method.pair_confidence = torch.full((40,), 0.5)
     batch = next(iter(loaders.train(1)))
     network = method._optimiser.model.train()
-    once, again = (method._taught(batch, method.belief[batch.pair]) for _ in range(2))
+    once, again = (method._taught(batch, method.pair_confidence[batch.pair]) for _ in range(2))
     assert torch.equal(once, again)
     assert not once.requires_grad
     assert network.training
     assert not method.models[0].training
 
 
-def test_belief_begins_with_the_end_of_the_warm_up(make, fabric, loaders):
+def test_confidence_begins_with_the_end_of_the_warm_up(make, fabric, loaders):
     method = teacher(make, fabric, epochs=4, warmup_epochs=2)
     train(method, loaders, [0])
-    assert (method.belief == 1).all()
-    method.belief = torch.full((40,), 0.25)
+    assert (method.pair_confidence == 1).all()
+    method.pair_confidence = torch.full((40,), 0.25)
     train(method, loaders, [1])
-    assert not (method.belief == 0.25).any()
+    assert not (method.pair_confidence == 0.25).any()
 
 
-def test_after_the_last_epoch_nobody_needs_another_belief(fabric):
+def test_after_the_last_epoch_nobody_needs_another_confidence(fabric):
     method, loaders, _ = few(fabric, epochs=3)
     train(method, loaders, range(2))
-    before = method.belief
+    before = method.pair_confidence
     train(method, loaders, [2])
     assert before.std() > 0.1
-    assert torch.equal(method.belief, before)
+    assert torch.equal(method.pair_confidence, before)
     assert not torch.equal(method.confidence(loaders), before)
 
 
@@ -222,7 +222,12 @@ def test_it_finds_mismatched_pairs_and_how_many_they_are(synthetic):
     metrics = detection_metrics(method.confidence(loaders), loaders.pairs.is_clean)
     assert metrics.auroc > 0.97
     assert metrics.estimated_noise_rate == pytest.approx(0.4, abs=0.06)
-    assert method.belief[loaders.pairs.is_clean].mean() > 0.7 > 0.3 > method.belief[~loaders.pairs.is_clean].mean()
+    assert (
+        method.pair_confidence[loaders.pairs.is_clean].mean()
+        > 0.7
+        > 0.3
+        > method.pair_confidence[~loaders.pairs.is_clean].mean()
+    )
     assert not method.notes
 
 
@@ -257,10 +262,10 @@ def test_confidence_draws_nothing_and_leaves_modes_as_they_were(make, fabric, lo
     assert "40 training pairs" in method.notes[0]
 
 
-def test_confidence_is_the_same_in_either_mode_and_changes_no_belief(fabric):
+def test_confidence_is_the_same_in_either_mode_and_changes_no_confidence(fabric):
     method, loaders, _ = few(fabric)
     train(method, loaders, range(3))
-    beliefs = method.belief.clone()
+    confidences = method.pair_confidence.clone()
     each = []
     for training in (True, False):
         method.models[0].train(training)
@@ -268,7 +273,7 @@ def test_confidence_is_the_same_in_either_mode_and_changes_no_belief(fabric):
         assert method.models[0].training is training
     assert torch.equal(*each)
     assert each[0].std() > 0.1
-    assert torch.equal(method.belief, beliefs)
+    assert torch.equal(method.pair_confidence, confidences)
 
 
 def test_a_restored_method_goes_on_identically(make, fabric, loaders):
@@ -276,7 +281,7 @@ def test_a_restored_method_goes_on_identically(make, fabric, loaders):
     train(method, loaders, range(2))
     restored = teacher(make, fabric)
     restored.load_state_dict(copy.deepcopy(method.state_dict()))
-    assert torch.equal(restored.belief, method.belief)
+    assert torch.equal(restored.pair_confidence, method.pair_confidence)
     logs = []
     for either in (method, restored):
         torch.manual_seed(3)
@@ -284,27 +289,27 @@ def test_a_restored_method_goes_on_identically(make, fabric, loaders):
     assert logs[0] == logs[1]
 
 
-def test_a_restored_method_goes_on_with_the_same_beliefs(fabric):
+def test_a_restored_method_goes_on_with_the_same_confidences(fabric):
     method, loaders, new = few(fabric)
     train(method, loaders, range(3))
     restored = new()
     restored.load_state_dict(copy.deepcopy(method.state_dict()))
-    assert method.belief.std() > 0.1
-    assert torch.equal(restored.belief, method.belief)
+    assert method.pair_confidence.std() > 0.1
+    assert torch.equal(restored.pair_confidence, method.pair_confidence)
     logs = []
     for either in (method, restored):
         torch.manual_seed(3)
         logs.append(train(either, loaders, [3, 4]))
     assert logs[0] == logs[1]
-    assert method.belief.std() > 0.1
-    assert torch.equal(restored.belief, method.belief)
+    assert method.pair_confidence.std() > 0.1
+    assert torch.equal(restored.pair_confidence, method.pair_confidence)
     confidence = method.confidence(loaders)
     assert confidence.std() > 0.1
     assert torch.equal(restored.confidence(loaders), confidence)
 
 
 def test_a_state_of_other_pairs_is_refused(make, fabric):
-    with pytest.raises(CheckpointError, match="belief in 40 pairs, but there are 41"):
+    with pytest.raises(CheckpointError, match="confidence in 40 pairs, but there are 41"):
         teacher(make, fabric, 41).load_state_dict(teacher(make, fabric).state_dict())
 
 

@@ -5,9 +5,9 @@ from functools import partial
 
 import pytest
 import torch
+from latent_factors import latent_factor_pairs
 
 from truepair.config import BaselineConfig, CrclConfig, ModelConfig
-from truepair.data.synthetic import latent_factor_pairs
 from truepair.methods.baseline import Baseline
 from truepair.methods.crcl import Crcl
 from truepair.model import InputShape, make_model

@@ -269,7 +269,9 @@ def test_bytes_are_pictures_paths_are_files_and_other_columns_are_neither(tmp_pa
 
 def test_shards_are_blocks_of_rows_over_all_splits(tmp_path, monkeypatch):
     monkeypatch.setattr(blocks, "PICTURES_A_BLOCK", 3)
-    datasets.DatasetDict({"train": made(5), "test": made(3)}).save_to_disk(tmp_path / "d", num_shards={"train": 2, "test": 1})
+    datasets.DatasetDict({"train": made(5), "test": made(3)}).save_to_disk(
+        tmp_path / "d", num_shards={"train": 2, "test": 1}
+    )
     source = opened(tmp_path / "d")
     assert [len(list(source.read(shard))) for shard in source.shards()] == [3, 3, 2]
     check(source)
@@ -297,7 +299,9 @@ def test_file_names_that_start_elsewhere_than_at_their_table_are_missing_picture
 
 def test_what_is_no_dataset_is_refused(tmp_path):
     made(1).save_to_disk(tmp_path / "d")
-    with pytest.raises(DataError, match=r"no column 'img'; it has 'image', 'caption'; did you mean --image-col image\?"):
+    with pytest.raises(
+        DataError, match=r"no column 'img'; it has 'image', 'caption'; did you mean --image-col image\?"
+    ):
         opened(tmp_path / "d", image_col="img")
     with pytest.raises(DataError, match="has no row 'row-2'"):
         opened(tmp_path / "d").picture("row-2")

@@ -161,9 +161,16 @@ def test_pictures_of_odd_sizes_are_decoded(size):
     assert max(Image.open(io.BytesIO(thumbnail(encoded(Image.new("RGB", size, "red")), 64))).size) == min(64, max(size))
 
 
-@pytest.mark.parametrize("kind", ["BMP", "ICO", "TGA", "PPM", "WEBP", "TIFF", "GIF", *(["AVIF"] if features.check("avif") else [])])
+@pytest.mark.parametrize(
+    "kind", ["BMP", "ICO", "TGA", "PPM", "WEBP", "TIFF", "GIF", *(["AVIF"] if features.check("avif") else [])]
+)
 def test_pictures_of_many_formats_are_decoded_whatever_they_are_called(kind):
-    assert farthest(decoded(encoded(Image.new("RGB", (16, 16), (200, 30, 40)), kind)), Image.new("RGB", (16, 16), (200, 30, 40))) <= 16
+    assert (
+        farthest(
+            decoded(encoded(Image.new("RGB", (16, 16), (200, 30, 40)), kind)), Image.new("RGB", (16, 16), (200, 30, 40))
+        )
+        <= 16
+    )
 
 
 def test_a_progressive_jpeg_is_decoded():
@@ -172,7 +179,9 @@ def test_a_progressive_jpeg_is_decoded():
 
 def test_a_huge_picture_is_not_decoded_and_the_reason_is_one_of_its_own():
     bomb = encoded(Image.new("1", (20_000, 15_000)))
-    with pytest.raises(UnreadablePictureError, match=r"20,000 × 15,000 pixels are more than 250,000,000 \(--largest-pi") as huge:
+    with pytest.raises(
+        UnreadablePictureError, match=r"20,000 × 15,000 pixels are more than 250,000,000 \(--largest-pi"
+    ) as huge:
         decoded(bomb)
     assert huge.value.reason == "huge picture"
     small = flat("white", size=(40, 40))

@@ -141,7 +141,14 @@ def test_other_kinds_of_caption_files_are_read_and_the_text_file_counts_first(tm
 
 
 def test_json_beside_a_picture_that_says_no_caption_is_told(tmp_path):
-    names = {"a": "{", "b": '{"url": "u"}', "c": '{"caption": null}', "d": "[1]", "e": '{"caption": []}', "g": "[" * 9999}
+    names = {
+        "a": "{",
+        "b": '{"url": "u"}',
+        "c": '{"caption": null}',
+        "d": "[1]",
+        "e": '{"caption": []}',
+        "g": "[" * 9999,
+    }
     for name, text in names.items():
         write_files(tmp_path, {f"{name}.png": picture(0), f"{name}.json": text})
     write_files(tmp_path, {"f.png": picture(0), "f.txt": "fine", "alone.json": '{"caption": "no picture"}'})
@@ -166,7 +173,9 @@ def test_a_folder_that_holds_a_table_of_nearly_the_right_name_says_how_to_name_i
     for name, right in {"metadata1000.jsonl": "metadata.jsonl", "Metadata.csv": "metadata.csv"}.items():
         folder = write_files(tmp_path / right, pictures)
         write_rows(folder / name, rows)
-        with pytest.raises(DataError, match=rf"pictures without captions; {name} is not read: rename it to {right}, or"):
+        with pytest.raises(
+            DataError, match=rf"pictures without captions; {name} is not read: rename it to {right}, or"
+        ):
             open_source(folder)
         (folder / name).rename(folder / right)
         assert [sample.captions for sample in check(open_source(folder))] == [("c",), ("c",)]

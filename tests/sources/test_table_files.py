@@ -355,7 +355,9 @@ def test_arrow_files_and_streams_are_tables(name, is_stream, tmp_path):
 
 def test_several_files_are_one_table_if_they_have_the_same_columns(tmp_path):
     for number in range(3):
-        pq.write_table(pa.table({"caption": [f"c{number}{row}" for row in range(2)], "n": [1, 2]}), tmp_path / f"{number}.parquet")
+        pq.write_table(
+            pa.table({"caption": [f"c{number}{row}" for row in range(2)], "n": [1, 2]}), tmp_path / f"{number}.parquet"
+        )
     table = ArrowTable(tmp_path, [tmp_path / f"{number}.parquet" for number in range(3)])
     assert (len(table), table.rows_of_file()) == (6, [2, 2, 2])
     assert table.columns(["caption"])["caption"] == ["c00", "c01", "c10", "c11", "c20", "c21"]

@@ -273,7 +273,10 @@ def test_a_huge_row_group_is_not_read_at_once(tmp_path):
         ({"caption_col": ("caption", "Text")}, "no column 'Text'"),
         ({"image_id_col": "image_id"}, "no column 'image_id'"),
         ({"caption_id_col": "ID"}, "did you mean --caption-id-col id?"),
-        ({"split_col": "part"}, "no column 'part'; it has 'image', 'caption', 'id'; say which one it is with --split-col"),
+        (
+            {"split_col": "part"},
+            "no column 'part'; it has 'image', 'caption', 'id'; say which one it is with --split-col",
+        ),
         ({"image_feature_col": "Image"}, "did you mean --image-feature-col image?"),
         ({"caption_feature_col": "vector"}, "say which one it is with --caption-feature-col"),
     ],

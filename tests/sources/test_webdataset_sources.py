@@ -330,7 +330,9 @@ def test_further_pictures_of_a_sample_are_told_each_with_the_one_that_counts(tmp
 
 
 def test_what_a_sample_without_a_picture_or_a_caption_has_is_named(tmp_path):
-    source = WebDatasetSource(write_tar(tmp_path / "0.tar", {"a.npy": b"x", "a.txt": b"c", "b.jpg": picture(0, "JPEG")}))
+    source = WebDatasetSource(
+        write_tar(tmp_path / "0.tar", {"a.npy": b"x", "a.txt": b"c", "b.jpg": picture(0, "JPEG")})
+    )
     assert [(skip.where, skip.reason, skip.detail) for skip in skipped(source)] == [
         ("0/a", "missing picture", "there is npy, txt"),
         ("0/b", "missing caption", "there is jpg"),

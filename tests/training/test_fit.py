@@ -54,7 +54,7 @@ def trained(make, fabric, world, dev_world, tmp_path):
         loaders = Loaders(pairs, 14, 0, torch.device("cpu"))
         method = METHODS[config.name](config, make, len(pairs), fabric)
         told = told or {"method": config.name}
-        return method, fit(method, loaders, dev_world, folder, told, (log or RunLog)(folder, steps_per_line=2))
+        return method, fit(method, loaders, dev_world, (log or RunLog)(folder, steps_per_line=2), told)
 
     return train
 
@@ -219,9 +219,9 @@ def test_the_test_split_has_no_influence_on_training(world, dev_world, vocabular
         results.append(run(recipe, tmp_path / name, corpus))
         weights.append([hash_of(tmp_path / name / f"{which}.safetensors") for which in ("last", "best")])
     assert weights[0] == weights[1]
-    assert results[0]["test"] != results[1]["test"]
-    assert results[0]["best"] == results[1]["best"]
-    assert results[0]["detection"] == results[1]["detection"]
+    assert results[0].test != results[1].test
+    assert results[0].best == results[1].best
+    assert results[0].detection == results[1].detection
 
 
 def hash_of(checkpoint):

@@ -1,6 +1,5 @@
 import json
 from dataclasses import asdict, replace
-from pathlib import Path
 
 import pytest
 
@@ -17,9 +16,9 @@ from truepair.config import (
     TrustedConfig,
 )
 from truepair.errors import ConfigError
-from truepair.training.recipe import DEFAULT_MODEL, METHOD_CONFIGS, load_recipe, recipe_from
+from truepair.training.recipe import METHOD_CONFIGS, SHIPPED, find_recipe, load_recipe, recipe_from
 
-RECIPES = sorted((Path(__file__).parents[2] / "recipes").glob("*.toml"))
+RECIPES = sorted(SHIPPED.glob("*.toml"))
 
 
 def test_an_option_that_a_nested_section_does_not_say_has_the_methods_default():
@@ -44,7 +43,7 @@ def test_every_recipe_that_comes_with_truepair_can_be_read(path):
 
 def test_nothing_said_is_the_default_method_with_its_backbone():
     default = recipe_from({}, "here")
-    assert default == Recipe(model=ModelConfig(**DEFAULT_MODEL))
+    assert default == Recipe(model=TeacherConfig.default_model)
     assert default.method == TeacherConfig()
     some = recipe_from({"model": {"input_dropout": 0.1}}, "here")
     assert (some.model.input_dropout, some.model.word_vectors) == (0.1, "captions")
@@ -141,8 +140,22 @@ def test_what_is_wrong_is_named(values, message):
 
 
 def test_a_recipe_that_is_not_there_is_an_error(tmp_path):
-    with pytest.raises(ConfigError, match=r"there is no recipe .*none\.toml; see recipes/"):
+    with pytest.raises(ConfigError, match=r"there is no recipe .*none\.toml: name a \.toml file"):
         load_recipe(tmp_path / "none.toml")
+
+
+def test_a_recipe_that_comes_with_truepair_is_found_by_its_name_from_any_folder(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for name in ("crcl_vse_f30k_40", "crcl_vse_f30k_40.toml"):
+        assert find_recipe(name) == SHIPPED / "crcl_vse_f30k_40.toml"
+    (tmp_path / "crcl_vse_f30k_40.toml").write_text("", encoding="utf-8")  # a file that is here comes first
+    assert load_recipe("crcl_vse_f30k_40.toml") == recipe_from({}, "here")
+    (tmp_path / "mscn_sgr_f30k_20").mkdir()  # for instance the folder of its own run
+    assert load_recipe("mscn_sgr_f30k_20").method.name == "mscn"
+    with pytest.raises(ConfigError, match=r"no recipe crcl_vse_f30k_4O: .* such as crcl_vse_f30k_"):
+        load_recipe("crcl_vse_f30k_4O")
+    with pytest.raises(ConfigError, match="no recipe elsewhere/crcl_vse_f30k_40"):
+        load_recipe("elsewhere/crcl_vse_f30k_40")
 
 
 @pytest.mark.parametrize("content", [b"[data\npath = 1", b'path = "\xff"', b"a = 1\na = 2"])

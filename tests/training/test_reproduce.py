@@ -16,9 +16,9 @@ from truepair.errors import CheckpointError, ConfigError
 from truepair.evaluation.recall import mean_metrics, ranks, retrieval_metrics
 from truepair.evaluation.retrieval import evaluate
 from truepair.scoring.encodings import encode_captions, encode_images
-from truepair.training.recipe import RecipeFile, load_recipe, load_recipe_file
+from truepair.training.folder import load_run, load_runs
+from truepair.training.recipe import SHIPPED, RecipeFile, load_recipe, load_recipe_file
 from truepair.training.reproduce import MEASURES, member_recipe, missing_file, rehearsal, reproduce, with_data_in
-from truepair.training.run import load_run, load_runs
 
 ROOT = Path(__file__).parents[2]
 
@@ -34,7 +34,7 @@ def corpora(tmp_path_factory):
 
 
 def rehearsed(name: str, data: Path, out: Path, seeds: tuple[int, ...] = (0,)) -> dict:
-    file = load_recipe_file(ROOT / "recipes" / f"{name}.toml")
+    file = load_recipe_file(SHIPPED / f"{name}.toml")
     recipe = rehearsal(with_data_in(file.recipe, data))
     recipe = replace(recipe, training=replace(recipe.training, device="cpu"))
     return reproduce(replace(file, recipe=recipe), out / name, seeds)
@@ -169,7 +169,7 @@ def test_a_folder_of_another_recipe_is_refused(corpora, sgraf_on_coco, tmp_path)
 
 def test_a_folder_of_other_networks_is_refused(corpora, sgraf_on_coco, tmp_path):
     shutil.copytree(sgraf_on_coco[0], tmp_path / "mine")
-    file = load_recipe_file(ROOT / "recipes" / "crcl_sgraf_coco_40.toml")
+    file = load_recipe_file(SHIPPED / "crcl_sgraf_coco_40.toml")
     with pytest.raises(CheckpointError, match=r"is of other networks \(saf, sgr there, saf here\)"):
         reproduce(replace(file, members=("saf",)), tmp_path / "mine", (0,))
 
@@ -178,7 +178,7 @@ def test_other_folds_test_what_was_trained_again(corpora, sgraf_on_coco, tmp_pat
     folder = tmp_path / "crcl_sgraf_coco_40"
     shutil.copytree(sgraf_on_coco[0], folder)
     trained = {path: path.read_bytes() for path in folder.rglob("*.safetensors")}
-    file = load_recipe_file(ROOT / "recipes" / "crcl_sgraf_coco_40.toml")
+    file = load_recipe_file(SHIPPED / "crcl_sgraf_coco_40.toml")
     recipe = rehearsal(with_data_in(file.recipe, corpora / "images"))
     recipe = replace(recipe, data=replace(recipe.data, test_folds=1), training=replace(recipe.training, device="cpu"))
     summary = reproduce(replace(file, recipe=recipe), folder, (0,))
@@ -194,8 +194,8 @@ def test_other_folds_test_what_was_trained_again(corpora, sgraf_on_coco, tmp_pat
         ("ensemble_0.json", "{", "is damaged"),
         ("ensemble_0.json", "[]", r"it is \[\]"),
         ("ensemble_0.json", '{"members": {}, "test": {"rsum": 3}}', "test.image_to_text_r1 is None"),
-        ("saf_0/results.json", "{}", "corpus is None"),
-        ("saf_0/results.json", '{"corpus": "x", "pairs": 3}', "pairs is 3"),
+        ("saf_0/results.json", "{}", 'missing value for field "corpus"'),
+        ("saf_0/results.json", '{"corpus": "x", "pairs": 3}', 'wrong value type for field "pairs"'),
         ("sgr_0/run.json", "\xff", "is damaged"),
         ("sgr_0/run.json", "null", "it is None"),
         ("sgr_0/run.json", '{"recipe": {"data": 3}, "inputs": {}}', "data is 3, but it is a section"),
@@ -268,7 +268,7 @@ def test_a_table_of_trusted_pairs_is_moved_and_looked_for(tmp_path):
 
 
 def test_a_split_of_trusted_pairs_is_looked_for(corpora):
-    recipe = with_data_in(load_recipe(ROOT / "recipes" / "mscn_sgr_cc152k_natural.toml"), corpora / "images")
+    recipe = with_data_in(load_recipe(SHIPPED / "mscn_sgr_cc152k_natural.toml"), corpora / "images")
     assert missing_file(recipe) is None
     other = replace(recipe, trusted=TrustedConfig(source="split", split="checked"))
     assert missing_file(other) == ("trusted.split", corpora / "images" / "cc152k_precomp" / "checked_ims.npy")
@@ -295,7 +295,7 @@ def test_all_networks_of_a_method_are_counted_and_the_notes_of_every_run_told_on
 
 
 def test_rehearsing_reads_the_same_files_as_the_recipe():
-    recipe = load_recipe(ROOT / "recipes" / "crcl_sgraf_f30k_40.toml")
+    recipe = load_recipe(SHIPPED / "crcl_sgraf_f30k_40.toml")
     small = rehearsal(recipe)
     assert (small.data, small.noise, small.training) == (recipe.data, recipe.noise, recipe.training)
     assert small.method.epochs == 1
@@ -307,7 +307,7 @@ def test_mscn_takes_its_trusted_pairs_from_where_each_corpus_has_them(corpora, t
     summary = rehearsed(name, corpora / "images", tmp_path)
     run = summary["runs"][0]["members"]["sgr"]
     count, train = {"f30k": (7, 400), "coco": (8, 400 - 8 * 5), "cc152k": (10, 400)}[name.split("_")[2]]
-    assert (run["trusted"]["pairs"], run["pairs"]["train"]) == (count, train)
+    assert (run["pairs"]["trusted"], run["pairs"]["train"]) == (count, train)
     assert f"{count} trusted pairs" in " ".join(summary["notes"])
     assert "mean similarity of 2 networks (sgr)" in summary["protocol"]
 
@@ -315,7 +315,7 @@ def test_mscn_takes_its_trusted_pairs_from_where_each_corpus_has_them(corpora, t
 def test_a_published_noise_index_gives_its_own_rate(corpora, tmp_path):
     """As in a recipe that names noise.index in place of a rate."""
     data = corpora / "images"
-    recipe = load_recipe(ROOT / "recipes" / "baseline_vse_f30k_40.toml")
+    recipe = load_recipe(SHIPPED / "baseline_vse_f30k_40.toml")
     index = NoiseConfig(index="data/noise_index/f30k_precomp_0.4_per_image.npy", index_convention="per_image")
     recipe = rehearsal(with_data_in(replace(recipe, noise=index), data))
     recipe = replace(recipe, training=replace(recipe.training, device="cpu"))

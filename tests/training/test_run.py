@@ -16,15 +16,9 @@ from truepair.data.text import Vocabulary
 from truepair.errors import CheckpointError, ConfigError, DataError
 from truepair.evaluation import retrieval
 from truepair.evaluation.retrieval import evaluate
-from truepair.training.run import (
-    drop_exclusive_codes,
-    finished,
-    load_run,
-    load_runs,
-    prepared_splits,
-    refuse_another_run,
-    run,
-)
+from truepair.training.folder import drop_exclusive_codes, finished, load_run, load_runs, refuse_another_run
+from truepair.training.run import run
+from truepair.training.splits import prepared_splits
 
 
 @pytest.fixture
@@ -59,14 +53,14 @@ def test_other_folds_test_the_same_run_again(recipe, corpus, tmp_path):
     first = run(recipe, tmp_path, corpus)
     trained = weights(tmp_path)
     in_folds = with_data(recipe, test_folds=4)
-    assert finished(recipe, tmp_path) == json.loads(json.dumps(first))
+    assert finished(recipe, tmp_path) == first
     assert finished(in_folds, tmp_path) is None
     second = run(in_folds, tmp_path, corpus)
     assert weights(tmp_path) == trained
-    assert finished(in_folds, tmp_path) == json.loads(json.dumps(second))
-    assert second["protocol"]["folds"] == 4
+    assert finished(in_folds, tmp_path) == second
+    assert second.protocol.folds == 4
     assert load_run(tmp_path, corpus).recipe == in_folds
-    assert second["test"] == evaluate(load_run(tmp_path, corpus).models, corpus.splits.test, 4).as_dict()
+    assert second.test == evaluate(load_run(tmp_path, corpus).models, corpus.splits.test, 4)
 
 
 def test_where_it_computes_does_not_make_another_run(recipe, corpus, tmp_path):
@@ -96,7 +90,7 @@ def test_everything_else_does(recipe, corpus, tmp_path, change, told):
 def test_the_state_of_its_evaluation_is_in_the_runs_folder(recipe, corpus, tmp_path, monkeypatch):
     splits = corpus.splits
     corpus = replace(corpus, splits=replace(splits, test=replace(splits.test)))  # not the development pairs themselves
-    expected = run(recipe, tmp_path / "quick", corpus)["test"]
+    expected = run(recipe, tmp_path / "quick", corpus).test
     assert not list((tmp_path / "quick").glob("ranks_*"))
     monkeypatch.setattr(retrieval, "_SECONDS_BETWEEN_SAVES", 0.0)
     monkeypatch.setattr(retrieval, "_IMAGES_IN_BLOCK", 4)
@@ -114,7 +108,7 @@ def test_the_state_of_its_evaluation_is_in_the_runs_folder(recipe, corpus, tmp_p
     with pytest.raises(KeyboardInterrupt):
         run(recipe, tmp_path / "slow", corpus)
     assert len(list((tmp_path / "slow").glob("ranks_*.safetensors"))) == 1
-    assert run(recipe, tmp_path / "slow", corpus)["test"] == expected
+    assert run(recipe, tmp_path / "slow", corpus).test == expected
     assert scored == [f"block {number} of 5" for number in (1, 2, 3, 3, 4, 5)]
 
 
@@ -127,6 +121,16 @@ def test_a_folder_whose_description_is_damaged_is_refused(content, recipe, corpu
     for read in (lambda: load_run(tmp_path, corpus), lambda: run(recipe, tmp_path, corpus)):
         with pytest.raises(CheckpointError, match=r"run\.json is damaged \("):
             read()
+
+
+@pytest.mark.parametrize("name", ["run.json", "results.json"])
+def test_options_and_numbers_that_only_another_version_has_are_named(name, recipe, corpus, tmp_path):
+    run(recipe, tmp_path, corpus)
+    content = json.loads((tmp_path / name).read_text(encoding="utf-8"))
+    (content["recipe"]["model"] if name == "run.json" else content)["code_hidden"] = 0
+    (tmp_path / name).write_text(json.dumps(content), encoding="utf-8")
+    with pytest.raises(CheckpointError, match=rf"{name} is damaged \(or of another version of truepair: .*code_hidden"):
+        finished(recipe, tmp_path)
 
 
 def test_weights_of_another_kind_of_checkpoint_are_refused(recipe, corpus, tmp_path):
@@ -232,9 +236,9 @@ def test_a_run_without_its_exclusive_codes_tests_the_same(recipe, corpus, tmp_pa
     assert (tmp_path / "best.safetensors").stat().st_size < whole
     dropped = load_run(tmp_path, corpus)
     assert dropped.models[0].exclusive is None
-    assert evaluate(dropped.models, dropped.splits.test).as_dict() == results["test"]
+    assert evaluate(dropped.models, dropped.splits.test) == results.test
     again = run(replace(recipe, method=method), tmp_path, corpus)
-    assert (again["test"], again["detection"]) == (results["test"], results["detection"])
+    assert (again.test, again.detection) == (results.test, results.detection)
 
 
 def test_development_pairs_are_as_noisy_as_the_training_pairs_if_asked_for(recipe):

@@ -17,7 +17,8 @@ from truepair.methods.baseline import Baseline
 from truepair.methods.protocol import Method
 from truepair.scoring.confidence import pair_scores
 from truepair.scoring.encodings import encode_captions, encode_images
-from truepair.training.run import load_run, load_runs, run
+from truepair.training.folder import load_run, load_runs
+from truepair.training.run import run
 
 
 @pytest.fixture
@@ -43,7 +44,7 @@ def test_both_networks_are_saved_and_read_back(twins, recipe, corpus, tmp_path):
     assert not torch.equal(matrix(one, corpus.splits.test), matrix(two, corpus.splits.test))
     assert not one.training
     assert not two.training
-    assert results["networks"] == 2
+    assert results.networks == 2
 
 
 def test_their_mean_similarity_is_what_is_tested_and_what_chooses_the_epoch(twins, recipe, corpus, tmp_path):
@@ -52,11 +53,11 @@ def test_their_mean_similarity_is_what_is_tested_and_what_chooses_the_epoch(twin
     mean = (matrix(models[0], pairs) + matrix(models[1], pairs)) / 2
     own = mean[pairs.image_of_caption, torch.arange(len(pairs))]
     ranks = (mean >= own).sum(0)  # of each caption's image; ties count against it
-    assert results["test"]["text_to_image_r1"] == pytest.approx(100 * (ranks == 1).double().mean().item())
-    assert results["test"]["text_to_image_mean_rank"] == pytest.approx(ranks.double().mean().item())
-    assert results["best"]["dev_rsum"] == results["test"]["rsum"]  # the same pairs here
-    assert results["test"] == evaluate(models, pairs).as_dict()
-    assert results["test"] not in [evaluate([model], pairs).as_dict() for model in models]
+    assert results.test.text_to_image_r1 == pytest.approx(100 * (ranks == 1).double().mean().item())
+    assert results.test.text_to_image_mean_rank == pytest.approx(ranks.double().mean().item())
+    assert results.best.dev_rsum == results.test.rsum  # the same pairs here
+    assert results.test == evaluate(models, pairs)
+    assert results.test not in [evaluate([model], pairs) for model in models]
 
 
 def test_what_the_method_notes_stands_in_the_results_after_the_corpus(twins, recipe, corpus, tmp_path):
@@ -67,7 +68,7 @@ def test_what_the_method_notes_stands_in_the_results_after_the_corpus(twins, rec
 def test_a_finished_run_is_left_as_it_is(twins, recipe, corpus, tmp_path):
     first = run(recipe, tmp_path, corpus)
     again = run(recipe, tmp_path, corpus)
-    assert {name: again[name] for name in ("test", "best")} == {name: first[name] for name in ("test", "best")}
+    assert (again.test, again.best) == (first.test, first.best)
 
 
 def test_runs_with_as_many_networks_each_are_one_model_others_are_not(recipe, corpus, tmp_path, request):

@@ -32,6 +32,7 @@ from truepair.config import DataConfig, NoiseConfig
 from truepair.config.audit import AuditConfig
 from truepair.data.corpora import Corpus
 from truepair.data.embeddings import SKIPPED_ROWS, stored_source
+from truepair.data.noise import noisy
 from truepair.data.pairs import Pairs
 from truepair.data.text import Vocabulary
 from truepair.data.whole import every_pair
@@ -45,8 +46,8 @@ from truepair.scoring.encodings import are_local
 from truepair.scoring.log_odds import Scores
 from truepair.scoring.noise_rate import share_above
 from truepair.training.device import hardware, make_fabric, peak_memory_mb
+from truepair.training.folder import TrainedRun
 from truepair.training.log import read_log
-from truepair.training.run import TrainedRun, noisy
 
 
 @dataclass(frozen=True)

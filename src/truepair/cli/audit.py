@@ -45,7 +45,7 @@ def command(arguments: Sequence[str]) -> None:
     parsed = tyro.cli(tyro.conf.AvoidSubcommands[Audit], prog="truepair audit", args=arguments)
     from truepair.audit.run import audit_corpus, audit_run
     from truepair.data.corpora import load_corpus
-    from truepair.training.run import load_run, make_folder
+    from truepair.training.folder import load_run, make_folder
 
     if (Path(parsed.target) / "run.json").exists():
         run = load_run(Path(parsed.target))

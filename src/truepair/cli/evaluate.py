@@ -43,7 +43,7 @@ def command(arguments: Sequence[str]) -> None:
     from truepair.errors import ConfigError
     from truepair.evaluation.retrieval import evaluate
     from truepair.training.device import make_fabric
-    from truepair.training.run import load_runs
+    from truepair.training.folder import load_runs
 
     if not parsed.runs:
         raise ConfigError("name at least one run: truepair evaluate runs/…")

@@ -38,7 +38,7 @@ def command(arguments: Sequence[str]) -> None:
     """Parse, inspect, say what was found and where it is."""
     parsed = tyro.cli(Inspect, prog="truepair inspect", args=arguments)
     from truepair.inspection.run import inspect_run
-    from truepair.training.run import load_run
+    from truepair.training.folder import load_run
 
     out = parsed.out or parsed.run / "inspect"
     run = load_run(parsed.run)

@@ -33,8 +33,7 @@ def command(arguments: Sequence[str]) -> None:
     """Parse, shuffle, write."""
     parsed = tyro.cli(Noise, prog="truepair noise", args=arguments)
     from truepair.data.corpora import load_corpus
-    from truepair.data.noise import write_noise_index
-    from truepair.training.run import noisy
+    from truepair.data.noise import noisy, write_noise_index
 
     train = noisy(load_corpus(parsed.data).splits.train, parsed.noise)
     write_noise_index(parsed.out, train)

@@ -35,12 +35,12 @@ class Reproduce:
     are not part of truepair: docs/data_formats.md says which files are expected.
 
     For example:
-      truepair reproduce recipes/crcl_sgraf_f30k_40.toml --data /corpora --rehearse
-      truepair reproduce recipes/crcl_sgraf_f30k_*.toml --data /corpora --out reproductions
+      truepair reproduce crcl_sgraf_f30k_40 --data /corpora --rehearse
+      truepair reproduce crcl_sgraf_f30k_20 crcl_sgraf_f30k_40 --data /corpora --out reproductions
     """
 
     recipes: Annotated[tuple[Path, ...], tyro.conf.Positional]
-    """Recipe files."""
+    """Recipes: files, or names of those that come with truepair."""
     seeds: tuple[int, ...] | None = None
     """One run each, or one of each member; a seed is that of the noise and of the training. 0, 1 and 2 by default, and
     0 alone for a rehearsal; seeds that were run before are summarised with them."""
@@ -49,7 +49,7 @@ class Reproduce:
     out: Path = Path("reproductions")
     """The folder to write to; each recipe gets one in it."""
     rehearse: bool = False
-    """Run the same path with a tiny network for one data pass, in OUT/rehearsal, to see that files and disk are right
+    """Run the same path with a tiny network for one epoch, in OUT/rehearsal, to see that files and disk are right
     before hours of training."""
     device: Literal["auto", "cpu", "cuda", "mps"] | None = None
     """Instead of the recipes' training.device."""
@@ -61,7 +61,7 @@ def command(arguments: Sequence[str]) -> None:
     """Parse, check that all recipes can run, then train, test and print them one by one."""
     parsed = tyro.cli(Reproduce, prog="truepair reproduce", args=arguments)
     if not parsed.recipes:
-        raise ConfigError("name at least one recipe: truepair reproduce recipes/…")
+        raise ConfigError("name at least one recipe: truepair reproduce crcl_sgraf_f30k_40")
     name, again = Counter(path.stem for path in parsed.recipes).most_common(1)[0]
     if again > 1:
         raise ConfigError(f"{again} recipes are called {name}, and would share a folder: reproduce them one by one")

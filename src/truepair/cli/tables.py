@@ -3,29 +3,29 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import TYPE_CHECKING
 
-Results = Mapping[str, Any]
-"""What a run's results.json holds."""
+if TYPE_CHECKING:  # PyTorch takes seconds to load
+    import truepair.training.results
 
 
-def _cells(results: Results) -> dict[str, str]:
-    test = results["test"]
+def _cells(results: truepair.training.results.RunResults) -> dict[str, str]:
+    test = results.test
     recalls = {
-        f"{short} R@{k}": f"{test[f'{way}_r{k}']:.1f}"
+        f"{short} R@{k}": f"{getattr(test, f'{way}_r{k}'):.1f}"
         for short, way in (("i2t", "image_to_text"), ("t2i", "text_to_image"))
         for k in (1, 5, 10)
     }
-    return {"rSum": f"{test['rsum']:.1f}", **recalls, "AUROC": auroc(results), "seconds": f"{results['seconds']:.0f}"}
+    return {"rSum": f"{test.rsum:.1f}", **recalls, "AUROC": auroc(results), "seconds": f"{results.seconds:.0f}"}
 
 
-def auroc(results: Results) -> str:
+def auroc(results: truepair.training.results.RunResults) -> str:
     """How well mismatches are detected, in [0, 1]; a dash where the truth is not known."""
-    detection = results["detection"]
-    return "-" if detection is None or detection["auroc"] is None else f"{detection['auroc']:.3f}"
+    detection = results.detection
+    return "-" if detection is None or detection.auroc is None else f"{detection.auroc:.3f}"
 
 
-def results_table(results: Mapping[str, Results]) -> str:
+def results_table(results: Mapping[str, truepair.training.results.RunResults]) -> str:
     """One row a run: retrieval on the test pairs (R@K in percent), detection AUROC on the training pairs, seconds."""
     cells = {name: _cells(result) for name, result in results.items()}
     header = ["", *next(iter(cells.values()))]

@@ -22,10 +22,11 @@ def command(arguments: Sequence[str]) -> None:
     def train(out: Path, recipe: Annotated[Recipe, tyro.conf.arg(name="")] = start) -> tuple[Path, Recipe]:
         """Train a retrieval model, then test its best checkpoint.
 
-        The first word may be a recipe; options override it. The same command again goes on where it stopped.
+        The first word may be a recipe: a file, or the name of one that comes with truepair; options override it. The
+        same command again goes on where it stopped.
 
         For example:
-          truepair train recipes/crcl_vse_f30k_40.toml --out runs/f30k
+          truepair train crcl_vse_f30k_40 --out runs/f30k
           truepair train --data.path captions.csv --data.columns.image file --method.name crcl --out runs/mine
 
         Args:
@@ -39,27 +40,27 @@ def command(arguments: Sequence[str]) -> None:
     from truepair.training.run import run
 
     results = run(recipe, out)
-    if results["skipped"]:
-        rows = "1 row was" if results["skipped"] == 1 else f"{results['skipped']:,} rows were"
+    if results.skipped:
+        rows = "1 row was" if results.skipped == 1 else f"{results.skipped:,} rows were"
         listed = out / "run.json"
         print(f"{rows} left out because their pictures cannot be read; {listed} lists them", file=sys.stderr)
-    for note in results["notes"]:
+    for note in results.notes:
         print(f"note: {note}", file=sys.stderr)
     if recipe.noise.rate or recipe.noise.index:
-        print(mismatches(results["noise"]["realised_rate"]))
+        print(mismatches(results.realised_noise_rate))
     print(results_table({recipe.method.name: results}))
     print(f"\nrun: {out}")
 
 
 def starting_recipe(arguments: Sequence[str]) -> Recipe:
-    """The recipe that options override: the named file, or the defaults of the named method.
+    """The recipe that options override: the named one, or the defaults of the named method.
 
     Raises:
         ConfigError: If the file is wrong, or stands for several networks and no option says which one is meant.
     """
     words = [word for argument in arguments for word in argument.split("=", 1)]
-    if arguments and arguments[0].endswith(".toml"):
-        file = load_recipe_file(Path(arguments[0]))
+    if _names_a_recipe(arguments):
+        file = load_recipe_file(arguments[0])
         if file.members and not {"--model.similarity", "--help", "-h"} & set(words):
             raise ConfigError(
                 f"{arguments[0]} stands for several networks ({', '.join(file.members)}): train and test them with "
@@ -72,4 +73,8 @@ def starting_recipe(arguments: Sequence[str]) -> Recipe:
 
 def without_recipe(arguments: Sequence[str]) -> list[str]:
     """The options alone."""
-    return list(arguments[1:] if arguments and arguments[0].endswith(".toml") else arguments)
+    return list(arguments[1:] if _names_a_recipe(arguments) else arguments)
+
+
+def _names_a_recipe(arguments: Sequence[str]) -> bool:
+    return bool(arguments) and not arguments[0].startswith("-")

@@ -7,10 +7,19 @@ where its default comes from; docs/papers.md has the table of paper, released co
 from truepair.config.audit import AuditConfig
 from truepair.config.data import DataConfig, NoiseConfig, TrustedConfig
 from truepair.config.embedding import EmbedConfig
-from truepair.config.methods import BaselineConfig, CrclConfig, DisnclConfig, MethodConfig, MscnConfig, TeacherConfig
+from truepair.config.methods import (
+    FEWEST_CODES,
+    BaselineConfig,
+    CrclConfig,
+    DisnclConfig,
+    MethodConfig,
+    MscnConfig,
+    TeacherConfig,
+)
 from truepair.config.model import ModelConfig, OptimisationConfig
-from truepair.config.recipe import FEWEST_CODES, Recipe, TrainingConfig
+from truepair.config.recipe import Recipe
 from truepair.config.source import SourceConfig
+from truepair.config.training import TrainingConfig
 
 __all__ = [
     "FEWEST_CODES",

@@ -71,12 +71,12 @@ class NoiseConfig:
     partners: Literal["random", "similar"] = "random"
     """Captions exchange images at random, or two and two that are alike in their words (hard noise; caption level)."""
     seed: int = 0
-    """Seed of the shuffle."""
+    """Seed of the injected noise."""
     development: bool = False
-    """Shuffle the development pairs too, at the same rate: nobody whose training pairs are noisy has clean ones to
-    choose a checkpoint by. The papers' development pairs are clean."""
+    """Shuffle the development pairs too, at the same rate: where training pairs are noisy, clean ones to choose a
+    checkpoint by are rarely at hand. The papers' development pairs are clean."""
     index: str | None = None
-    """A published noise index (.npy) to use instead."""
+    """A published noise index (.npy) to use instead of noise.rate."""
     index_convention: Literal["per_caption", "per_image"] = "per_caption"
     """What the index holds: the image of each caption (NCR, CRCL, MSCN) or a permutation of images (DECL)."""
 
@@ -101,21 +101,21 @@ class NoiseConfig:
 
 @dataclass(frozen=True)
 class TrustedConfig:
-    """A few pairs that are known to match: MSCN learns from them; other methods leave them alone."""
+    """A few pairs that are known to match: MSCN learns from them, the other methods do not."""
 
     source: Literal["none", "development", "training", "split", "file"] = "none"
-    """Where they are from. "development": random images of the development split with their captions, which then do not
-    choose the checkpoint. "training": random training images with one caption each; these images leave the training
-    split with all their captions, before any noise is injected. "split": another split of a folder of region features.
-    "file": a table whose column caption_id names training pairs that somebody has checked."""
+    """Where the trusted pairs are from. "development": random images of the development split with their captions,
+    which then do not choose the checkpoint. "training": random training images with one caption each; these images
+    leave the training split with all their captions, before any noise is injected. "split": another split of a folder
+    of region features. "file": a table whose column caption_id names training pairs that were checked by hand."""
     share: float = 0.02
-    """"development" and "training": how many, as a share of the training pairs (MSCN: 0.02)."""
+    """"development" and "training": number of trusted pairs, as a share of the training pairs (MSCN: 0.02)."""
     split: str = "meta"
-    """"split": what file names call it ({split}_ims.npy, {split}_caps.txt)."""
+    """"split": the name of the trusted split in file names ({split}_ims.npy, {split}_caps.txt)."""
     path: str | None = None
-    """"file": the table (.csv, .tsv, .jsonl, .parquet)."""
+    """"file": the table of trusted pairs (.csv, .tsv, .jsonl, .parquet)."""
     seed: int = 0
-    """Seed of the draw."""
+    """Seed of the draw of trusted pairs."""
 
     def __post_init__(self) -> None:
         """Refuse an impossible share, and a table without a source that reads it."""

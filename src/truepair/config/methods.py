@@ -1,24 +1,46 @@
-"""One class a method; a field's docstring says which paper, code or measurement its default comes from."""
+"""One class a method; a field's docstring says which paper, code or measurement its default comes from.
+
+Each class answers the same four things, so that nothing outside `truepair.methods` asks which method it is:
+`default_model` (the backbone of a recipe that names none), `network` (the backbone as the method needs it), `check`
+(refuses training options that do not suit the method) and `rehearsed` (the shortest run through every part of it).
+"""
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
-from typing import Literal
+from dataclasses import dataclass, field, replace
+from typing import ClassVar, Literal
 
-from truepair.config.model import OptimisationConfig
+from truepair.config.model import ModelConfig, OptimisationConfig
+from truepair.config.training import TrainingConfig
 from truepair.errors import ConfigError
+
+FEWEST_CODES = 8
+"""Pairs of a batch below which DisNCL compares no codes over the batch: correlations would be chance."""
+
+
+def _refuse_true_correspondence(training: TrainingConfig) -> None:
+    if training.oracle == "true_correspondence":
+        raise ConfigError(
+            'training.oracle = "true_correspondence" keeps given correspondences: it needs method.name = "crcl" and '
+            "method.refine = false"
+        )
 
 
 @dataclass(frozen=True)
 class BaselineConfig:
     """Plain training on all pairs alike."""
 
+    default_model: ClassVar[ModelConfig] = ModelConfig()
+    """The backbone of a recipe that names none."""
+    warmup_epochs: ClassVar[int] = 0
+    """There is no warm-up."""
+
     name: Literal["baseline"] = "baseline"
     """Which method this is."""
     loss: Literal["info_nce", "triplet_sum", "triplet_hardest"] = "info_nce"
     """Symmetric InfoNCE, or the hinge over all negatives (SCAN) or the hardest one (VSE++)."""
     epochs: int = 30
-    """Data passes."""
+    """Epochs."""
     temperature: float = 0.05
     """τ of InfoNCE."""
     margin: float = 0.2
@@ -32,15 +54,32 @@ class BaselineConfig:
             if not getattr(self, name) > 0:
                 raise ConfigError(f"method.{name} is {getattr(self, name)}, but it must be above 0")
 
+    def network(self, model: ModelConfig) -> ModelConfig:
+        """The backbone as it is."""
+        return model
+
+    def check(self, training: TrainingConfig) -> None:
+        """Refuse given correspondences."""
+        _refuse_true_correspondence(training)
+
+    def rehearsed(self) -> BaselineConfig:
+        """One epoch."""
+        return replace(self, epochs=1)
+
 
 @dataclass(frozen=True)
 class CrclConfig:
     """CRCL (Qin et al., NeurIPS 2023). Defaults are those of the released code for Flickr30K."""
 
+    default_model: ClassVar[ModelConfig] = ModelConfig()
+    """The backbone of a recipe that names none."""
+    warmup_epochs: ClassVar[int] = 0
+    """There is no warm-up."""
+
     name: Literal["crcl"] = "crcl"
     """Which method this is."""
     stages: tuple[int, ...] = (5, 5, 5, 30)
-    """Refining epochs of each stage (released train.sh); `frozen_epochs` come before them in every stage."""
+    """Refining epochs of each stage (released train.sh); method.frozen_epochs come before them in every stage."""
     frozen_epochs: int = 2
     """E_f: epochs at the start of a stage in which correspondences stay as they are (released: warm_epoch)."""
     temperature: float = 0.05
@@ -52,7 +91,7 @@ class CrclConfig:
     threshold: float = 0.1
     """ε: correspondences below it become 0 (released code, written there as a number)."""
     refine: bool = True
-    """Self-refining correspondence correction; without it, correspondences stay as they start: the loss alone."""
+    """Self-refining correspondence correction; without it, correspondences stay as they start (the loss alone)."""
     optimisation: OptimisationConfig = field(default_factory=OptimisationConfig)
     """Optimiser and schedule, started afresh in every stage."""
 
@@ -76,7 +115,7 @@ class CrclConfig:
 
     @property
     def epochs(self) -> int:
-        """Data passes of a whole run."""
+        """Epochs of a whole run."""
         return sum(self.stages) + self.frozen_epochs * len(self.stages)
 
     def position(self, epoch: int) -> tuple[int, int]:
@@ -91,60 +130,82 @@ class CrclConfig:
             epoch -= refining + self.frozen_epochs
         raise IndexError("the run has no such epoch")
 
+    def network(self, model: ModelConfig) -> ModelConfig:
+        """The backbone as it is."""
+        return model
+
+    def check(self, training: TrainingConfig) -> None:
+        """Refuse an early stop between stages, and given correspondences that would be refined."""
+        if training.patience and len(self.stages) > 1:
+            raise ConfigError(
+                f"training.patience is {training.patience}, but method.stages {self.stages} has several stages, and a "
+                "stop would lose the later ones: set it to 0 or use one stage"
+            )
+        if self.refine:
+            _refuse_true_correspondence(training)
+
+    def rehearsed(self) -> CrclConfig:
+        """One stage of one refining epoch."""
+        return replace(self, stages=(1,), frozen_epochs=0)
+
 
 @dataclass(frozen=True)
 class MscnConfig:
     """MSCN (Han et al., CVPR 2023).
 
-    Defaults are those of the released code, which also has batches of 64 and drops no regions or words: `training` and
-    `model` are told so by the recipes.
+    Defaults are those of the released code, which also has batches of 64 and drops no regions or words: the recipes set
+    `training` and `model` to that.
     """
+
+    default_model: ClassVar[ModelConfig] = ModelConfig()
+    """The backbone of a recipe that names none."""
 
     name: Literal["mscn"] = "mscn"
     """Which method this is."""
     warmup_epochs: int = 5
-    """Data passes of each network over all pairs, before anything is purified."""
+    """Warm-up epochs: each network learns from all pairs, none is filtered out."""
     purified_epochs: int = 50
-    """Data passes of each network over what the other one believes."""
+    """Epochs after the warm-up: each network learns from the pairs that the other network calls clean."""
     networks: Literal[2, 1] = 2
     """Two networks that choose each other's pairs and are averaged, or one that chooses its own (an ablation)."""
     margin: float = 0.2
-    """γ, the margin of the hinge; after the warm-up, at similarity 1."""
+    """γ, the margin of the hinge; after the warm-up, the margin of a pair with similarity 1."""
     margin_of: Literal["anchor", "caption"] = "anchor"
     """Whose similarity sets the margin: the anchor's (the formula), or, by a slip of broadcasting in the released code,
     the caption's in both directions."""
     warmup_negatives: Literal["mean", "smooth"] = "mean"
-    """In the warm-up: the mean over all negatives (released), or a smooth maximum (`losses.triplet`)."""
+    """Negatives of the warm-up's hinge: the mean over all (released), or a smooth maximum (`losses.triplet`)."""
     negatives: Literal["hardest", "mean", "smooth"] = "hardest"
-    """After the warm-up: the hardest negative of each anchor (released), or the mean over all, as in the warm-up. The
-    hardest ones make a network collapse that has learned too little before."""
+    """Negatives of the hinge after the warm-up: the hardest of each anchor (released), the mean over all, or a smooth
+    maximum. Hardest negatives make a network collapse that has learned too little in the warm-up."""
     calibrate: bool = False
     """At the end of the warm-up, scale the head so that its similarities are the probability that a labelled pair
-    matches (Platt scaling, which keeps their order). A hinge says nothing about their size, which the margin and the
-    mixture depend on; the released code leaves that to many small meta steps."""
+    matches (Platt scaling, which keeps their order). A hinge leaves the size of similarities open, but the margin and
+    the mixture depend on it; the released code leaves it to many small meta steps."""
     warmup_batch_size: int = 128
-    """Pairs in a batch of the warm-up; afterwards `training.batch_size` counts (released: 64)."""
+    """Pairs in a batch of the warm-up (released); after the warm-up, training.batch_size (released: 64)."""
     meta_batch_size: int = 64
     """Labelled pairs, trusted and mismatched ones, in a meta batch."""
     meta_step: bool = True
-    """Learn the head from trusted pairs; without, it learns from the training pairs, like the rest (an ablation)."""
+    """Learn the head from trusted pairs; without, the head learns from the training pairs like the rest of the network
+    (an ablation)."""
     meta_interval: int = 1
-    """Iterations of the main network to one of the head."""
+    """Steps of the main network to one of the head."""
     meta_learning_rate: float = 1.7e-5
-    """Step size of the head; in the warm-up it is `optimisation.learning_rate`."""
+    """Learning rate of the head; in the warm-up, method.optimisation.learning_rate."""
     virtual_step: Literal["sgd", "adam"] = "sgd"
-    """The step that the head is judged by: plain SGD (released), or the Adam step that the network will take."""
+    """The virtual step that the head learns from: plain SGD (released), or the Adam step that the network will take."""
     mixed_derivative: Literal["finite_difference", "backward"] = "finite_difference"
     """How the virtual step is differentiated: by a difference of similarity vectors, which needs no second derivative
     of the backbone and a fraction of the memory, or twice back through everything (released)."""
     purify: bool = True
     """Train on the pairs that a Beta mixture calls clean; without, on all (an ablation)."""
     purify_above: float = 0.5
-    """Probability of being clean above which a pair is learned from (released: 0.5). Where training has pulled
-    mismatched pairs together, the mixture is too hopeful, and more learns from fewer of them."""
+    """Confidence above which a pair is learned from (released: 0.5). Where training has pulled mismatched pairs
+    together, the mixture is too hopeful, and a higher value leaves more of them out."""
     fallback_share: float = 0.02
-    """Where no trusted pairs are given: the share of training pairs, the most similar after the warm-up, that are taken
-    for trusted ones. Nobody verified them."""
+    """Without trusted pairs: the share of training pairs, the most similar after the warm-up, that take their place,
+    unverified."""
     optimisation: OptimisationConfig = field(
         default_factory=lambda: OptimisationConfig(learning_rate=2e-4, weight_decay=0.0, decay_epochs=30)
     )
@@ -169,8 +230,25 @@ class MscnConfig:
 
     @property
     def epochs(self) -> int:
-        """Data passes of each network in a whole run."""
+        """Epochs of each network in a whole run."""
         return self.warmup_epochs + self.purified_epochs
+
+    def network(self, model: ModelConfig) -> ModelConfig:
+        """The backbone with a network as the head of its similarity."""
+        return replace(model, head="network")
+
+    def check(self, training: TrainingConfig) -> None:
+        """Refuse an early stop in the warm-up, and given correspondences."""
+        if 0 < training.patience <= self.warmup_epochs:
+            raise ConfigError(
+                f"training.patience is {training.patience}, which could stop MSCN in its warm-up of "
+                f"{self.warmup_epochs} epochs: set it to 0 or above method.warmup_epochs"
+            )
+        _refuse_true_correspondence(training)
+
+    def rehearsed(self) -> MscnConfig:
+        """One epoch of each kind."""
+        return replace(self, warmup_epochs=1, purified_epochs=1)
 
 
 @dataclass(frozen=True)
@@ -180,68 +258,69 @@ class DisnclConfig:
     Weights of divergences are for the mean over the coordinates of a code, so that they do not depend on its width.
     """
 
+    default_model: ClassVar[ModelConfig] = ModelConfig()
+    """The backbone of a recipe that names none."""
+
     name: Literal["disncl"] = "disncl"
     """Which method this is."""
     preset: Literal["paper_like", "cov", "none"] = "paper_like"
     """What keeps shared information out of exclusive codes: an adversary, as the paper is described; a penalty on the
     correlations of the two codes ("cov", a variant of ours); or nothing, a control."""
     warmup_epochs: int = 5
-    """Data passes in which every pair is believed, nothing is aligned, and nothing kept out of exclusive codes."""
+    """Warm-up epochs: every confidence is 1; the alignment and disentangling losses are off."""
     main_epochs: int = 30
-    """Data passes after them."""
+    """Epochs after the warm-up."""
     networks: Literal[1, 2] = 1
     """One network that filters for itself, or two that filter for each other and are averaged (the published class)."""
     temperature: float = 0.05
     """τ of the matching probabilities."""
     balance: float = 0.5
-    """γ: weight of the shared codes' terms; the exclusive codes' terms have 1 - γ."""
-    disentangling_weight: float = 1.0
-    """λ_dis, weight of both beside the matching loss."""
-    count_nce_twice: bool = False
-    """Count InfoNCE among the shared codes' terms too, with γ: it is the matching loss already."""
-    matching_weight: float = 1.0
-    """Weight of the matching loss; 0 with `count_nce_twice` leaves the disentangling loss alone."""
+    """γ: weight of the alignment loss of shared codes; the exclusive-code losses have 1 - γ."""
     alignment_weight: float = 1.6
-    """β, of the symmetric divergence of the two shared codes (0.1 of the sum over 16 coordinates)."""
+    """β, weight of the symmetric divergence of the two shared codes (0.1 of the sum over 16 coordinates)."""
     exclusive_branch: bool = True
-    """Exclusive codes at all; without them, the shared codes alone (an ablation)."""
+    """Exclusive codes and their losses; without, the shared codes alone (an ablation)."""
     x_input_detach: bool = False
-    """Keep gradients of the exclusive codes' terms from the backbone: a control, in which they can change nothing."""
+    """Stop the gradients of the exclusive-code losses before the backbone: a control, in which these losses can change
+    no retrieval number."""
     coupled: bool = False
-    """Let them reach shared codes as well. With `balance` below ½ the best shared code is then an empty one."""
+    """Let the exclusive-code losses update the shared codes. With method.balance below ½ the best shared code is then
+    an empty one."""
     reconstruction_weight: float = 10.0
-    """η_rec, of putting the features together again from both codes."""
+    """η_rec, weight of reconstructing the features from both codes."""
     prior_weight: float = 0.32
-    """η_kl, of the divergence of exclusive codes from N(0, I) (0.02 of the sum over 16 coordinates)."""
+    """η_kl, weight of the divergence of exclusive codes from N(0, I) (0.02 of the sum over 16 coordinates)."""
     adversary_weight: float | None = None
-    """η_adv, of the critics' estimate of what the codes have in common; the preset's (5, 0, 0) if not given."""
+    """η_adv, weight of the critics' estimate of the information that both codes share; by default the preset's (5 for
+    paper_like, else 0)."""
     correlation_weight: float | None = None
-    """η_cov, of the codes' squared correlations; the preset's (0, 80, 0) if not given."""
+    """η_cov, weight of the squared correlations of both codes; by default the preset's (80 for cov, else 0)."""
     correlation_features: int = 16
-    """Random waves of each coordinate of the exclusive codes that these correlations are of, beside the coordinate; 0
-    leaves them linear."""
+    """Random waves of each coordinate of the exclusive codes whose correlations are penalised beside its own; 0 leaves
+    the penalty linear."""
     adversary_epochs: int = 3
-    """Epochs after the warm-up over which both of these weights rise from 0."""
+    """Epochs after the warm-up over which the weights of adversary and correlation rise from 0."""
     critic_steps: int = 5
     """n_est, steps of a critic before each step of the network."""
     critic_learning_rate: float = 1e-4
-    """Step size of the critics' Adam."""
+    """Learning rate of the critics' Adam."""
     critics_from: int = 2
-    """Epoch, from 0, from which critics learn."""
+    """Epoch, counted from 0, from which critics learn."""
     soft_targets: bool = True
-    """Many-to-many targets; without, each pair is its own target, weighted by the belief in it (an ablation)."""
+    """Many-to-many targets; without, each pair is its own target, weighted by its confidence (an ablation)."""
     target_temperature: float = 0.05
     """τ_t of soft targets."""
     neighbour_weight: float = 0.5
-    """κ: how much items similar within their modality count in soft targets."""
+    """κ: weight in soft targets of items that are similar within their modality."""
     smoothing: float = 0.1
-    """ρ: what even a surely matching pair leaves to others."""
+    """ρ: share of the soft target that even a pair with confidence 1 leaves to the rest of the batch."""
     filtering: bool = True
-    """Believe pairs as a mixture over their scores says; without, believe them all (an ablation)."""
+    """Estimate the confidence in each pair by a mixture over its score; without, every confidence is 1 (an
+    ablation)."""
     filter_momentum: float = 0.7
-    """How much of the belief in a pair is kept when a new epoch judges it."""
+    """Share of a pair's confidence that is kept at each new estimate."""
     optimisation: OptimisationConfig = field(default_factory=lambda: OptimisationConfig(decay_epochs=20))
-    """Optimiser and schedule; the step size falls in the middle of the epochs after the warm-up."""
+    """Optimiser and schedule; the learning rate falls in the middle of the epochs after the warm-up."""
 
     def __post_init__(self) -> None:
         """Refuse values that cannot train."""
@@ -257,8 +336,6 @@ class DisnclConfig:
             if not 0 <= getattr(self, name) <= 1:
                 raise ConfigError(f"method.{name} is {getattr(self, name)}, but it must be in [0, 1]")
         for name in (
-            "disentangling_weight",
-            "matching_weight",
             "alignment_weight",
             "reconstruction_weight",
             "prior_weight",
@@ -276,7 +353,7 @@ class DisnclConfig:
 
     @property
     def epochs(self) -> int:
-        """Data passes of each network in a whole run."""
+        """Epochs of each network in a whole run."""
         return self.warmup_epochs + self.main_epochs
 
     @property
@@ -289,27 +366,52 @@ class DisnclConfig:
         """η_cov."""
         return {"cov": 80.0}.get(self.preset, 0.0) if self.correlation_weight is None else self.correlation_weight
 
+    def network(self, model: ModelConfig) -> ModelConfig:
+        """The backbone with codes."""
+        return replace(model, codes="shared_and_exclusive" if self.exclusive_branch else "shared")
+
+    def check(self, training: TrainingConfig) -> None:
+        """Refuse batches too small to compare codes over, and given correspondences."""
+        penalties = {"adversary": self.adversary, "correlation": self.correlation}
+        used = [name for name, weight in penalties.items() if weight]
+        if self.exclusive_branch and used and training.batch_size < FEWEST_CODES:
+            raise ConfigError(
+                f"training.batch_size is {training.batch_size}, but the {used[0]} term of DisNCL compares the codes of "
+                f"a batch with one another: use at least {FEWEST_CODES}, or method.exclusive_branch = false"
+            )
+        _refuse_true_correspondence(training)
+
+    def rehearsed(self) -> DisnclConfig:
+        """One epoch of each kind."""
+        return replace(self, warmup_epochs=1, main_epochs=1)
+
 
 @dataclass(frozen=True)
 class TeacherConfig:
-    """The default method, truepair's own: averaged weights judge the pairs that the network learns from."""
+    """The default method, truepair's own: averaged weights estimate the confidence in the pairs to learn from."""
+
+    default_model: ClassVar[ModelConfig] = ModelConfig(
+        input_dropout=0.4, word_vector_dropout=0.2, word_vectors="captions"
+    )
+    """The backbone of a recipe that names none; the papers' methods have what their papers had."""
 
     name: Literal["teacher"] = "teacher"
     """Which method this is."""
     epochs: int = 16
-    """Data passes."""
+    """Epochs, warm-up included."""
     warmup_epochs: int = 2
-    """Data passes in which every pair is believed."""
+    """Warm-up epochs, in which every confidence is 1."""
     temperature: float = 0.05
     """τ of the matching probabilities and of the soft targets."""
     negative_weight: float = 5.0
     """λ, the weight of the complementary loss (CRCL)."""
     target_weight: float = 1.0
-    """How much a pair that is not believed learns from soft targets; 0 is without."""
+    """Weight of the soft targets, from which a pair learns as far as its confidence is below 1; 0 is without."""
     optimisation: OptimisationConfig = field(
         default_factory=lambda: OptimisationConfig(weight_average=0.99, decay_epochs=16)
     )
-    """Optimiser and schedule; the averaged weights judge, and are tested and saved, and stand in for smaller steps."""
+    """Optimiser and schedule. The averaged weights score the pairs, are tested and saved, and take the place of a
+    falling learning rate."""
 
     def __post_init__(self) -> None:
         """Refuse values that cannot train."""
@@ -329,6 +431,18 @@ class TeacherConfig:
                 f"method.warmup_epochs is {self.warmup_epochs}, but a network that has seen nothing cannot judge: use "
                 "at least 1"
             )
+
+    def network(self, model: ModelConfig) -> ModelConfig:
+        """The backbone as it is."""
+        return model
+
+    def check(self, training: TrainingConfig) -> None:
+        """Refuse given correspondences."""
+        _refuse_true_correspondence(training)
+
+    def rehearsed(self) -> TeacherConfig:
+        """One epoch of each kind."""
+        return replace(self, warmup_epochs=1, epochs=2)
 
 
 MethodConfig = BaselineConfig | CrclConfig | DisnclConfig | MscnConfig | TeacherConfig

@@ -20,28 +20,27 @@ class ModelConfig:
     word_size: int = 300
     """Width of word vectors."""
     words: Literal["gru", "mean"] = "gru"
-    """How words become a caption: by a GRU that reads them in their order (every published system), or as the mean of
-    their vectors, which costs a tenth and knows no order. SAF and SGR need the GRU's words."""
+    """How words become a caption: by a GRU that reads the words in order (every published system), or as the mean of
+    the word vectors, which costs a tenth and ignores the order. SAF and SGR need the GRU."""
     similarity_size: int = 256
     """Width of the vectors that say how a region and a word (SAF and SGR) or image and caption relate."""
     graph_steps: int = 3
     """SGR: rounds of graph reasoning."""
     word_vectors: Literal["random", "captions"] = "random"
-    """What word vectors start from: U(-0.1, 0.1) (every published system), or the company that words keep in the
-    training captions, which no mismatched pair can spoil (`encoders.word_vectors`; here)."""
+    """Initial word vectors: U(-0.1, 0.1) (every published system), or co-occurrences of words in the training captions,
+    which mismatched pairs cannot spoil (`encoders.word_vectors`; here)."""
     head: Literal["plain", "network"] = "plain"
-    """What makes one number of a similarity vector: a linear map (SAF, SGR; VSE∞ has no vector, but a cosine), or a
-    network of one hidden layer. MSCN always has the network; the parts of the cosine are then VSE∞'s vector."""
+    """The map from a similarity vector to a similarity: linear (SAF, SGR; VSE∞ has no vector, but a cosine), or a
+    network of one hidden layer (the parts of the cosine are then VSE∞'s vector). MSCN always has the network."""
     head_size: int = 64
     """Width of the hidden layer of ``head = "network"`` (MSCN's released code: 64)."""
     codes: Literal["none", "shared", "shared_and_exclusive"] = "none"
-    """Whether encodings are made of stochastic shared codes, with exclusive ones beside them. DisNCL has them."""
+    """Stochastic codes between the backbone and the similarity: none, shared codes, or shared and exclusive ones.
+    method.name = "disncl" sets it by itself."""
     shared_size: int = 0
     """Width of shared codes; 0 is that of the embedding."""
     exclusive_size: int = 0
     """Width of exclusive codes; 0 is a quarter of the embedding."""
-    code_hidden: int = 0
-    """Width of the hidden layers that make codes, and features of codes; 0 is that of the embedding."""
     alignment_dropout: float = 0.4
     """SAF and SGR: dropout on word vectors and in the attention that makes the global vectors (SGRAF's code: 0.4)."""
     region_dropping: float = 0.2
@@ -49,12 +48,12 @@ class ModelConfig:
     word_dropping: float = 0.2
     """Probability that a word is altered in training (CRCL's augmentation; 0 in the other papers)."""
     word_vector_dropout: float = 0.0
-    """Cosine similarity: dropout on word vectors, or on their mean; no paper here uses it."""
+    """Cosine similarity: dropout on word vectors, or on the mean of a caption's; no paper here uses it."""
     input_dropout: float = 0.0
     """Probability that a value of the input features is zeroed in training; no paper here uses it."""
     batch_norm_rows: Literal["padded", "valid"] = "padded"
-    """Which rows batch statistics see when regions are dropped: the whole padded batch, as released, or the regions
-    that are there."""
+    """Rows that batch statistics are of when regions are dropped: the whole padded batch, as released, or the regions
+    that are kept."""
 
     def __post_init__(self) -> None:
         """Refuse impossible sizes and probabilities, and words without an order where words are compared."""
@@ -69,8 +68,6 @@ class ModelConfig:
         for name in ("alignment_dropout", "region_dropping", "word_dropping", "word_vector_dropout", "input_dropout"):
             if not 0 <= getattr(self, name) < 1:
                 raise ConfigError(f"model.{name} is {getattr(self, name)}, but it is a probability in [0, 1)")
-        if self.code_hidden < 0:
-            raise ConfigError(f"model.code_hidden is {self.code_hidden}, but it is at least 1, or 0 for the default")
         for name in ("shared_size", "exclusive_size"):
             if not 0 <= getattr(self, name) <= self.embedding:
                 raise ConfigError(
@@ -88,31 +85,26 @@ class ModelConfig:
         """Width of exclusive codes."""
         return self.exclusive_size or max(1, self.embedding // 4)
 
-    @property
-    def hidden(self) -> int:
-        """Width of the hidden layers of codes."""
-        return self.code_hidden or self.embedding
-
 
 @dataclass(frozen=True)
 class OptimisationConfig:
     """AdamW and what goes with it. Defaults are those of CRCL's released code."""
 
     learning_rate: float = 5e-4
-    """Step size at the start."""
+    """Initial learning rate."""
     weight_decay: float = 1e-2
     """Decoupled weight decay (torch's default)."""
     gradient_clip: float = 2.0
     """Largest Euclidean norm of all gradients together."""
     schedule: Literal["step", "cosine"] = "step"
-    """How the step size falls: by `decay_factor` every `decay_epochs` epochs, or as half a cosine to 0."""
+    """How the learning rate falls: by decay_factor every decay_epochs epochs, or as half a cosine to 0."""
     decay_epochs: int = 15
-    """Epochs between two falls of the step schedule, counted from the start of a stage."""
+    """Step schedule: epochs between two falls of the learning rate, counted from the start of a stage."""
     decay_factor: float = 0.1
-    """What a fall of the step schedule multiplies by."""
+    """Step schedule: factor by which the learning rate falls."""
     weight_average: float = 0.0
-    """Decay of an exponential moving average of the weights, evaluated and saved instead of the raw ones; 0 is off. It
-    starts lower, so that the average reaches back over a tenth of the steps at most."""
+    """Decay of an exponential moving average of the weights, evaluated and saved instead of the raw ones; 0 is off. In
+    the first steps the decay is lower: the average reaches back over a tenth of the steps at most."""
 
     def __post_init__(self) -> None:
         """Refuse values that cannot train."""

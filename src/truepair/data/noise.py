@@ -11,6 +11,7 @@ from typing import Literal, get_args
 import numpy as np
 import torch
 
+from truepair.config import NoiseConfig
 from truepair.data.pairs import Pairs
 from truepair.errors import ConfigError, DataError
 from truepair.files.npy import load_array, save_array
@@ -24,6 +25,15 @@ _LIKES = 100
 """Most similar captions that one may exchange images with."""
 _SIMILARITIES = 1 << 23
 """Similarities in memory at a time."""
+
+
+def noisy(pairs: Pairs, noise: NoiseConfig) -> Pairs:
+    """The pairs with the mismatches that `noise` asks for; as they are if it asks for none."""
+    if noise.index is not None:
+        return read_noise_index(Path(noise.index), pairs, convention=noise.index_convention)
+    if not noise.rate:
+        return pairs
+    return inject_noise(pairs, noise.rate, noise.seed, level=noise.level, partners=noise.partners)
 
 
 def inject_noise(

@@ -7,8 +7,7 @@ alone. The exclusive head and the decoder stand beside, and only training and in
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Protocol, cast, runtime_checkable
+from typing import NamedTuple, Protocol, cast, runtime_checkable
 
 import torch
 import torch.nn as nn
@@ -89,8 +88,7 @@ class GaussianHead(nn.Module):
         return gaussian(mean + scaled if self.residual else mean, softplus(raw + _AT_THE_START) + _NARROWEST)
 
 
-@dataclass(frozen=True)
-class SharedCodes:
+class SharedCodes(NamedTuple):
     """What the shared head makes of some images or captions in training.
 
     Attributes:

@@ -38,7 +38,7 @@ class RegionEncoder(nn.Module):
         self.batch_norm_rows = batch_norm_rows
 
     def forward(self, items: Padded) -> Padded:
-        """One vector a region; rows past an image's length are meaningless and masked by whoever pools."""
+        """One vector a region; rows past an image's length are meaningless and masked in pooling."""
         items = self.dropping(items)
         values = self.dropout(items.values)
         if self.batch_norm_rows == "padded":

@@ -77,7 +77,7 @@ def detection_metrics(
         DataError: If there is no pair, the counts differ, or a score is NaN or infinite.
 
     Example:
-        Of six (mismatched, clean) couples, only the one of 0.6 and 0.5 is in the wrong order.
+        Of six (mismatched, clean) combinations, only the one of 0.6 and 0.5 is in the wrong order.
 
         >>> confidence = torch.tensor([0.1, 0.6, 0.5, 0.8, 0.9])
         >>> metrics = detection_metrics(confidence, torch.tensor([False, False, True, True, True]))

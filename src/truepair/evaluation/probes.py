@@ -7,11 +7,9 @@ the probe can read, 0 for one it does not hold, and below 0 where the probe pred
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable
 from typing import Any
 
 import numpy as np
-import torch
 from jaxtyping import Float
 from torch import Tensor
 
@@ -49,6 +47,7 @@ def ridge_r2(
     Example:
         The sum of two coordinates is linear in them, their product is not.
 
+        >>> import torch
         >>> codes = torch.randn(200, 2, generator=torch.Generator().manual_seed(0))
         >>> total = codes.sum(1, keepdim=True)
         >>> round(ridge_r2(codes[:100], total[:100], codes[100:], total[100:]), 3)
@@ -95,51 +94,6 @@ def mlp_r2(
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", ConvergenceWarning)  # the epochs ran out; the best of them is kept
         return _r2(network, codes, targets, test_codes, test_targets)
-
-
-def swapped_r2(
-    decode: Callable[[Tensor, Tensor], Tensor],
-    shared: Float[Tensor, "items shared"],
-    exclusive: Float[Tensor, "items exclusive"],
-    shared_factors: Float[Tensor, "items shared_factors"],
-    exclusive_factors: Float[Tensor, "items exclusive_factors"],
-    *,
-    seed: int,
-) -> tuple[float, float]:
-    """Whether decoding the shared code of one item with the exclusive code of another mixes the two as it should.
-
-    On half of the items, ridge probes learn to read both kinds of factors from features decoded of an item's own codes.
-    On the other half, every item gets the exclusive code of another item, and the probes shall still read the shared
-    factors of the item and the exclusive factors of the other one. What the exclusive code wrongly holds of the shared
-    factors, the decoder writes over them: the first value falls. What the shared code holds of the exclusive factors
-    lowers the second.
-
-    Args:
-        decode: ``(shared, exclusive) → features``, one row an item, such as a trained `ExclusiveBranch.decoded`.
-        shared: Shared codes, of items that nothing was trained on.
-        exclusive: Exclusive codes of the same items.
-        shared_factors: c of each item.
-        exclusive_factors: a of each item.
-        seed: Decides the halves and who gets whose code. The global generators stay as they are.
-
-    Returns:
-        R² of c of the shared code's item and R² of a of the exclusive code's item; both near 1 for codes that are
-        disentangled and a decoder that is faithful.
-
-    Raises:
-        DataError: As in `ridge_r2`, for the halves.
-    """
-    order = torch.randperm(len(shared), generator=torch.Generator().manual_seed(seed))
-    own, swapped = order.tensor_split(2)
-    donor = swapped.roll(1)
-    with torch.no_grad():
-        learned = decode(shared[own.to(shared.device)], exclusive[own.to(exclusive.device)])
-        mixed = decode(shared[swapped.to(shared.device)], exclusive[donor.to(exclusive.device)])
-    shared_factors, exclusive_factors = shared_factors.cpu(), exclusive_factors.cpu()
-    return (
-        ridge_r2(learned, shared_factors[own], mixed, shared_factors[swapped]),
-        ridge_r2(learned, exclusive_factors[own], mixed, exclusive_factors[donor]),
-    )
 
 
 def _r2(probe: Any, codes: Tensor, targets: Tensor, test_codes: Tensor, test_targets: Tensor) -> float:

@@ -56,8 +56,8 @@ def evaluate(
     Args:
         models: One trained model, or several; each computes where its weights are.
         pairs: The split; its `image_of_caption` is taken as the truth.
-        folds: The images are cut into so many equal runs; only the images and captions of one run compete, and the
-            values are means over the runs (MS-COCO 1K: 5).
+        folds: Number of equal runs that the images are cut into; only the images and captions of one run compete, and
+            the values are means over the runs (MS-COCO 1K: 5).
         batch_size: Items encoded at once.
         state: A folder for the counts of an evaluation that takes longer than 10 seconds, made if missing. The same
             call goes on from the last saved block and ends with the same values; after the end, it answers at once.

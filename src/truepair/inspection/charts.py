@@ -21,7 +21,7 @@ _LINES = 40
 
 
 def history_chart(history: Sequence[EpochOfCodes], warm_up: int) -> str | None:
-    """Information in codes and the filter's belief, epoch by epoch; None if there is nothing to draw.
+    """Information in codes and the filter's confidence, epoch by epoch; None if there is nothing to draw.
 
     Args:
         history: See `history_of`.
@@ -30,7 +30,7 @@ def history_chart(history: Sequence[EpochOfCodes], warm_up: int) -> str | None:
     panels = (
         ("shared_information", "I(Sᵥ; Sₜ), nats", BLUE, "."),
         ("exclusive_information", "I(S; X), nats", ORANGE, "s"),
-        ("belief", "mean belief", INK, "^"),
+        ("confidence", "mean confidence", INK, "^"),
     )
     drawn = [panel for panel in panels if any(getattr(entry, panel[0]) is not None for entry in history)]
     if not drawn:
@@ -52,7 +52,7 @@ def history_chart(history: Sequence[EpochOfCodes], warm_up: int) -> str | None:
         rows[-1].set_xlabel("Epoch (dotted: the end of the warm-up)" if warm_up else "Epoch")
         rows[-1].set_xlim(history[0].epoch - 0.5, history[-1].epoch + 0.5)
         rows[-1].xaxis.set_major_locator(MaxNLocator(integer=True))
-        return svg(rows[0], "Information in the codes, and the noise filter's mean belief, after each epoch.")
+        return svg(rows[0], "Information in the codes, and the noise filter's mean confidence, after each epoch.")
 
 
 def similarity_histogram(separation: Separation, label: str, kinds: tuple[str, str]) -> str:

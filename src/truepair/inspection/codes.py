@@ -90,13 +90,7 @@ def _draw(moments: Float[Tensor, "items 2 size"], generator: torch.Generator) ->
 
 
 def drawn(pairs: Pairs, items: int, generator: np.random.Generator) -> Pairs:
-    """At most `items` pairs of as many different images, drawn at random, in the order of the images.
-
-    Example:
-        >>> from truepair.data.synthetic import latent_factor_pairs
-        >>> len(drawn(latent_factor_pairs(9, world_seed=0, draw_seed=0).pairs, 4, np.random.default_rng(0)))
-        4
-    """
+    """At most `items` pairs of as many different images, drawn at random, in the order of the images."""
     order = torch.from_numpy(generator.permutation(len(pairs)))
     one_of_each = one_of_each_image(pairs.image_of_caption, order)
     chosen = np.sort(generator.permutation(len(one_of_each))[:items])

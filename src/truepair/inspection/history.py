@@ -16,13 +16,13 @@ class EpochOfCodes:
         epoch: Counted from 1.
         shared_information: ``log(batch) - matching loss``, nats: an estimate of I(S_v; S_t).
         exclusive_information: The critics' estimate of I(S; X), nats, the sum over both modalities.
-        belief: Mean belief of the noise filter in the pairs, in [0, 1].
+        confidence: Mean confidence of the noise filter in the pairs, in [0, 1].
     """
 
     epoch: int
     shared_information: float | None
     exclusive_information: float | None
-    belief: float | None
+    confidence: float | None
 
 
 def history_of(lines: Sequence[Mapping[str, Any]], batch: int) -> list[EpochOfCodes]:
@@ -33,8 +33,8 @@ def history_of(lines: Sequence[Mapping[str, Any]], batch: int) -> list[EpochOfCo
         batch: Pairs in a batch.
 
     Example:
-        >>> history_of([{"kind": "steps", "epoch": 0, "steps": 3, "matching": 0.0, "belief": 1.0}], batch=1)
-        [EpochOfCodes(epoch=1, shared_information=0.0, exclusive_information=None, belief=1.0)]
+        >>> history_of([{"kind": "steps", "epoch": 0, "steps": 3, "matching": 0.0, "confidence": 1.0}], batch=1)
+        [EpochOfCodes(epoch=1, shared_information=0.0, exclusive_information=None, confidence=1.0)]
     """
     by_epoch: dict[int, list[Mapping[str, Any]]] = {}
     for line in lines:
@@ -44,7 +44,7 @@ def history_of(lines: Sequence[Mapping[str, Any]], batch: int) -> list[EpochOfCo
     for epoch, steps in sorted(by_epoch.items()):
         matching = _mean(steps, "matching")
         shared = None if matching is None else math.log(batch) - matching
-        history.append(EpochOfCodes(epoch + 1, shared, _mean(steps, "adversary"), _mean(steps, "belief")))
+        history.append(EpochOfCodes(epoch + 1, shared, _mean(steps, "adversary"), _mean(steps, "confidence")))
     return history
 
 

@@ -16,7 +16,7 @@ _NOTHING = 1e-6
 def plane_map(codes: Float[Tensor, "items size"], seed: int) -> Float[np.ndarray, "items 2"] | None:
     """Where t-SNE (van der Maaten & Hinton, 2008) puts each item; None if there are fewer than 5, or all are the same.
 
-    Only who is close to whom means anything: not axes, not distances between groups. The same on every call: it runs
+    Only closeness means anything: not axes, not distances between groups. The same on every call: it runs
     on one thread, since sums of several come out in any order.
     """
     values = codes.double().numpy()

@@ -14,7 +14,7 @@ _SIDE = 112
 """Pixels of a thumbnail's longer side."""
 _LONGEST_CAPTION = 80
 """Characters of a caption that stands for a picture."""
-_OF_AN_EPOCH = ("shared_information", "exclusive_information", "belief")
+_OF_AN_EPOCH = ("shared_information", "exclusive_information", "confidence")
 _SETTINGS = ("run", "corpus", "method", "networks", "widths", "pairs", "test_pairs", "seed", "temperature", "truepair")
 
 

@@ -14,7 +14,6 @@ import torch
 from tqdm import tqdm
 
 from truepair import __version__
-from truepair.config import DisnclConfig
 from truepair.data.pairs import Pairs
 from truepair.errors import ConfigError
 from truepair.files.json import write_json
@@ -35,8 +34,8 @@ from truepair.inspection.neighbours import directions, nearest
 from truepair.inspection.page import examples_of, write_inspection
 from truepair.inspection.separation import Separation, separations, truth_is_of_use
 from truepair.random_streams import Stream
+from truepair.training.folder import TrainedRun, make_folder
 from truepair.training.log import read_log
-from truepair.training.run import TrainedRun, make_folder
 
 _NEIGHBOURS = 8
 _PAIRS_ON_MAPS = 300
@@ -87,9 +86,8 @@ def inspect_run(run: TrainedRun, out: Path, *, items: int, examples: int, seed: 
     found = _measured(run, items=items, examples=examples, seed=seed)
     summary = _summary(run, found, seed)
     kinds = summary["separation"]["kinds"]
-    warm_up = run.recipe.method.warmup_epochs if isinstance(run.recipe.method, DisnclConfig) else 0
     charts = {
-        "history": history_chart(_history(run), warm_up),
+        "history": history_chart(_history(run), run.recipe.method.warmup_epochs),
         "shared_similarity": similarity_histogram(found.separation["shared"], "Similarity in the shared space", kinds),
         "features_similarity": similarity_histogram(found.separation["features"], "Cosine of the features h", kinds),
     }

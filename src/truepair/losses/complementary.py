@@ -26,7 +26,7 @@ def complementary_loss(
         \ell_i = \frac{\sum_{j \ne i} \tan p_{ij}}{\big( \sum_j \tan p_{ij} \big)^{q_i}}
 
     The denominator includes the query's own candidate and takes part in the gradient. At q = 1 the loss is
-    ``1 - tan(p_ii) / Σ_j tan(p_ij)``: at most 1, and tolerant of uniform label noise (`losses.noise_tolerance`). At
+    ``1 - tan(p_ii) / Σ_j tan(p_ij)``: at most 1, and tolerant of uniform label noise (docs/papers.md). At
     q = 0 it is the plain sum, which learns faster.
 
     Args:
@@ -61,7 +61,7 @@ def active_complementary_loss(
         \frac{1}{B} \sum_i \left[ \hat y_i \left( -\log p^{\Rightarrow}_{ii} - \log p^{\Leftarrow}_{ii} \right)
         + \lambda \left( \ell^{\Rightarrow}_i + \ell^{\Leftarrow}_i \right) \right], \qquad q_i = 1 - \hat y_i
 
-    with `complementary_loss` ℓ of each direction. A fully trusted pair gets InfoNCE and λ times its competitors'
+    with `complementary_loss` ℓ of each direction. A fully trusted pair gets InfoNCE and λ times its negatives'
     tangents; an untrusted one, ŷ = 0, only a bounded pull that vanishes as its probability does.
 
     Args:
@@ -71,7 +71,7 @@ def active_complementary_loss(
         negative_weight: λ (the released code writes 5 as a number).
 
     Returns:
-        The loss, at least 0, in float32 (float64 for float64 input). A batch of one has no competitors and costs 0.
+        The loss, at least 0, in float32 (float64 for float64 input). A batch of one has no negatives and costs 0.
 
     Example:
         Two distrusted pairs that the model cannot tell apart: 5 · (½ + ½).
@@ -96,7 +96,7 @@ def mean_matching_probability(
     .. math::
         \bar p_i = \tfrac12 \left( p^{\Rightarrow}_{ii} + p^{\Leftarrow}_{ii} \right)
 
-    CRCL corrects its correspondences with it. It depends on the competitors that happen to be in the batch.
+    CRCL corrects its correspondences with it. It depends on the negatives that happen to be in the batch.
 
     Args:
         similarity: ``[images, captions]``, higher = more similar; pair i is image i with caption i.

@@ -13,13 +13,13 @@ def soft_targets(
     similarity: Float[Tensor, "pairs pairs"],
     among_images: Float[Tensor, "pairs pairs"],
     among_captions: Float[Tensor, "pairs pairs"],
-    belief: Float[Tensor, " pairs"],
+    confidence: Float[Tensor, " pairs"],
     *,
     temperature: float = 0.05,
     neighbours: float = 0.5,
     smoothing: float = 0.1,
 ) -> tuple[Float[Tensor, "pairs pairs"], Float[Tensor, "pairs pairs"]]:
-    r"""Matching targets of image-to-text and text-to-image: the pair as far as it is believed, and its likes.
+    r"""Matching targets of image-to-text and text-to-image: the pair as far as its confidence says, and its likes.
 
     .. math::
         Q^{\Rightarrow}_{i\cdot} = \tilde w_i e_i + (1 - \tilde w_i) \bar P_{i\cdot}, \quad \tilde w_i = (1 - \rho) w_i,
@@ -27,13 +27,13 @@ def soft_targets(
         \bar P_{ij} \propto \exp \Big( \big( \tfrac12 (S_{ij} + S_{ji}) + \kappa A_{ij} \big) / \tau_t \Big)
 
     A is the similarity of captions with captions for an image's targets, and of images with images for a caption's. A
-    pair that is not believed (w < ½) has 0 in its own place: its partner is the one that it surely does not match.
+    pair with w < ½ has 0 in its own place: its partner is the one that it surely does not match.
 
     Args:
         similarity: S ``[images, captions]``, pairs on the diagonal.
         among_images: ``[images, images]``, similarity of images with images.
         among_captions: ``[captions, captions]``.
-        belief: w, in [0, 1], that each pair matches.
+        confidence: w, in [0, 1], that each pair matches.
         temperature: τ_t.
         neighbours: κ.
         smoothing: ρ, in [0, 1]: how much even a surely matching pair leaves to others.
@@ -43,8 +43,8 @@ def soft_targets(
         are the pairs themselves.
     """
     both_ways = full_precision(similarity.detach() + similarity.detach().T) / 2
-    own = (1 - smoothing) * belief.detach().to(both_ways)
-    is_rejected = torch.diag(belief.detach() < 0.5)
+    own = (1 - smoothing) * confidence.detach().to(both_ways)
+    is_rejected = torch.diag(confidence.detach() < 0.5)
     targets = []
     for likeness in (among_captions, among_images):
         logits = (both_ways + neighbours * likeness.detach().to(both_ways)) / temperature

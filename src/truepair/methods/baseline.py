@@ -1,12 +1,11 @@
-"""Plain training, which believes every pair: what the robust methods are measured against."""
+"""Plain training, which takes every pair for a match: what the robust methods are measured against."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any, Literal, cast
+from typing import TYPE_CHECKING, Any, Literal
 
 from jaxtyping import Float
-from lightning_fabric import Fabric
 from torch import Tensor
 
 from truepair.config import BaselineConfig
@@ -18,6 +17,9 @@ from truepair.model import MatchingModel
 from truepair.optimisation import Optimiser
 from truepair.scoring.confidence import confidence_of_two_components
 
+if TYPE_CHECKING:  # slow to load: a method is handed one
+    import lightning_fabric
+
 
 class Baseline:
     """InfoNCE or a triplet loss, no defence."""
@@ -25,7 +27,9 @@ class Baseline:
     stage = 0
     notes: Sequence[str] = ()
 
-    def __init__(self, config: BaselineConfig, make_model: MakeModel, pairs: int, fabric: Fabric) -> None:
+    def __init__(
+        self, config: BaselineConfig, make_model: MakeModel, pairs: int, fabric: lightning_fabric.Fabric
+    ) -> None:
         self.config = config
         self.epochs = config.epochs
         self._optimiser = Optimiser(make_model(), config.optimisation, config.epochs, fabric)
@@ -33,7 +37,7 @@ class Baseline:
     @property
     def models(self) -> Sequence[MatchingModel]:
         """See `Method.models`: one."""
-        return [cast(MatchingModel, self._optimiser.evaluated)]
+        return [self._optimiser.evaluated]
 
     def train_epoch(self, epoch: int, loaders: Loaders) -> Iterator[StepLog]:
         """See `Method.train_epoch`."""

@@ -145,7 +145,7 @@ def adam_step(
     Args:
         weights: W.
         gradients: G.
-        learning_rate: Step size.
+        learning_rate: Learning rate.
         state: Of each parameter; one that is missing has not been stepped yet.
         weight_decay: Decoupled decay.
         betas: Decay of the two running means.

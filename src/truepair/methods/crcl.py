@@ -1,7 +1,7 @@
 """CRCL: active complementary learning with self-refining correspondence (Qin et al., NeurIPS 2023).
 
 Every pair carries a soft correspondence in [0, 1]. The loss pulls a pair together as far as its correspondence says and
-otherwise pushes it from its competitors in a bounded way; the correspondence follows, with momentum, the probability
+otherwise pushes it from its negatives in a bounded way; the correspondence follows, with momentum, the probability
 that the network gives to the pair. A run has several stages: each starts a fresh network and keeps the correspondences.
 
 What the paper says, what the released code does and what is done here stands, constant by constant, in docs/papers.md.
@@ -10,11 +10,10 @@ What the paper says, what the released code does and what is done here stands, c
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any, cast
+from typing import TYPE_CHECKING, Any
 
 import torch
 from jaxtyping import Float, Int
-from lightning_fabric import Fabric
 from torch import Tensor
 
 from truepair.config import CrclConfig
@@ -25,6 +24,9 @@ from truepair.methods.protocol import MakeModel, StepLog
 from truepair.model import MatchingModel
 from truepair.optimisation import Optimiser
 from truepair.scoring.confidence import confidence_against_random_pairs
+
+if TYPE_CHECKING:  # slow to load: a method is handed one
+    import lightning_fabric
 
 
 class Crcl:
@@ -42,7 +44,7 @@ class Crcl:
         config: CrclConfig,
         make_model: MakeModel,
         pairs: int,
-        fabric: Fabric,
+        fabric: lightning_fabric.Fabric,
         correspondence: Float[Tensor, " pairs"] | None = None,
     ) -> None:
         """Start with a fresh network.
@@ -72,7 +74,7 @@ class Crcl:
     @property
     def models(self) -> Sequence[MatchingModel]:
         """See `Method.models`: one, that of the present stage."""
-        return [cast(MatchingModel, self._optimiser.evaluated)]
+        return [self._optimiser.evaluated]
 
     def train_epoch(self, epoch: int, loaders: Loaders) -> Iterator[StepLog]:
         """See `Method.train_epoch`."""
@@ -82,8 +84,8 @@ class Crcl:
         network, steps = self._optimiser.model, loaders.batches_per_epoch()
         network.train()
         for step, batch in enumerate(loaders.train(epoch)):
-            similarity = network(batch)
-            probability = mean_matching_probability(similarity, self.config.temperature)
+            similarity = network(batch)  # [pairs, pairs]
+            probability = mean_matching_probability(similarity, self.config.temperature)  # [pairs], the diagonal's
             correspondence = self._refine(batch.pair, probability, stage_epoch)
             loss = active_complementary_loss(
                 similarity,
@@ -115,9 +117,9 @@ class Crcl:
         return used
 
     def confidence(self, loaders: Loaders) -> Float[Tensor, " pairs"]:
-        """See `Method.confidence`: each pair against competitors, compared with random pairs.
+        """See `Method.confidence`: log-odds of each pair against negatives, compared with random pairs.
 
-        The soft correspondences themselves are made in training mode, against the few competitors of one batch and
+        The soft correspondences themselves are made in training mode, against the few negatives of one batch and
         with a threshold: right inside the loss, and a poor detector (docs/papers.md).
         """
         return confidence_against_random_pairs(self.models, loaders, self.config.temperature)

@@ -1,8 +1,8 @@
 """DisNCL: disentangled noisy correspondence learning (arXiv 2408.05503, IEEE TIP 2025), reconstructed.
 
 Of each image and caption there are two codes: a shared one, which retrieval compares, and an exclusive one, which takes
-what the other modality does not have. A mixture over how well the pairs match by their shared codes says whom to
-believe; the others are neither aligned nor taken for each other's partner.
+what the other modality does not have. A mixture over the pairs' log-odds by shared codes gives the
+confidence in each; pairs of low confidence are neither aligned nor taken for each other's partner.
 
 No code was published, and the paper's text was not available: docs/papers.md says what is known and what is inferred.
 """
@@ -12,16 +12,15 @@ from __future__ import annotations
 import math
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any, NamedTuple, cast
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
 from jaxtyping import Float
-from lightning_fabric import Fabric
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn.functional import relu
 
 from truepair.config import FEWEST_CODES, DisnclConfig
-from truepair.data.batch import Batch
+from truepair.data.batch import Batch, Padded
 from truepair.data.loader import Loaders
 from truepair.encoders.codes import ExclusiveBranch, SharedCodes, SharedEncoder
 from truepair.errors import CheckpointError, ConfigError, TrainingError
@@ -43,8 +42,11 @@ from truepair.optimisation import Optimiser
 from truepair.scoring.confidence import confidence_against_random_pairs, pair_scores
 from truepair.scoring.mixtures import fit_gaussian_mixture
 
-_BELIEVED = 0.5
-"""Belief above which the codes of a pair are aligned."""
+if TYPE_CHECKING:  # slow to load: a method is handed one
+    import lightning_fabric
+
+_ALIGNED = 0.5
+"""Confidence above which the codes of a pair are aligned."""
 _WEAKEST_SIGNAL = 1e-2
 """A code whose means vary over the batch by less than this share of its own variance tells nothing apart."""
 _MOMENTS_OF_CRITICS = (0.5, 0.999)
@@ -55,13 +57,15 @@ class Disncl:
     """One network, or two that filter for each other, with the critics of their codes.
 
     Attributes:
-        belief: ``[networks, pairs]``, w of each training pair as each network judges it; 1 in the warm-up.
+        pair_confidence: ``[networks, pairs]``, w of each training pair by each network; 1 in the warm-up.
         degenerate_fits: Mixtures so far that did not show two kinds of pairs.
     """
 
     stage = 0
 
-    def __init__(self, config: DisnclConfig, make_model: MakeModel, pairs: int, fabric: Fabric) -> None:
+    def __init__(
+        self, config: DisnclConfig, make_model: MakeModel, pairs: int, fabric: lightning_fabric.Fabric
+    ) -> None:
         """Start with fresh networks.
 
         Args:
@@ -75,7 +79,7 @@ class Disncl:
         """
         self.config = config
         self.epochs = config.epochs
-        self.belief = torch.ones(config.networks, pairs, device=fabric.device)
+        self.pair_confidence = torch.ones(config.networks, pairs, device=fabric.device)
         self.degenerate_fits = 0
         self._is_judged = False
         self._networks = [_Network(make_model(), config, fabric) for _ in range(config.networks)]
@@ -98,46 +102,46 @@ class Disncl:
         return notes
 
     def train_epoch(self, epoch: int, loaders: Loaders) -> Iterator[StepLog]:
-        """See `Method.train_epoch`: pairs are judged, then each network passes over all of them once."""
+        """See `Method.train_epoch`: confidence is estimated, then each network learns from all pairs once."""
         if self.config.filtering and epoch >= self.config.warmup_epochs:
             self._judge(loaders)
         steps = loaders.batches_per_epoch()
         for number, network in enumerate(self._networks):
-            belief = self.belief[number - 1]  # of the other network, if there are two
+            confidence = self.pair_confidence[number - 1]  # of the other network, if there are two
             for step, batch in enumerate(loaders.train(epoch * len(self._networks) + number)):
-                yield network.step(batch, belief[batch.pair], epoch + step / steps)
+                yield network.step(batch, confidence[batch.pair], epoch + step / steps)
 
     def _judge(self, loaders: Loaders) -> None:
-        """Each network's belief in each pair follows the posterior of a mixture over log-odds in evaluation mode."""
+        """The confidence of each network follows the posterior of a mixture over log-odds in evaluation mode."""
         for number, model in enumerate(self.models):
             mixture = fit_gaussian_mixture(scores := pair_scores([model], loaders, self.config.temperature).log_odds)
             self.degenerate_fits += mixture.degenerate
-            found = mixture.posterior(scores).to(self.belief)
+            found = mixture.posterior(scores).to(self.pair_confidence)
             kept = self.config.filter_momentum if self._is_judged else 0.0
-            self.belief[number] = kept * self.belief[number] + (1 - kept) * found
+            self.pair_confidence[number] = kept * self.pair_confidence[number] + (1 - kept) * found
         self._is_judged = True
 
     def confidence(self, loaders: Loaders) -> Float[Tensor, " pairs"]:
-        """See `Method.confidence`: each pair against competitors by its shared codes, compared with random pairs."""
+        """See `Method.confidence`: log-odds against negatives by the shared codes, compared with random pairs."""
         return confidence_against_random_pairs(self.models, loaders, self.config.temperature)
 
     def state_dict(self) -> dict[str, Any]:
         """See `Method.state_dict`."""
         return {
             "networks": [network.state_dict() for network in self._networks],
-            "belief": self.belief,
+            "confidence": self.pair_confidence,
             "is_judged": self._is_judged,
             "degenerate_fits": self.degenerate_fits,
         }
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """See `Method.load_state_dict`."""
-        if state["belief"].shape != self.belief.shape:
-            known, pairs = state["belief"].shape[1], self.belief.shape[1]
-            raise CheckpointError(f"it has a belief in {known:,} pairs, but there are {pairs:,}")
+        if state["confidence"].shape != self.pair_confidence.shape:
+            known, pairs = state["confidence"].shape[1], self.pair_confidence.shape[1]
+            raise CheckpointError(f"it has the confidence in {known:,} pairs, but there are {pairs:,}")
         for network, saved in zip(self._networks, state["networks"], strict=True):
             network.load_state_dict(saved)
-        self.belief = state["belief"].to(self.belief)
+        self.pair_confidence = state["confidence"].to(self.pair_confidence)
         self._is_judged, self.degenerate_fits = state["is_judged"], state["degenerate_fits"]
 
 
@@ -159,17 +163,17 @@ def matching_term(
     similarity: Float[Tensor, "pairs pairs"],
     image: SharedCodes,
     text: SharedCodes,
-    belief: Float[Tensor, " pairs"],
+    confidence: Float[Tensor, " pairs"],
     config: DisnclConfig,
 ) -> Float[Tensor, ""]:
     """L_match: InfoNCE with soft targets, the mean of both directions; its negative bounds I(S_v; S_t) from below."""
     if not config.soft_targets:
-        return info_nce(similarity, config.temperature, weights=belief) / 2
+        return info_nce(similarity, config.temperature, weights=confidence) / 2
     targets = soft_targets(
         similarity,
         _cosines(image.code),
         _cosines(text.code),
-        belief,
+        confidence,
         temperature=config.target_temperature,
         neighbours=config.neighbour_weight,
         smoothing=config.smoothing,
@@ -177,9 +181,9 @@ def matching_term(
     return info_nce(similarity, config.temperature, targets=targets) / 2
 
 
-def alignment_term(image: Code, text: Code, belief: Float[Tensor, " pairs"]) -> Float[Tensor, ""]:
-    """Ĩ_MEI(S): what shared codes hold of one modality only, a coordinate, of the pairs that are believed."""
-    weight = torch.where(belief > _BELIEVED, belief, 0.0)
+def alignment_term(image: Code, text: Code, confidence: Float[Tensor, " pairs"]) -> Float[Tensor, ""]:
+    """Ĩ_MEI(S): what shared codes hold of one modality only, a coordinate, of the pairs of high confidence."""
+    weight = torch.where(confidence > _ALIGNED, confidence, 0.0)
     return (weight * symmetric_divergence(image, text)).mean() / image.event_shape[0]
 
 
@@ -237,88 +241,105 @@ def _cosines(code: Code) -> Float[Tensor, "items items"]:
     return directions @ directions.T
 
 
-class _Network:
-    """A network with codes, its critics, and the optimisers of both."""
+class _Codes(nn.Module):
+    """Similarities of a batch with the codes they are made of: what training calls instead of the model.
 
-    def __init__(self, model: MatchingModel, config: DisnclConfig, fabric: Fabric) -> None:
-        if not isinstance(model.image_encoder, SharedEncoder) or (model.exclusive is None) == config.exclusive_branch:
+    Attributes:
+        branches: The exclusive head and decoder of each modality; empty without exclusive codes.
+    """
+
+    def __init__(self, model: MatchingModel, config: DisnclConfig) -> None:
+        super().__init__()
+        self.model = model
+        encoders = dict(zip(MODALITIES, (model.image_encoder, model.text_encoder), strict=True))
+        exclusive = {} if model.exclusive is None else dict(model.exclusive.items())
+        self.encoders = {name: part for name, part in encoders.items() if isinstance(part, SharedEncoder)}
+        self.branches = {name: part for name, part in exclusive.items() if isinstance(part, ExclusiveBranch)}
+        self._detaches = config.x_input_detach
+        if len(self.encoders) < len(MODALITIES) or bool(self.branches) != config.exclusive_branch:
             raise ConfigError(
                 "DisNCL needs encoders with shared codes, and exclusive ones for its exclusive branch: set model.codes"
             )
+
+    def forward(self, batch: Batch) -> tuple[Float[Tensor, "pairs pairs"], dict[str, ItemCodes]]:
+        """Every image with every caption, by their sampled shared codes, and the codes of each modality."""
+        items = dict(zip(MODALITIES, (batch.images, batch.captions), strict=True))
+        codes = {modality: self.of_items(modality, items[modality]) for modality in MODALITIES}
+        image, text = (codes[modality].shared.encoding for modality in MODALITIES)
+        return self.model.scores.matrix(image, text), codes
+
+    def of_items(self, modality: str, items: Padded) -> ItemCodes:
+        shared = self.encoders[modality].codes(items)
+        if not self.branches:
+            return ItemCodes(shared)
+        features = shared.features.detach() if self._detaches else shared.features
+        exclusive: Code = self.branches[modality](features)
+        return ItemCodes(shared, exclusive, exclusive.rsample())
+
+
+class _Network:
+    """A network with codes, its critics, and the optimisers of both."""
+
+    def __init__(self, model: MatchingModel, config: DisnclConfig, fabric: lightning_fabric.Fabric) -> None:
         self.config = config
         self.collapses: dict[str, str] = {}
-        self._fabric = fabric
         self._model = model
-        self._optimiser = Optimiser(model, config.optimisation, config.epochs, fabric)
-        self._critics: dict[str, DensityRatioCritic] = {}
-        if config.exclusive_branch:
-            branches = [self._branch(modality) for modality in MODALITIES]
-            shared = model.image_encoder.head.size
-            self._critics = {
-                modality: DensityRatioCritic(shared, branch.head.size).to(fabric.device)
-                for modality, branch in zip(MODALITIES, branches, strict=True)
-            }
+        self._codes = _Codes(model, config)
+        self._optimiser = Optimiser(model, config.optimisation, config.epochs, fabric, forward=self._codes)
+        self._critics = {
+            modality: DensityRatioCritic(self._codes.encoders[modality].head.size, branch.head.size).to(fabric.device)
+            for modality, branch in self._codes.branches.items()
+        }
+        if self._critics:
             parameters = [weight for critic in self._critics.values() for weight in critic.parameters()]
             self._critic_adam = torch.optim.Adam(parameters, config.critic_learning_rate, _MOMENTS_OF_CRITICS)
 
     @property
     def evaluated(self) -> MatchingModel:
-        return cast(MatchingModel, self._optimiser.evaluated)
+        return self._optimiser.evaluated
 
-    def _branch(self, modality: str) -> ExclusiveBranch:
-        assert self._model.exclusive is not None
-        return cast(ExclusiveBranch, self._model.exclusive[modality])
-
-    def step(self, batch: Batch, belief: Float[Tensor, " pairs"], epoch: float) -> dict[str, float]:
+    def step(self, batch: Batch, confidence: Float[Tensor, " pairs"], epoch: float) -> dict[str, float]:
         """The critics on detached codes, then the network."""
+        # Similarities and codes, by draws of the codes.
         self._model.train()
-        with self._fabric.autocast():
-            codes = {
-                modality: self._codes(modality, items)
-                for modality, items in zip(MODALITIES, (batch.images, batch.captions), strict=True)
-            }
-            image, text = (codes[modality].shared for modality in MODALITIES)
-            similarity = self._model.scores.matrix(image.encoding, text.encoding)
+        similarity, codes = self._optimiser.model(batch)
+        image, text = (codes[modality].shared for modality in MODALITIES)
+
+        # The critics learn first, so that their estimate is of these codes.
         log: dict[str, float] = {}
         is_comparable = len(batch) >= FEWEST_CODES
         has_critics = epoch >= self.config.critics_from and is_comparable
         if self._critics and has_critics:
             log |= {"critic_loss": self._critic_steps(codes, epoch)}
-        terms = {"matching": matching_term(similarity, image, text, belief, self.config)}
+
+        # The terms of the loss, by name: those of the pairs, then those of each modality by itself.
+        terms = {"matching": matching_term(similarity, image, text, confidence, self.config)}
         if epoch >= self.config.warmup_epochs:
-            terms["alignment"] = alignment_term(image.code, text.code, belief)
+            terms["alignment"] = alignment_term(image.code, text.code, confidence)
         for modality, critic in self._critics.items():
             of_modality = exclusive_terms(
-                codes[modality], self._branch(modality), critic if has_critics else None, self.config
+                codes[modality], self._codes.branches[modality], critic if has_critics else None, self.config
             )
             terms |= {name: terms.get(name, 0) + term for name, term in of_modality.items()}
+
+        # Weigh them, look for codes that collapse, and follow the sum.
         weights = self._weights(epoch)
         weighted = {name: weights[name] * term for name, term in terms.items() if weights[name]}
         if is_comparable:  # a last batch may be two captions of one image, whose codes rightly do not vary
             log |= self._signals(codes, weighted, epoch)
         loss = torch.stack([*weighted.values()]).sum()
         log |= {name: term.item() for name, term in terms.items()}
-        return log | {"belief": belief.mean().item()} | self._optimiser.step(loss, epoch)
-
-    def _codes(self, modality: str, items: Any) -> ItemCodes:
-        encoder = cast(SharedEncoder, getattr(self._model, f"{modality}_encoder"))
-        shared = encoder.codes(items)
-        if not self.config.exclusive_branch:
-            return ItemCodes(shared)
-        features = shared.features.detach() if self.config.x_input_detach else shared.features
-        exclusive = self._branch(modality)(features)
-        return ItemCodes(shared, exclusive, exclusive.rsample())
+        return log | {"confidence": confidence.mean().item()} | self._optimiser.step(loss, epoch)
 
     def _weights(self, epoch: float) -> dict[str, float]:
         """Of the loss's terms, by their names."""
         config = self.config
-        of_shared = config.disentangling_weight * config.balance
-        of_exclusive = config.disentangling_weight * (1 - config.balance)
+        of_exclusive = 1 - config.balance
         since = epoch - config.warmup_epochs
         rise = float(since >= 0) if not config.adversary_epochs else min(max(since / config.adversary_epochs, 0.0), 1.0)
         return {
-            "matching": config.matching_weight + of_shared * config.count_nce_twice,
-            "alignment": of_shared * config.alignment_weight,
+            "matching": 1.0,
+            "alignment": config.balance * config.alignment_weight,
             "reconstruction": of_exclusive * config.reconstruction_weight,
             "prior": of_exclusive * config.prior_weight,
             "adversary": of_exclusive * config.adversary * rise,

@@ -3,7 +3,7 @@
 The network below makes similarity vectors; a small head makes similarities of them. The head learns what a right
 similarity looks like from a few pairs that are known to match, and others known not to: it is judged by what the
 network would be after one step of learning from it. The network learns from the pairs that a Beta mixture calls clean.
-There are two such networks, and each is trained on what the other one believes.
+There are two such networks, and each is trained on the pairs that the other one calls clean.
 
 What the paper says, what the released code does and what is done here stands, constant by constant, in docs/papers.md.
 """
@@ -16,13 +16,12 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import replace
 from functools import partial
-from typing import Any, cast
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 import torch
 import torch.nn as nn
 from jaxtyping import Float, Int
-from lightning_fabric import Fabric
 from torch import Tensor
 from torch.func import functional_call
 from torch.nn.functional import binary_cross_entropy_with_logits
@@ -45,10 +44,13 @@ from truepair.scoring.mixtures import fit_beta, fit_beta_mixture
 from truepair.similarity.head import HeadNetwork, log_odds, scored
 from truepair.similarity.protocol import VectorSimilarity
 
+if TYPE_CHECKING:  # slow to load: a method is handed one
+    import lightning_fabric
+
 _MIXTURE_STEPS, _MIXTURE_TOLERANCE = 10, 1e-2
 """Of the expectation-maximisation (released code)."""
 _SMALLEST_SHARE = 0.1
-"""Of the pairs that are kept where hardly any is believed."""
+"""Share of the pairs that are kept where hardly any is called clean."""
 
 
 class Mscn:
@@ -63,7 +65,7 @@ class Mscn:
 
     stage = 0
 
-    def __init__(self, config: MscnConfig, make_model: MakeModel, pairs: int, fabric: Fabric) -> None:
+    def __init__(self, config: MscnConfig, make_model: MakeModel, pairs: int, fabric: lightning_fabric.Fabric) -> None:
         """Start with fresh networks.
 
         Args:
@@ -90,12 +92,12 @@ class Mscn:
 
     @property
     def notes(self) -> Sequence[str]:
-        """See `Method.notes`: whom it trusted, and what went wrong on the way."""
+        """See `Method.notes`: which pairs were trusted, and what went wrong on the way."""
         notes = []
         if self.fallback is not None:
             notes.append(
                 f"no trusted pairs were given: the {len(self.fallback):,} most similar training pairs after the "
-                "warm-up, which nobody verified, took their place"
+                "warm-up, which are not verified, took their place"
             )
         if self.degenerate_fits:
             notes.append(f"mixtures that did not show two kinds of pairs: {self.degenerate_fits}")
@@ -107,7 +109,8 @@ class Mscn:
         return notes
 
     def train_epoch(self, epoch: int, loaders: Loaders) -> Iterator[StepLog]:
-        """See `Method.train_epoch`: each network once, over all pairs at first and then over those it shall believe."""
+        """See `Method.train_epoch`: each network once, over all pairs at first, later over those called clean."""
+        # Warm-up: every pair, network and head together.
         if epoch < self.config.warmup_epochs:
             if epoch == 0 and loaders.trusted is None:
                 warnings.warn(_NO_TRUSTED_PAIRS, stacklevel=2)
@@ -118,10 +121,14 @@ class Mscn:
                 for batch in loaders.train(order, batch_size=self.config.warmup_batch_size):
                     yield network.warm_up(batch)
             return
+
+        # The first epoch after it starts with fresh optimisers.
         labelled_pairs = self._labelled(loaders)
         for network in self._networks:
             network.end_warm_up(labelled_pairs.draw(self._key(epoch, 0)))
-        for number in reversed(range(len(self._networks))):  # A chooses for B, then B, just trained, for A
+
+        # Purify and train: A chooses for B, then B, just trained, for A.
+        for number in reversed(range(len(self._networks))):
             draw = labelled_pairs.draw(self._key(epoch, number))
             chosen = self._purified(self._networks[number - 1], loaders, draw)
             yield from self._train(self._networks[number], epoch, number, loaders, chosen, draw)
@@ -147,7 +154,7 @@ class Mscn:
             yield kept | of_head | network.step(batch, schedule)
 
     def _purified(self, judge: _Network, loaders: Loaders, draw: LabelledDraw) -> Int[Tensor, " chosen"]:
-        """The pairs that `judge` believes."""
+        """The pairs that `judge` calls clean."""
         everything = torch.arange(len(loaders.pairs))
         if not self.config.purify:
             return everything
@@ -173,8 +180,8 @@ class Mscn:
             is_learned = len(loaders.pairs) == self._pairs  # an oracle's confidence is asked for all pairs
             if self.fallback is None and is_learned:
                 self.fallback = self._most_similar(loaders.pairs)
-            fallback = self.fallback if is_learned else self._most_similar(loaders.pairs)
-            trusted = loaders.pairs.select(cast(Tensor, fallback))
+            fallback = self.fallback if is_learned else None
+            trusted = loaders.pairs.select(self._most_similar(loaders.pairs) if fallback is None else fallback)
         return LabelledPairs(trusted, loaders.pairs, loaders.seed, loaders.device)
 
     def _most_similar(self, pairs: Pairs) -> Int[Tensor, " trusted"]:
@@ -208,7 +215,7 @@ class Mscn:
 
 _NO_TRUSTED_PAIRS = (
     "MSCN learns from pairs that are known to match, and none were given: after the warm-up, the most similar training "
-    "pairs will take their place, which nobody verified. Name some with trusted.source, or expect less"
+    "pairs will take their place, which are not verified. Name some with trusted.source, or expect less"
 )
 
 
@@ -232,7 +239,7 @@ def clean_posterior(model: MatchingModel, pairs: Pairs, draw: LabelledDraw) -> t
 class _Network:
     """A main network with its head, and the optimisers of both."""
 
-    def __init__(self, model: MatchingModel, config: MscnConfig, fabric: Fabric) -> None:
+    def __init__(self, model: MatchingModel, config: MscnConfig, fabric: lightning_fabric.Fabric) -> None:
         similarity = model.similarity
         if not (isinstance(similarity, VectorSimilarity) and isinstance(similarity.head, HeadNetwork)):
             raise ConfigError("MSCN needs similarities with a head: set model.head to 'network'")
@@ -248,7 +255,7 @@ class _Network:
 
     @property
     def evaluated(self) -> MatchingModel:
-        return cast(MatchingModel, self._main_optimiser.evaluated)
+        return self._main_optimiser.evaluated
 
     def _start(self) -> None:
         """Optimisers that know nothing: in the warm-up, and without meta steps, the head learns like the rest."""
@@ -257,7 +264,7 @@ class _Network:
         if self._is_warm and self.config.meta_step:
             of_head = replace(of_head, learning_rate=self.config.meta_learning_rate, gradient_clip=math.inf)
         weights = list(self._weights().values())
-        self._main_optimiser = Optimiser(self._model, options, epochs, self._fabric, weights)
+        self._main_optimiser = Optimiser(self._model, options, epochs, self._fabric, weights, self._vectors)
         self._head_optimiser = Optimiser(self._head, of_head, epochs, self._fabric)
 
     def _weights(self) -> dict[str, nn.Parameter]:
@@ -284,7 +291,7 @@ class _Network:
         from sklearn.linear_model import LogisticRegression
 
         of_pairs = [similarity_of_pairs([self._model], pairs) for pairs in (draw.matched, draw.mismatched)]
-        scores = torch.cat(of_pairs).logit(eps=1e-6)[:, None].numpy()
+        scores = torch.cat(of_pairs).logit(eps=1e-6)[:, None].numpy()  # [2 · count, 1], log-odds
         # Platt's targets, (n + 1) / (n + 2) and 1 / (n + 2), as weights of both labels: finite where nothing overlaps.
         count, is_matched = len(draw.matched), np.repeat([1, 0], len(draw.matched))
         weights = np.where(is_matched, count + 1, 1) / (count + 2)
@@ -307,6 +314,7 @@ class _Network:
 
         The network, its running statistics and its optimiser stay as they are.
         """
+        # The virtual step, as the network's own optimiser stands.
         self._model.train()
         rate = self._main_optimiser.learning_rate(epoch)
         step = partial(sgd_step, learning_rate=rate)
@@ -315,6 +323,8 @@ class _Network:
             step = partial(
                 adam_step, learning_rate=rate, state=state, weight_decay=self.config.optimisation.weight_decay
             )
+
+        # The head's gradient through that step.
         with ExitStack() as stack:
             if self.config.mixed_derivative == "backward":
                 stack.enter_context(twice_differentiable(self._model))
@@ -330,6 +340,8 @@ class _Network:
                 step=step,
                 mixed_derivative=self.config.mixed_derivative,
             )
+
+        # A step of the head; the network's is still to come.
         for name, parameter in self._head.named_parameters():
             parameter.grad = found.of_head[name]
         log = self._head_optimiser.follow(found.meta_loss, epoch)
@@ -352,8 +364,7 @@ class _Network:
     def _similarity(self, batch: Batch, head: Weights) -> Float[Tensor, "pairs pairs"]:
         """Every image of the batch with every caption, in training mode."""
         self._model.train()
-        with self._fabric.autocast():
-            vectors = self._vectors(batch, paired=False)
+        vectors = self._main_optimiser.model(batch, paired=False)  # [images, captions, size]
         return scored(self._with(head), vectors)
 
     def _loss(self, similarity: Float[Tensor, "pairs pairs"]) -> Float[Tensor, ""]:

@@ -37,7 +37,7 @@ class Method(Protocol):
 
     @property
     def epochs(self) -> int:
-        """Data passes in a whole run."""
+        """Epochs of a whole run."""
         ...
 
     @property
@@ -46,11 +46,11 @@ class Method(Protocol):
         ...
 
     def train_epoch(self, epoch: int, loaders: Loaders) -> Iterator[StepLog]:
-        """One data pass in the order of the paper's algorithm, yielding after every optimisation step."""
+        """One epoch in the order of the paper's algorithm, yielding after every optimisation step."""
         ...
 
     def confidence(self, loaders: Loaders) -> Float[Tensor, " pairs"]:
-        """Belief, in [0, 1], that each training pair matches, read from the present state; draws no random number."""
+        """Confidence, in [0, 1], that each training pair matches, by the present state; draws no random number."""
         ...
 
     def state_dict(self) -> dict[str, Any]:

@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import platform
-import resource
-from typing import Literal
+import sys
+from typing import TYPE_CHECKING, Literal
 
 import torch
-from lightning_fabric import Fabric
 
 from truepair.errors import ConfigError
 
+if TYPE_CHECKING:  # slow to load
+    import lightning_fabric
 
-def make_fabric(device: str, precision: Literal["32-true", "bf16-mixed"] = "32-true") -> Fabric:
+
+def make_fabric(device: str, precision: Literal["32-true", "bf16-mixed"] = "32-true") -> lightning_fabric.Fabric:
     """One device and its arithmetic.
 
     Args:
@@ -22,14 +24,22 @@ def make_fabric(device: str, precision: Literal["32-true", "bf16-mixed"] = "32-t
     Raises:
         ConfigError: If this machine has no such device.
     """
+    from lightning_fabric import Fabric
+
     try:
         return Fabric(accelerator=device, devices=1, precision=precision)
     except RuntimeError as error:
         raise ConfigError(f"device {device!r} is not available here ({error}): use 'auto' or 'cpu'") from error
 
 
-def peak_memory_mb() -> float:
-    """Largest resident memory of this process so far, in MB."""
+def peak_memory_mb() -> float | None:
+    """Largest resident memory of this process so far, in MB; None on Windows, where Python's library does not tell."""
+    if sys.platform == "win32":
+        return None
+    try:
+        import resource
+    except ImportError:  # other systems that are not Unix
+        return None
     scale = 1e6 if platform.system() == "Darwin" else 1e3  # bytes there, KiB elsewhere
     return round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / scale, 1)
 

@@ -26,11 +26,11 @@ class RunState:
     """What a resumed run needs beside the method's own state.
 
     Attributes:
-        epoch: Data passes done.
+        epoch: Epochs done.
         stage: The method's stage after them.
         best_rsum: Best development rSum of that stage, in [0, 600].
         best_epoch: The epoch that reached it, from 0; -1 if none yet.
-        seconds: Wall time of the passes done, evaluation included.
+        seconds: Wall time of the epochs done, evaluation included.
         cpu_seconds: The same in processor time of this process.
     """
 
@@ -46,12 +46,11 @@ def fit(
     method: Method,
     loaders: Loaders,
     dev: Pairs,
-    folder: Path,
-    config: Mapping[str, Any],
     log: RunLog,
+    config: Mapping[str, Any],
     patience: int = 0,
 ) -> RunState:
-    """Train `method` to its last epoch, or from where a run in `folder` stopped.
+    """Train `method` to its last epoch, or from where a run in the log's folder stopped.
 
     Writes ``last.safetensors`` (everything, after every epoch) and ``best.safetensors`` (the weights with the best
     development rSum of the current stage). Killed at any moment, the same call goes on from the last whole epoch and
@@ -61,15 +60,14 @@ def fit(
         method: What to train; on return it holds the last epoch's state.
         loaders: Training batches.
         dev: Development pairs: the only ones that the choice of a checkpoint sees.
-        folder: The run's folder.
+        log: Where scalars go; its folder is the run's.
         config: All options that decide what is learned, to refuse a checkpoint of another run.
-        log: Where scalars go.
-        patience: Stop once development rSum has not improved for so many epochs; 0 never does.
+        patience: Stop when development rSum has not improved for this many epochs; 0 never does.
 
     Returns:
         The final state of the run.
     """
-    last, best = folder / "last.safetensors", folder / "best.safetensors"
+    last, best = (log.path.with_name(f"{name}.safetensors") for name in ("last", "best"))
     state = resume(last, method, config) if last.exists() else RunState()
     log.rewind(state.epoch)
     steps = loaders.batches_per_epoch()

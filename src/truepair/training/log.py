@@ -14,8 +14,8 @@ from truepair.files.replacing import replacing
 class RunLog:
     """Appends to ``log.jsonl`` in a run's folder.
 
-    A line has ``kind`` ("steps": means over some optimisation steps, each over those that have it; "epoch": one data
-    pass and its development metrics), ``epoch`` and the scalars by name.
+    A line has ``kind`` ("steps": means over some optimisation steps, each over those that have it; "epoch": one epoch
+    and its development metrics), ``epoch`` and the scalars by name.
     """
 
     def __init__(self, folder: Path, steps_per_line: int = 50, tensorboard: bool = False) -> None:

@@ -6,6 +6,7 @@ import difflib
 import tomllib
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, fields, is_dataclass, replace
+from importlib.resources import files
 from pathlib import Path
 from typing import Any, Literal, TypeVar, get_args, get_origin
 
@@ -15,9 +16,6 @@ from truepair.config import MethodConfig, Recipe, TeacherConfig
 from truepair.errors import ConfigError
 
 METHOD_CONFIGS: dict[str, type[MethodConfig]] = {config().name: config for config in get_args(MethodConfig)}
-
-DEFAULT_MODEL = {"input_dropout": 0.4, "word_vector_dropout": 0.2, "word_vectors": "captions"}
-"""What the default method's backbone has unless a recipe says otherwise; the papers' methods have what they had."""
 
 Recalls = tuple[float, float, float]
 """R@1, R@5 and R@10 in percent."""
@@ -79,26 +77,60 @@ class RecipeFile:
 Config = TypeVar("Config", bound=MethodConfig | Recipe | Published | RecipeFile)
 
 
-def load_recipe(path: Path) -> Recipe:
+SHIPPED = Path(str(files("truepair").joinpath("recipes")))
+"""The folder of the recipes that come with truepair."""
+
+
+def find_recipe(named: str | Path) -> Path:
+    """The file of a recipe that is named by its path, or, of those that come with truepair, by its name.
+
+    >>> find_recipe("crcl_vse_f30k_40").name
+    'crcl_vse_f30k_40.toml'
+
+    Raises:
+        ConfigError: If there is none; the message names the nearest of those that come with truepair.
+    """
+    path = Path(named)
+    shipped = SHIPPED / f"{path.name.removesuffix('.toml')}.toml"
+    if path.is_file():
+        return path
+    if path.name == str(path) and shipped.is_file():
+        return shipped
+    if path.exists():  # a folder, which opening says better
+        return path
+    names = sorted(file.stem for file in SHIPPED.glob("*.toml"))
+    nearest = difflib.get_close_matches(shipped.stem, names, n=3, cutoff=0.0)
+    raise ConfigError(
+        f"there is no recipe {named}: name a .toml file, or one of the {len(names)} recipes that come with truepair, "
+        f"such as {', '.join(nearest)}"
+    )
+
+
+def load_recipe(named: str | Path) -> Recipe:
     """A recipe from its file; paths of data in it are relative to the working folder, as on the command line.
+
+    Args:
+        named: Its path, or, of the recipes that come with truepair, its name, such as "crcl_vse_f30k_40".
 
     Raises:
         ConfigError: If the file cannot be read, or holds an unknown or impossible option.
     """
-    return load_recipe_file(path).recipe
+    return load_recipe_file(named).recipe
 
 
-def load_recipe_file(path: Path) -> RecipeFile:
+def load_recipe_file(named: str | Path) -> RecipeFile:
     """A recipe with its members and its published number, if it has them.
+
+    Args:
+        named: See `load_recipe`.
 
     Raises:
         ConfigError: See `load_recipe`; also if the file names members beside a similarity.
     """
+    path = find_recipe(named)
     try:
         with path.open("rb") as file:
             values = tomllib.load(file)
-    except FileNotFoundError as error:
-        raise ConfigError(f"there is no recipe {path}; see recipes/ for those that come with truepair") from error
     except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
         raise ConfigError(f"cannot read the recipe {path}: {error}") from error
     where, published, members = str(path), values.pop("published", None), values.pop("members", ())
@@ -143,13 +175,13 @@ def recipe_from(values: Mapping[str, Any], where: str) -> Recipe:
         method = {**method, "optimisation": asdict(default.optimisation) | dict(method["optimisation"])}
     built = _built(METHOD_CONFIGS[name], method, where, "method.")
     model = values.get("model", {})
-    if isinstance(built, TeacherConfig) and isinstance(model, Mapping):
-        model = DEFAULT_MODEL | dict(model)
+    if isinstance(model, Mapping):  # what it does not say has the method's default, not that of the class
+        model = asdict(built.default_model) | dict(model)
     return _built(Recipe, {**values, "model": model, "method": built}, where)
 
 
 def _built(kind: type[Config], values: Mapping[str, Any], where: str, prefix: str = "") -> Config:
-    check = dacite.Config(strict=True, type_hooks=_TYPE_HOOKS)
+    check = dacite.Config(strict=True, type_hooks=TYPE_HOOKS)
     try:
         return dacite.from_dict(kind, values, check)
     except dacite.WrongTypeError as error:
@@ -177,13 +209,14 @@ def _tuple(value: Any) -> Any:
     return tuple(value) if isinstance(value, list) else value
 
 
-_TYPE_HOOKS: dict[Any, Callable[[Any], Any]] = {
+TYPE_HOOKS: dict[Any, Callable[[Any], Any]] = {
     float: _number,
     tuple[int, ...]: _tuple,
     tuple[str, ...]: _tuple,
     tuple[Member, ...]: _tuple,
     Recalls: _tuple,
 }
+"""What TOML and JSON write for a type, made that type, for dacite."""
 
 
 def _refuse_unknown(values: Mapping[str, Any], known: Any, where: str, prefix: str = "") -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import statistics
 import sys
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, replace
+from dataclasses import asdict, dataclass, replace
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -13,7 +13,7 @@ from typing import Any
 from tqdm import tqdm
 
 from truepair import __version__
-from truepair.config import CrclConfig, DisnclConfig, MethodConfig, MscnConfig, Recipe, TeacherConfig
+from truepair.config import Recipe
 from truepair.data.corpora import Corpus, load_corpus
 from truepair.data.precomputed import is_precomputed
 from truepair.errors import CheckpointError, ConfigError
@@ -21,14 +21,10 @@ from truepair.evaluation.retrieval import evaluate
 from truepair.files.json import read_json, write_json
 from truepair.sources.opening import is_source_folder
 from truepair.training.device import make_fabric
+from truepair.training.folder import finished, load_runs, make_folder, refuse_another_run
 from truepair.training.recipe import Member, RecipeFile
-from truepair.training.run import (
-    finished,
-    load_runs,
-    make_folder,
-    refuse_another_run,
-    run,
-)
+from truepair.training.results import RunResults
+from truepair.training.run import run
 
 MEASURES = (*(f"{way}_r{k}" for way in ("image_to_text", "text_to_image") for k in (1, 5, 10)), "rsum")
 """What is compared: the six recalls, in percent, and their sum."""
@@ -42,6 +38,19 @@ _FILES = {
 
 Plan = Mapping[int, Mapping[Member, tuple[Recipe, Path]]]
 """Seed → network → recipe and folder of its run."""
+
+
+@dataclass(frozen=True)
+class _Seed:
+    """The runs of one seed, by network, and the test metrics of all together."""
+
+    seed: int
+    members: Mapping[str, RunResults]
+    test: Mapping[str, float]
+
+    def as_dict(self) -> dict[str, Any]:
+        members = {name: results.as_dict() for name, results in self.members.items()}
+        return {"seed": self.seed, "members": members, "test": dict(self.test)}
 
 
 def reproduce(file: RecipeFile, folder: Path, seeds: Sequence[int]) -> dict[str, Any]:
@@ -71,14 +80,14 @@ def reproduce(file: RecipeFile, folder: Path, seeds: Sequence[int]) -> dict[str,
     runs = []
     with tqdm(total=len(planned) * len(file.similarities), unit="run", disable=None, file=sys.stderr) as bar:
         for seed, members in planned.items():
-            results: dict[str, Any] = {}
+            results: dict[str, RunResults] = {}
             for member, (recipe, here) in members.items():
                 bar.set_description(f"{folder.name}/{here.name}")
                 results[member] = finished(recipe, here) or run(recipe, here, corpus())
                 bar.update()
             folders = [here for _, here in members.values()]
             test = _test(file.recipe, results, folders, folder / f"ensemble_{seed}.json", corpus)
-            runs.append({"seed": seed, "members": results, "test": test})
+            runs.append(_Seed(seed, results, test))
     summary = _summary(file, runs)
     write_json(folder / "reproduction.json", summary)
     return summary
@@ -130,24 +139,12 @@ def member_recipe(recipe: Recipe, similarity: Member, seed: int) -> Recipe:
 
 
 def rehearsal(recipe: Recipe) -> Recipe:
-    """The same path through the same files, a tiny network, one data pass of each kind: its numbers mean nothing."""
+    """The same path through the same files, a tiny network, one epoch of each kind: its numbers mean nothing."""
     return replace(
         recipe,
         model=replace(recipe.model, embedding=16, word_size=16, similarity_size=8),
-        method=_rehearsed(recipe.method),
+        method=recipe.method.rehearsed(),
     )
-
-
-def _rehearsed(method: MethodConfig) -> MethodConfig:
-    if isinstance(method, CrclConfig):
-        return replace(method, stages=(1,), frozen_epochs=0)
-    if isinstance(method, MscnConfig):
-        return replace(method, warmup_epochs=1, purified_epochs=1)
-    if isinstance(method, DisnclConfig):
-        return replace(method, warmup_epochs=1, main_epochs=1)
-    if isinstance(method, TeacherConfig):
-        return replace(method, warmup_epochs=1, epochs=2)
-    return replace(method, epochs=1)
 
 
 def with_data_in(recipe: Recipe, folder: Path) -> Recipe:
@@ -183,40 +180,41 @@ def missing_file(recipe: Recipe) -> tuple[str, Path] | None:
 
 
 def _test(
-    recipe: Recipe, results: Mapping[str, Any], folders: Sequence[Path], path: Path, corpus: Callable[[], Corpus]
+    recipe: Recipe, results: Mapping[str, RunResults], folders: Sequence[Path], path: Path, corpus: Callable[[], Corpus]
 ) -> dict[str, float]:
     """Test metrics of one seed: the single network's own, or those of the mean of the members' similarities."""
     if len(results) == 1:
         (only,) = results.values()
-        return dict(only["test"])
+        return only.test.as_dict()
     known = read_json(path, {"members": dict, "test": dict.fromkeys(MEASURES, int | float)})
-    if known is None or known["members"] != results:  # other runs, if only by the seconds that they took
+    members = {name: run_results.as_dict() for name, run_results in results.items()}
+    if known is None or known["members"] != members:  # other runs, if only by the seconds that they took
         runs = load_runs(folders, corpus())
         device = make_fabric(recipe.training.device).device
         models = [model.to(device) for run in runs for model in run.models]
         metrics = evaluate(models, runs[0].splits.test, recipe.data.test_folds, state=path.with_suffix(""))
-        known = {"members": results, "test": metrics.as_dict()}
+        known = {"members": members, "test": metrics.as_dict()}
         write_json(path, known)
     return dict(known["test"])
 
 
-def _summary(file: RecipeFile, runs: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+def _summary(file: RecipeFile, runs: Sequence[_Seed]) -> dict[str, Any]:
     recipe, published = file.recipe, file.published
-    tested = {name: [run["test"][name] for run in runs] for name in MEASURES}
+    tested = {name: [run.test[name] for run in runs] for name in MEASURES}
     mean = {name: statistics.fmean(values) for name, values in tested.items()}
     sd = {name: statistics.stdev(values) if len(values) > 1 else None for name, values in tested.items()}
     theirs = None
     if published is not None:
         numbers = (*published.image_to_text, *published.text_to_image, published.rsum)
         theirs = dict(zip(MEASURES, numbers, strict=True))
-    first = next(iter(runs[0]["members"].values()))
-    notes = [note for run in runs for results in run["members"].values() for note in results["notes"]]
+    first = next(iter(runs[0].members.values()))
+    notes = [note for run in runs for results in run.members.values() for note in results.notes]
     return {
         "method": recipe.method.name,
         "members": list(file.similarities),
-        "seeds": [run["seed"] for run in runs],
+        "seeds": [run.seed for run in runs],
         "protocol": _protocol(file.similarities, first),
-        "realised_noise_rate": first["noise"]["realised_rate"],
+        "realised_noise_rate": first.realised_noise_rate,
         "ours": {name: {"mean": mean[name], "sd": sd[name]} for name in MEASURES},
         "published": theirs,
         "difference": theirs and {name: mean[name] - theirs[name] for name in MEASURES},
@@ -225,19 +223,19 @@ def _summary(file: RecipeFile, runs: Sequence[Mapping[str, Any]]) -> dict[str, A
         "known_differences": _known_differences(recipe),
         "recipe": asdict(recipe),
         "truepair": __version__,
-        "runs": list(runs),
+        "runs": [run.as_dict() for run in runs],
     }
 
 
-def _protocol(members: Sequence[str], results: Mapping[str, Any]) -> str:
-    test = results["protocol"]
-    size = f"{test['images'] // test['folds']:,} images × {test['captions'] // test['folds']:,} captions"
-    folds = f"mean over {test['folds']} folds of {size}" if test["folds"] > 1 else size
-    count = len(members) * results["networks"]
+def _protocol(members: Sequence[str], results: RunResults) -> str:
+    test = results.protocol
+    size = f"{test.images // test.folds:,} images × {test.captions // test.folds:,} captions"
+    folds = f"mean over {test.folds} folds of {size}" if test.folds > 1 else size
+    count = len(members) * results.networks
     networks = "one network" if count == 1 else f"mean similarity of {count} networks"
     return (
-        f"{results['corpus']}, {test['split']} split, {folds}; {networks} ({', '.join(members)}); "
-        f"checkpoint by rSum on {results['pairs']['dev']:,} development captions"
+        f"{results.corpus}, {test.split} split, {folds}; {networks} ({', '.join(members)}); "
+        f"checkpoint by rSum on {results.pairs.dev:,} development captions"
     )
 
 

@@ -1,9 +1,9 @@
 import numpy as np
 import pytest
 import torch
+from latent_factors import latent_factor_pairs
 
 from truepair.data.pairs import Inputs
-from truepair.data.synthetic import latent_factor_pairs
 
 
 def _all(inputs: Inputs) -> torch.Tensor:

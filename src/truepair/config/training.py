@@ -1,0 +1,41 @@
+"""How training runs, whatever the method."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+from truepair.errors import ConfigError
+
+
+@dataclass(frozen=True)
+class TrainingConfig:
+    """How training runs."""
+
+    batch_size: int = 128
+    """Pairs in a training batch (CRCL's released code: 128)."""
+    seed: int = 0
+    """Seed of initial weights, order of the pairs, dropout and augmentation."""
+    device: Literal["auto", "cpu", "cuda", "mps"] = "auto"
+    """Where to train; "auto" takes a GPU if there is one."""
+    precision: Literal["32-true", "bf16-mixed"] = "32-true"
+    """Arithmetic of the forward pass in training (Lightning Fabric's names)."""
+    workers: int = 0
+    """Processes that read ahead; 0 reads in the training process."""
+    oracle: Literal["none", "clean_pairs", "true_correspondence"] = "none"
+    """Reference runs that know which training pairs match, where noise was injected: train on the matching pairs only,
+    or give CRCL the true correspondences and keep them."""
+    patience: int = 0
+    """Stop when development rSum has not improved for this many epochs; 0 never stops early. One-stage methods only."""
+    tensorboard: bool = False
+    """Also write TensorBoard files (needs truepair[tensorboard])."""
+
+    def __post_init__(self) -> None:
+        """Refuse a batch in which nothing can be compared, and counts and seeds below 0."""
+        if self.batch_size < 2:
+            raise ConfigError(
+                f"training.batch_size is {self.batch_size}, but a pair is learned against the others: use at least 2"
+            )
+        for name in ("seed", "workers", "patience"):
+            if getattr(self, name) < 0:
+                raise ConfigError(f"training.{name} is {getattr(self, name)}, but it must be at least 0")

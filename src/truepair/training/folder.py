@@ -1,0 +1,295 @@
+"""What lies in a run's folder: written by `run`, and read back.
+
+``run.json`` (the recipe and what it ran on), ``vocabulary.json`` (where words are read), ``log.jsonl``,
+``last.safetensors``, ``best.safetensors``, ``pairs.parquet`` (confidence of every training pair), ``results.json``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import dacite
+import pyarrow as pa
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from truepair import __version__
+from truepair.config import DataConfig, Recipe
+from truepair.data.corpora import Corpus, load_corpus
+from truepair.data.pairs import Pairs, Splits
+from truepair.data.text import Vocabulary, load_vocabulary
+from truepair.errors import CheckpointError, ConfigError
+from truepair.files.checkpoint import load_checkpoint, save_checkpoint
+from truepair.files.json import damaged, read_json, write_json
+from truepair.files.parquet import write_parquet
+from truepair.model import InputShape, MatchingModel, load_weights, make_model, retrieval_weights
+from truepair.training.fit import differences
+from truepair.training.recipe import recipe_from
+from truepair.training.results import RunResults, read_results
+from truepair.training.splits import prepared_splits
+
+_LEARNING_DOES_NOT_DEPEND_ON = {
+    "data": ("test_split", "test_folds"),
+    "training": ("device", "workers", "tensorboard"),
+}
+"""Options that may change from one call to the next in the same folder, by section of the recipe."""
+
+
+@dataclass(frozen=True)
+class TrainedRun:
+    """A run's folder, read back.
+
+    Attributes:
+        folder: Where it is.
+        recipe: What it did.
+        corpus: Its data as stored; words are tokens of the run's own vocabulary.
+        splits: Its data as used: injected noise included, without the images of trusted pairs.
+        models: The best checkpoint, in evaluation mode, on the CPU; several if the method trains several networks.
+    """
+
+    folder: Path
+    recipe: Recipe
+    corpus: Corpus
+    splits: Splits
+    models: list[MatchingModel]
+
+    @property
+    def train(self) -> Pairs:
+        """Its training pairs, as they were learned from."""
+        return self.splits.train
+
+
+def finished(recipe: Recipe, folder: Path) -> RunResults | None:
+    """What ``results.json`` of `folder` holds; None if no run has finished there yet, or was tested in another way.
+
+    Raises:
+        CheckpointError: If `folder` holds a run of another recipe, or a damaged file.
+    """
+    refuse_another_run(folder, recipe)
+    results = read_results(folder)
+    if results is None:
+        return None
+    tested = (results.protocol.split, results.protocol.folds)
+    return results if tested == (recipe.data.test_split, recipe.data.test_folds) else None
+
+
+def load_run(folder: Path, corpus: Corpus | None = None) -> TrainedRun:
+    """Read a run back from its folder.
+
+    Args:
+        folder: Where it is.
+        corpus: The corpus that its recipe names, where the caller has it already; if its vocabulary is not the run's,
+            it is read again.
+
+    Raises:
+        CheckpointError: If the folder holds no run, an unfinished one or a damaged one.
+    """
+    recipe, shape = _description(folder)
+    if not (folder / "best.safetensors").exists():
+        raise CheckpointError(f"the run in {folder} has not finished its first epoch: resume it with 'truepair train'")
+    vocabulary = load_vocabulary(folder / "vocabulary.json") if shape.caption == "words" else None
+    if corpus is None or corpus.vocabulary != vocabulary:
+        corpus = load_corpus(_with_words_of(folder, recipe.data, vocabulary))
+    best = _best_weights(folder)
+    models = [make_model(recipe.network, shape).eval() for _ in best]
+    _put_into(models, best, folder)
+    return TrainedRun(folder, recipe, corpus, prepared_splits(recipe, corpus).splits, models)
+
+
+def load_runs(folders: Sequence[Path], corpus: Corpus | None = None) -> list[TrainedRun]:
+    """Several runs that are to be one model; they share one corpus, which is read once.
+
+    Args:
+        folders: Where they are; at least one.
+        corpus: See `load_run`.
+
+    Raises:
+        CheckpointError: See `load_run`.
+        ConfigError: If they are of different data or vocabularies, or have different numbers of networks.
+    """
+    first, *others = folders
+    data = asdict(_description(first)[0].data)
+    for folder in others:
+        different = differences(data, asdict(_description(folder)[0].data), "data")
+        if different:
+            raise ConfigError(
+                f"the runs are of different data ({first} and {folder}; {'; '.join(different)}): only runs of the same "
+                "data can be one model"
+            )
+    runs = [load_run(first, corpus)]
+    for folder in others:
+        run = load_run(folder, runs[0].corpus)
+        if run.corpus is not runs[0].corpus:
+            words = _different_words(runs[0].corpus.vocabulary, run.corpus.vocabulary)
+            raise ConfigError(
+                f"the runs in {first} and {folder} have different vocabularies ({words:,} words are not the same): "
+                "only runs that read the same words can be one model; train one of them again"
+            )
+        runs.append(run)
+    if len({len(run.models) for run in runs}) > 1:
+        counts = ", ".join(f"{run.folder}: {len(run.models)}" for run in runs)
+        raise ConfigError(
+            f"the runs have different numbers of networks ({counts}), and would not count equally in the mean over "
+            "all: only runs with as many networks each can be one model"
+        )
+    return runs
+
+
+def drop_exclusive_codes(folder: Path) -> None:
+    """Leave DisNCL's exclusive heads and decoders out of a finished run's ``best.safetensors``.
+
+    Retrieval, audit and search stay the same bits; only ``truepair inspect`` has less to show.
+
+    Raises:
+        CheckpointError: If the file is missing, damaged or cannot be written; it is as it was.
+    """
+    path = folder / "best.safetensors"
+    saved = load_checkpoint(path)
+    save_checkpoint(path, saved | {"models": [retrieval_weights(weights) for weights in saved["models"]]})
+
+
+def refuse_another_run(folder: Path, recipe: Recipe) -> None:
+    """Refuse a folder that holds a run of another recipe; an empty one will do.
+
+    Raises:
+        CheckpointError: If it does, or is damaged.
+    """
+    if not (folder / "run.json").exists():
+        return
+    different = differences(learning_options(_description(folder)[0]), learning_options(recipe))
+    if different:
+        raise CheckpointError(
+            f"{folder} holds another run ({'; '.join(different)}): choose a new folder, or delete this one"
+        )
+
+
+def learning_options(recipe: Recipe) -> dict[str, Any]:
+    """The part of a recipe that decides what is learned."""
+    values = asdict(recipe)
+    for section, names in _LEARNING_DOES_NOT_DEPEND_ON.items():
+        for name in names:
+            del values[section][name]
+    return values
+
+
+def _best_weights(folder: Path) -> list[dict[str, Tensor]]:
+    """What `fit` saved of each network in the best epoch."""
+    weights: list[dict[str, Tensor]] | None = load_checkpoint(folder / "best.safetensors").get("models")
+    if not weights:
+        raise _unfit(folder, "it holds no networks")
+    return weights
+
+
+def load_best(models: Sequence[MatchingModel], folder: Path) -> None:
+    """Put the best checkpoint of a run's folder into networks like those that it holds.
+
+    Raises:
+        CheckpointError: If it is missing, damaged or of other networks.
+    """
+    _put_into(models, _best_weights(folder), folder)
+
+
+def _put_into(models: Sequence[MatchingModel], weights: Sequence[dict[str, Tensor]], folder: Path) -> None:
+    if len(weights) != len(models):
+        raise _unfit(folder, f"networks: {len(weights)} there, {len(models)} here")
+    for model, state in zip(models, weights, strict=True):
+        try:
+            load_weights(model, state)
+        except RuntimeError as error:
+            raise _unfit(folder, error) from error
+
+
+def _unfit(folder: Path, why: Exception | str) -> CheckpointError:
+    return CheckpointError(f"{folder / 'best.safetensors'} does not fit the model of run.json: {why}")
+
+
+def describe(folder: Path, recipe: Recipe, shape: InputShape, corpus: Corpus) -> None:
+    """Write run.json and the vocabulary; if the folder already holds this run, the new way to test it at most.
+
+    Raises:
+        CheckpointError: If the folder holds a run of another recipe, or of other words.
+    """
+    refuse_another_run(folder, recipe)
+    known = read_json(folder / "run.json")
+    if known is not None:
+        _refuse_other_words(folder, shape, corpus)
+        write_json(folder / "run.json", known | {"recipe": asdict(recipe)})
+        return
+    make_folder(folder)
+    if corpus.vocabulary is not None:
+        (folder / "vocabulary.json").write_text(corpus.vocabulary.to_json(), encoding="utf-8")
+    described = {
+        "recipe": asdict(recipe),
+        "inputs": asdict(shape),
+        "skipped": [asdict(row) for row in corpus.skipped],
+        "versions": {"truepair": __version__, "torch": torch.__version__},
+    }
+    write_json(folder / "run.json", described)
+
+
+def _description(folder: Path) -> tuple[Recipe, InputShape]:
+    """The recipe and the inputs of the run in `folder`."""
+    path = folder / "run.json"
+    described = read_json(path, {"recipe": dict, "inputs": dict})
+    if described is None:
+        raise CheckpointError(f"{folder} holds no run (no run.json): train one with 'truepair train'")
+    try:
+        recipe = recipe_from(described["recipe"], str(path))
+        return recipe, dacite.from_dict(InputShape, described["inputs"], dacite.Config(strict=True))
+    except (ConfigError, dacite.DaciteError) as error:
+        raise damaged(path, f"or of another version of truepair: {error}") from error
+
+
+def _with_words_of(folder: Path, data: DataConfig, vocabulary: Vocabulary | None) -> DataConfig:
+    """The same data, with words as the run in `folder` numbers them, whatever the captions or `data` say by now."""
+    if vocabulary is None:
+        return data
+    return replace(data, vocabulary=str(folder / "vocabulary.json"), maximum_unknown_share=1.0)
+
+
+def _refuse_other_words(folder: Path, shape: InputShape, corpus: Corpus) -> None:
+    """Ids of words must mean what they meant when the run began."""
+    if shape.caption != "words":
+        return
+    different = _different_words(load_vocabulary(folder / "vocabulary.json"), corpus.vocabulary)
+    if different:
+        raise CheckpointError(
+            f"{folder / 'vocabulary.json'} and the vocabulary of {corpus.splits.name} as it is now differ in "
+            f"{different:,} words: were the captions, or the file in data.vocabulary, changed? Restore them, or train "
+            "in a new folder"
+        )
+
+
+def _different_words(one: Vocabulary | None, other: Vocabulary | None) -> int:
+    """How many words have another id in the other vocabulary, or none."""
+    ids = [set() if vocabulary is None else set(vocabulary.id_of.items()) for vocabulary in (one, other)]
+    return len({word for word, _ in ids[0] ^ ids[1]})
+
+
+def make_folder(folder: Path) -> None:
+    """Make a folder to write to, and those above it, where missing.
+
+    Raises:
+        ConfigError: If that is not possible, for instance because a file has its name.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise ConfigError(f"cannot make the folder {folder} ({error.strerror}): choose another one") from error
+
+
+def write_pairs(path: Path, train: Pairs, confidence: Float[Tensor, " pairs"]) -> None:
+    """One row a training pair, replaced atomically: its names, the confidence, and the truth where it is known."""
+    images = train.image_of_caption.tolist()
+    columns: dict[str, Any] = {
+        "caption_id": list(train.caption_ids),
+        "image_id": [train.image_ids[image] for image in images],
+        "confidence": confidence.numpy(),
+    }
+    if train.is_clean is not None:
+        columns["is_clean"] = train.is_clean.numpy()
+    write_parquet(pa.table(columns), path)
