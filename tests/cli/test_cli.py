@@ -10,12 +10,16 @@ import pytest
 import torch
 from PIL import Image
 
+from truepair.cleaning.summary import read_summary
+from truepair.cli.audit import say_audit
 from truepair.cli.demo import recipes
 from truepair.cli.main import COMMANDS, main
+from truepair.cli.output import Output
 from truepair.config import TrainingConfig
 from truepair.training.recipe import load_recipe
 
-QUICK = ["--model.embedding", "16", "--training.device", "cpu", "--training.batch-size", "8"]
+QUICK = ["--model.embedding", "16", "--device", "cpu", "--batch-size", "8"]
+COLUMNS = ["--image-col", "file", "--caption-col", "title"]
 BASELINE = ["--method.name", "baseline", "--method.epochs", "1"]
 
 
@@ -35,19 +39,23 @@ def table(tmp_path):
 
 
 def columns(table):
-    return ["--data.path", str(table), "--data.columns.image", "file", "--data.columns.caption", "title"]
+    return [str(table), *COLUMNS]
 
 
 def test_help_lists_every_command(capsys):
     assert main(["--help"]) == 0
     shown = capsys.readouterr().out
     assert all(command in shown for command in COMMANDS)
+    assert len(shown.splitlines()) <= 24
+    assert max(map(len, shown.splitlines())) <= 100
 
 
 def test_no_command_and_an_unknown_one_are_refused_with_2(capsys):
     assert main([]) == 2
     assert main(["trian"]) == 2
-    assert "there is no command 'trian'" in capsys.readouterr().err
+    assert "there is no command 'trian'; did you mean 'train'?" in capsys.readouterr().err
+    assert main(["frobnicate"]) == 2
+    assert "there is no command 'frobnicate'; see 'truepair --help'" in capsys.readouterr().err
 
 
 def test_an_unknown_option_ends_with_2_and_says_which(capsys):
@@ -59,9 +67,9 @@ def test_an_unknown_option_ends_with_2_and_says_which(capsys):
 
 def test_an_impossible_value_ends_with_2_and_says_why(capsys):
     with pytest.raises(SystemExit) as stop:
-        main(["train", "--training.batch-size", "1", "--out", "x"])
+        main(["train", "--batch-size", "1", "--out", "x"])
     assert stop.value.code == 2
-    assert "batch_size is 1" in capsys.readouterr().err
+    assert "--batch-size is 1" in capsys.readouterr().err
 
 
 def test_training_on_a_csv_of_pictures_then_evaluating_the_run(table, tmp_path, capsys):
@@ -112,7 +120,7 @@ def test_an_unreadable_picture_is_left_out_counted_and_listed(tmp_path, table, c
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["train", "--data.path", "nowhere.csv", "--out", "r"], "nowhere.csv"),
+        (["train", "nowhere.csv", "--out", "r"], "nowhere.csv"),
         (["train", "nothing.toml", "--out", "r"], "no recipe nothing.toml"),
         (["train", "--method.name", "mscm", "--out", "r"], "unknown method 'mscm'"),
         (["evaluate", "nowhere"], "holds no run"),
@@ -131,13 +139,13 @@ def test_what_the_user_can_mend_is_one_line_and_exit_code_1(arguments, message, 
 def test_a_device_that_is_not_there_is_one_line(table, tmp_path, capsys):
     run, corpus = tmp_path / "run", [*columns(table), *BASELINE, *QUICK]
     assert main(["train", *corpus, "--out", str(run)]) == 0
-    audit = ["--data.columns.image", "file", "--data.columns.caption", "title", "--audit.device", "cuda"]
+    audit = [*COLUMNS, "--device", "cuda"]
     capsys.readouterr()
     for command in (
-        ["train", *corpus, "--training.device", "cuda", "--out", str(tmp_path / "new")],
+        ["train", *corpus, "--device", "cuda", "--out", str(tmp_path / "new")],
         ["evaluate", str(run), "--device", "cuda"],
         ["audit", str(table), *audit, "--out", str(tmp_path / "audit")],
-        ["audit", str(run), "--audit.device", "cuda", "--out", str(tmp_path / "audit")],
+        ["audit", str(run), "--device", "cuda", "--out", str(tmp_path / "audit")],
     ):
         assert main(command) == 1
         shown = capsys.readouterr().err
@@ -148,10 +156,9 @@ def test_a_device_that_is_not_there_is_one_line(table, tmp_path, capsys):
 
 def test_an_output_that_cannot_be_a_folder_is_one_line(table, tmp_path, capsys):
     (tmp_path / "file").touch()
-    audited = ["--data.columns.image", "file", "--data.columns.caption", "title"]
     for command in (
         ["train", *columns(table), *BASELINE, *QUICK],
-        ["audit", str(table), *audited],
+        ["audit", *columns(table)],
         ["demo"],
     ):
         for out in (tmp_path / "file", tmp_path / "file" / "inner"):
@@ -160,7 +167,7 @@ def test_an_output_that_cannot_be_a_folder_is_one_line(table, tmp_path, capsys):
 
 
 def test_a_missing_column_names_those_that_are_there(table, tmp_path, capsys):
-    assert main(["train", "--data.path", str(table), "--out", str(tmp_path / "r")]) == 1
+    assert main(["train", str(table), "--out", str(tmp_path / "r")]) == 1
     assert "'file', 'title'" in capsys.readouterr().err
 
 
@@ -188,19 +195,15 @@ def test_an_audit_of_a_table_writes_findings_a_manifest_and_a_report_and_leaves_
 ):
     before = table.read_bytes()
     out = tmp_path / "audit"
-    options = [
-        "--audit.folds",
-        "2",
-        "--audit.repetitions",
-        "1",
-        "--audit.device",
-        "cpu",
-        "--audit.batch-size",
-        "8",
+    options = ["--folds", "2", "--repetitions", "1", "--device", "cpu", "--batch-size", "8"]
+    assert main(["audit", *columns(table), *options, "--out", str(out)]) == 0
+    shown = capsys.readouterr()
+    assert f"report: {out / 'report.html'}" in shown.out
+    assert f"next: truepair review {out}, or truepair fix {out} --out cleaned/" in shown.out
+    warnings = json.loads((out / "summary.json").read_text())["warnings"]
+    assert [line for line in shown.err.splitlines() if line.startswith("warning: ")] == [
+        f"warning: {one}" for one in warnings
     ]
-    names = ["--data.columns.image", "file", "--data.columns.caption", "title"]
-    assert main(["audit", str(table), *names, *options, "--out", str(out)]) == 0
-    assert f"report: {out / 'report.html'}" in capsys.readouterr().out
     assert {path.name for path in out.iterdir()} >= {"findings.parquet", "kept.csv", "dropped.csv", "report.html"}
     assert table.read_bytes() == before
 
@@ -208,8 +211,65 @@ def test_an_audit_of_a_table_writes_findings_a_manifest_and_a_report_and_leaves_
 def test_an_audit_of_a_run_uses_its_model(table, tmp_path, capsys):
     run, out = tmp_path / "run", tmp_path / "audit"
     assert main(["train", *columns(table), *BASELINE, *QUICK, "--out", str(run)]) == 0
-    assert main(["audit", str(run), "--audit.device", "cpu", "--out", str(out)]) == 0
+    assert main(["audit", str(run), "--device", "cpu", "--out", str(out)]) == 0
     assert json.loads((out / "summary.json").read_text())["scored_by"]["how"] == "run"
+
+
+@pytest.mark.slow
+def test_with_json_the_summary_is_all_that_standard_output_holds_and_with_quiet_standard_error_is_empty(
+    table, tmp_path, capsys
+):
+    run, audit, copy, index = (tmp_path / name for name in ("run", "audit", "copy", "index.npy"))
+    learned = [*columns(table), *BASELINE, *QUICK]
+    scored = [*columns(table), "--folds", "2", "--repetitions", "1", "--device", "cpu", "--batch-size", "8"]
+    for command, key in (
+        (["noise", *columns(table), "--out", str(index)], "realised_rate"),
+        (["train", *learned, "--out", str(run)], "test"),
+        (["evaluate", str(run)], "rsum"),
+        (["audit", *scored, "--out", str(audit)], "estimated_mismatches"),
+        (["fix", str(audit), "--out", str(copy)], "keep"),
+    ):
+        assert main([*command, "--json", "--quiet"]) == 0
+        shown = capsys.readouterr()
+        assert key in json.loads(shown.out, parse_constant=pytest.fail), command
+        assert shown.err == "", command
+
+
+def test_quiet_still_shows_errors(tmp_path, capsys):
+    assert main(["evaluate", str(tmp_path), "--quiet", "--json"]) == 1
+    shown = capsys.readouterr()
+    assert shown.out == ""
+    assert shown.err.startswith("truepair: error: ")
+
+
+def test_an_audit_that_learned_nothing_consistent_says_so_instead_of_a_number(folder, tmp_path, capsys):
+    warnings = ["no pair stands out", "few pairs"]
+    summary = replace(read_summary(folder), estimated_mismatches=None, truth=None, warnings=warnings)
+    say_audit(summary, tmp_path, Output())
+    shown = capsys.readouterr()
+    assert shown.out.splitlines()[0] == "120 pairs; it cannot be said which of them do not match"
+    assert shown.err.splitlines() == ["warning: no pair stands out", "warning: few pairs"]
+
+
+@pytest.mark.parametrize("command", [["--help"], ["fix", "--help"], ["review", "--help"], ["audit", "--help"]])
+def test_help_loads_nothing_heavy(command):
+    program = (
+        "import sys\nfrom truepair.cli.main import main\n"
+        f"try:\n    main({command!r})\nexcept SystemExit:\n    pass\n"
+        "heavy = {'torch', 'lightning_fabric', 'matplotlib', 'sklearn', 'scipy', 'pyarrow', 'numpy'}\n"
+        "assert not heavy & {*sys.modules}, heavy & {*sys.modules}"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+
+
+def test_help_whose_reader_goes_away_ends_without_a_traceback():
+    command = [sys.executable, "-m", "truepair", "train", "--help-all"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+        process.stdout.close()  # before a word was read, as `head` does after a few lines
+        complaints = process.stderr.read()
+    assert complaints == ""
+    assert process.returncode == 141
 
 
 @pytest.mark.parametrize("method", ["crcl", "disncl", "mscn", "teacher"])

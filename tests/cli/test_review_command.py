@@ -12,7 +12,7 @@ from truepair.cli.main import main
 
 @pytest.mark.slow
 def test_the_command_serves_the_page_until_it_is_interrupted(folder):
-    command = [sys.executable, "-m", "truepair.cli.main", "review", str(folder), "--no-browser"]
+    command = [sys.executable, "-m", "truepair", "review", str(folder), "--no-browser"]
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
         address = process.stdout.readline().removeprefix("review: ").strip()
         answer = httpx.get(address)

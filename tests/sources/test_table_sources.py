@@ -3,6 +3,7 @@ import os
 import re
 import subprocess
 import sys
+import unicodedata
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -322,3 +323,152 @@ def test_references_to_no_row_are_refused(reference, tmp_path):
     source = opened(write_rows(tmp_path / "t.csv", rows_of(2)))
     with pytest.raises(DataError, match="has no row"):
         source.picture(reference)
+
+
+# Columns that are found by their usual names
+
+
+@pytest.mark.parametrize(
+    ("image", "caption"),
+    [
+        ("Image", "Caption"), ("FILE NAME", "Title"), ("filepath", "title"), ("image_name", "comment"), ("jpg", "txt"),
+        ("Picture", "TEXT"), ("path", "sentence"), ("img", "description"), (" image ", " caption "),
+    ],
+)  # fmt: skip
+@pytest.mark.parametrize("kind", ["csv", "jsonl"])
+def test_columns_are_found_by_their_usual_names_in_any_case_and_said(image, caption, kind, tmp_path):
+    with_pictures(tmp_path, 2)
+    rows = [{"number": i, image: f"pics/{i}.png", caption: f"c{i}"} for i in range(2)]
+    source = opened(write_rows(tmp_path / f"t.{kind}", rows))
+    assert [sample.captions for sample in check(source)] == [("c0",), ("c1",)]
+    names = [name.strip() if kind == "csv" else name for name in (image, caption)]
+    assert source.notes == [
+        f"{what} are read from the column {name!r} ({flag} for another)"
+        for what, name, flag, usual in zip(
+            ("pictures", "captions"), names, ("--image-col", "--caption-col"), ("image", "caption"), strict=True
+        )
+        if name != usual
+    ]
+
+
+def test_the_most_usual_name_wins_and_a_named_column_is_not_noted(tmp_path):
+    with_pictures(tmp_path, 2)
+    rows = [{"url": "http://example.invalid/0", "text": "no", "caption": "c", "image": "pics/0.png", "path": "x"}]
+    table = write_rows(tmp_path / "t.csv", rows)
+    source = opened(table)
+    assert [sample.captions for sample in check(source)] == [("c",)]
+    assert source.notes == []
+    named = opened(table, image_col="image", caption_col=("text",))
+    assert [sample.captions for sample in check(named)] == [("no",)]
+    assert named.notes == []
+
+
+@pytest.mark.parametrize(
+    ("row", "message"),
+    [
+        ({"image": "a.png", "words": "c"}, "no column 'caption'; it has 'image', 'words'; say which one holds the capt"),
+        ({"photograph": "a.png", "caption": "c"}, "no column 'image'; it has 'photograph', 'caption'; say which one"),
+    ],
+)
+def test_columns_without_usual_names_are_asked_for_with_the_flag(row, message, tmp_path):
+    with pytest.raises(DataError, match=message):
+        opened(write_rows(tmp_path / "t.csv", [row]))
+
+
+def test_a_named_column_in_another_case_is_proposed(tmp_path):
+    table = write_rows(tmp_path / "t.csv", [{"Image": "a.png", "Alt Text": "c"}])
+    with pytest.raises(DataError, match=r"no column 'image'; .*did you mean --image-col Image\?"):
+        opened(table, image_col="image")
+    with pytest.raises(DataError, match=r'did you mean --caption-col "Alt Text"\?'):
+        opened(table, caption_col=("alt_text",))
+
+
+# Paths
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_paths_of_windows_are_paths(kind, tmp_path):
+    with_pictures(tmp_path, 2)
+    rows = [{"image": name, "caption": name} for name in ("pics\\0.png", ".\\pics\\1.png")]
+    source = opened(write_rows(tmp_path / f"t.{kind}", rows))
+    assert [(s.image_id, s.picture) for s in check(source)] == [
+        ("pics\\0.png", picture(0)),
+        (".\\pics\\1.png", picture(1)),
+    ]
+
+
+ODD_NAMES = (
+    "my dog #1.png", "a?b=c.png", "100%25.png", "\U0001f436.png", "[x]{1..3}*.png", "n" * 240 + ".png",
+    "it's; $HOME.png", "a\\b.png", "com,ma.png", 'quo"te.png', " spaces .png", "~user.png", "-rf.png",
+)  # fmt: skip
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_odd_names_are_names(kind, tmp_path):
+    write_files(tmp_path, {name: picture(number) for number, name in enumerate(ODD_NAMES)})
+    rows = [{"image": name, "caption": f"c{number}"} for number, name in enumerate(ODD_NAMES)]
+    found = check(opened(write_rows(tmp_path / f"t.{kind}", rows)))
+    assert [(s.image_id, s.picture) for s in found] == [(name, picture(i)) for i, name in enumerate(ODD_NAMES)]
+
+
+@pytest.mark.parametrize(("on_disk", "written"), [("NFC", "NFD"), ("NFD", "NFC"), ("NFC", "NFC")])
+def test_letters_with_accents_are_found_however_they_are_composed(on_disk, written, tmp_path):
+    write_files(tmp_path, {unicodedata.normalize(on_disk, "Münch é.png"): picture(0)})
+    rows = [{"image": unicodedata.normalize(written, "Münch é.png"), "caption": "c"}]
+    assert [s.picture for s in check(opened(write_rows(tmp_path / "t.csv", rows)))] == [picture(0)]
+
+
+def test_paths_upwards_need_an_image_root_above_them_or_leave_to_lie_outside(tmp_path):
+    write_files(tmp_path, {"img/0.png": picture(0), "img/1.png": picture(1)})
+    table = write_rows(tmp_path / "lists" / "p.csv", [{"image": f"../img/{i}.png", "caption": "c"} for i in range(2)])
+    assert reasons(opened(table)) == ["outside the image root"] * 2
+    for options in (
+        {"image_root": str(tmp_path)}, {"image_root": str(tmp_path / "img")}, {"allow_outside": True},
+        {"image_root": str(tmp_path / "lists"), "allow_outside": True},
+    ):  # fmt: skip
+        assert [s.picture for s in check(opened(table, **options))] == [picture(0), picture(1)]
+
+
+def test_absolute_paths_outside_the_image_root_are_read_with_leave(tmp_path):
+    write_files(tmp_path, {"a/x.png": picture(0), "b/y.png": picture(1)})
+    paths = [str(tmp_path / "a" / "x.png"), str(tmp_path / "b" / "y.png")]
+    table = write_rows(tmp_path / "t" / "t.csv", [{"image": path, "caption": "c"} for path in paths])
+    assert len(check(opened(table, image_root=str(tmp_path / "a"), allow_outside=True))) == 2
+
+
+def test_links_are_followed(tmp_path):
+    write_files(tmp_path, {"far/0.png": picture(0)})
+    (tmp_path / "set").mkdir()
+    (tmp_path / "set" / "pics").symlink_to(tmp_path / "far")
+    table = write_rows(tmp_path / "set" / "t.csv", [{"image": "pics/0.png", "caption": "c"}])
+    assert [s.picture for s in check(opened(table))] == [picture(0)]
+
+
+# Equal pictures in cells
+
+
+def test_equal_bytes_in_cells_without_ids_are_one_image_called_by_its_first_row(tmp_path):
+    numbers = [0, 1, 0, 2, 1]
+    cells = pa.array([picture(number) for number in numbers], pa.binary())
+    pq.write_table(pa.table({"image": cells, "caption": list("abcde")}), tmp_path / "t.parquet", row_group_size=2)
+    found = check(opened(tmp_path / "t.parquet"))
+    assert [(s.image_id, s.captions, s.reference) for s in found] == [
+        ("row-1", ("a", "c"), "row-1"),
+        ("row-2", ("b", "e"), "row-2"),
+        ("row-4", ("d",), "row-4"),
+    ]
+
+
+def test_rows_without_a_picture_are_images_of_their_own(tmp_path):
+    cells = pa.array([None, picture(0), None], pa.binary())
+    pq.write_table(pa.table({"image": cells, "caption": list("abc")}), tmp_path / "t.parquet")
+    source = opened(tmp_path / "t.parquet")
+    assert [s.image_id for s in check(source)] == ["row-2"]
+    assert [skip.where for skip in skipped(source)] == [f"{source.path}: row-1", f"{source.path}: row-3"]
+
+
+def test_splits_are_those_of_the_column_that_is_named(tmp_path):
+    with_pictures(tmp_path, 3)
+    rows = [{"image": f"pics/{i}.png", "caption": "c", "part": part} for i, part in enumerate(["train", "val", None])]
+    source = opened(write_rows(tmp_path / "t.jsonl", rows), split_col="part")
+    assert [s.split for s in check(source)] == ["train", "val", None]

@@ -6,7 +6,6 @@ and each fold is scored by models trained on the other folds.
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -15,7 +14,6 @@ import numpy as np
 import torch
 from jaxtyping import Int
 from torch import Tensor
-from tqdm import tqdm
 
 from truepair.config import Recipe
 from truepair.config.audit import AuditConfig
@@ -25,6 +23,7 @@ from truepair.data.text import Vocabulary
 from truepair.encoders.projection import UnitVectors
 from truepair.errors import ConfigError
 from truepair.model import InputShape, MatchingModel, first_word_vectors, make_model
+from truepair.progress import progress
 from truepair.random_streams import Stream
 from truepair.similarity.cosine import CosineSimilarity
 from truepair.training.device import make_fabric
@@ -157,7 +156,7 @@ def trained_models(
         vocabulary: What made the tokens; None where captions have feature vectors.
         config: Repetitions, method, backbone, batch size and device.
         seed: Every model has a seed of its own, which follows from this one.
-        description: What the progress bar says.
+        description: What the progress says.
     """
     # The device, and the shape of the networks.
     fabric = make_fabric(config.device)
@@ -170,7 +169,7 @@ def trained_models(
     total = sum(repetitions) * config.method.epochs
     result: list[list[MatchingModel]] = []
     with (
-        tqdm(total=total, unit="epoch", desc=description, disable=None, file=sys.stderr) as bar,
+        progress(description, "epochs", total) as shown,
         torch.random.fork_rng(devices=cuda),
     ):
         for number, ids in enumerate(chosen):
@@ -185,7 +184,7 @@ def trained_models(
                 for epoch in range(method.epochs):
                     for _ in method.train_epoch(epoch, loaders):
                         pass
-                    bar.update()
+                    shown.advance()
                 models += [model.eval() for model in method.models]
             result.append(models)
     return result

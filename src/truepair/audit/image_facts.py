@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
 
 import pyarrow.parquet as pq
-from tqdm import tqdm
 
 from truepair.data.pairs import Pairs
 from truepair.errors import DataError
+from truepair.progress import progress
 from truepair.sources.decoding import decoded
 from truepair.sources.facts import PictureFacts, facts_of
 
@@ -30,12 +29,14 @@ def image_facts(pairs: Pairs, folder: Path | None, most: int) -> list[PictureFac
     if pairs.pictures is None or len(pairs.images) > most:
         return None
     facts: list[PictureFacts | None] = []
-    for image in tqdm(range(len(pairs.images)), unit="image", desc="examining", disable=None, file=sys.stderr):
-        try:
-            data = pairs.pictures[image]
-            facts.append(facts_of(data, decoded(data, largest_side=_SIDE)))
-        except DataError:
-            facts.append(None)
+    with progress("checking pictures", "images", len(pairs.images)) as shown:
+        for image in range(len(pairs.images)):
+            try:
+                data = pairs.pictures[image]
+                facts.append(facts_of(data, decoded(data, largest_side=_SIDE)))
+            except DataError:
+                facts.append(None)
+            shown.advance()
     return facts
 
 

@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import torch
 from jaxtyping import Bool, Float, Int
-from sklearn.linear_model import LogisticRegression
 from torch import Tensor
-from tqdm import tqdm
 
 from truepair.data.pairs import Pairs
 from truepair.model import MatchingModel
+from truepair.progress import progress
 from truepair.scoring.encodings import Encodings, evaluating, similarity_between
 
 _PAIRS_AT_A_TIME = 1024
@@ -92,9 +90,9 @@ def best_partners(
         # The most similar images and captions of the corpus.
         wanted = _Wanted.encoded(models, pairs, asked, asked[:0] if probes is None else probes)
         galleries = len(pairs.images) + len(pairs)
-        with tqdm(total=galleries, unit="partner", desc="better partners", disable=None, file=sys.stderr) as bar:
-            nearest = _nearest_images(wanted, pairs, bar.update)
-            captions = _best_captions(wanted, pairs, bar.update)
+        with progress("better partners", "partners", galleries) as shown:
+            nearest = _nearest_images(wanted, pairs, shown.advance)
+            captions = _best_captions(wanted, pairs, shown.advance)
 
         # One image each, and the probability that it is the right one.
         suggested = _suggested_images(wanted, nearest)
@@ -219,6 +217,8 @@ def _probability_of_suggestions(wanted: _Wanted, suggested: _Suggested) -> Float
         return torch.full((wanted.asked,), torch.nan)
     mean, scale = of_probes.mean(0), of_probes.std(0)
     scale[scale == 0] = 1
+    from sklearn.linear_model import LogisticRegression  # takes a second to load
+
     regression = LogisticRegression().fit((of_probes - mean) / scale, is_right)
     rows = (of_asked - mean) / scale
     rows = np.where(np.isfinite(rows), rows, 0.0)  # no second image to lead over

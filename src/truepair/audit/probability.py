@@ -25,7 +25,6 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 from jaxtyping import Float
-from sklearn.linear_model import LogisticRegression
 from torch import Tensor
 
 from truepair.random_streams import Stream
@@ -189,6 +188,8 @@ class _Tilt:
 
     @classmethod
     def _fit(cls, features: PairFeatures, rate: float, *, keep_rate: bool) -> tuple[_Tilt, float]:
+        from sklearn.linear_model import LogisticRegression  # takes a second to load
+
         # Rows of pairs and of random pairs, standardised together: [pairs + random, features].
         pairs, random = features.pairs.double().numpy(), features.random.double().numpy()
         everything = np.concatenate([pairs, random])

@@ -12,7 +12,6 @@ import numpy as np
 from jaxtyping import Bool
 from torch import Tensor
 
-from truepair.audit.charts import calibration_chart, cut_chart, learning_curves, score_histogram
 from truepair.audit.findings import Findings, suspects_at
 from truepair.audit.issues import KINDS, Issue
 from truepair.audit.partners import NONE
@@ -106,6 +105,9 @@ def write_report(
         cards: Pairs to show: half of them the most suspicious, half borderline ones.
         seed: Of the samples.
     """
+    # Loads matplotlib.
+    from truepair.audit.charts import calibration_chart, cut_chart, learning_curves, score_histogram
+
     clean = findings.pairs.is_clean
     is_known = not bool(findings.mismatch_probability.isnan().any())
     # What is shown: the surest suspects, a sample of the borderline pairs, a sample of those that are no suspects.

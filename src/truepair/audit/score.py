@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Sequence
 
 import numpy as np
 import torch
 from jaxtyping import Int
 from torch import Tensor
-from tqdm import tqdm
 
 from truepair.audit.crossfit import Fold
 from truepair.data.pairs import Pairs
 from truepair.model import MatchingModel
+from truepair.progress import progress
 from truepair.random_streams import Stream
 from truepair.scoring.log_odds import Scores, affordable_negatives, scores_of_all_pairs
 from truepair.scoring.pair_features import FEATURES, PairFeatures, pair_features
@@ -59,7 +58,7 @@ def cross_fitted_features(
     """
     generator = Stream.AUDIT_SCORES.generator(seed)
     of_pairs, of_random = torch.empty(len(pairs), len(FEATURES)), []
-    with tqdm(total=len(pairs), unit="pair", desc="scoring", disable=None, file=sys.stderr) as bar:
+    with progress("scoring", "pairs", len(pairs)) as shown:
         for fold in folds:
             reference = reference_pairs_of(fold, pairs, candidates, generator)
             images = generator.permutation(pairs.image_of_caption.unique().numpy())
@@ -72,7 +71,7 @@ def cross_fitted_features(
                 temperature,
                 generator,
                 random_pairs_each=max(1, min(_RANDOM_PAIRS_EACH, 4 * _RANDOM_IMAGES // len(pairs))),
-                progress=bar.update,
+                progress=shown.advance,
             )
             of_pairs[fold.pairs] = features.pairs
             of_random.append(features.random)
@@ -92,12 +91,12 @@ def scores_by_a_run(
         temperature: τ of the log-odds.
         seed: Of negatives and of random pairs.
     """
-    with tqdm(total=len(pairs), unit="pair", desc="scoring", disable=None, file=sys.stderr) as bar:
+    with progress("scoring", "pairs", len(pairs)) as shown:
         return scores_of_all_pairs(
             models,
             pairs,
             negatives=candidates_of(models, candidates),
             temperature=temperature,
             generator=Stream.AUDIT_SCORES.generator(seed),
-            progress=bar.update,
+            progress=shown.advance,
         )

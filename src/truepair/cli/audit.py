@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from typing import Annotated
 
-import tyro
+from tyro.conf import Positional
 
 from truepair.cleaning.summary import AuditSummary
-from truepair.config import DataConfig, NoiseConfig
-from truepair.config.audit import AuditConfig
+from truepair.cli.output import Output
+from truepair.cli.parsing import Flat, FlatThroughout, parse
+from truepair.config import AuditConfig, DataConfig, NoiseConfig
+
+MAIN = ("target", "out", "image-col", "caption-col", "image-root", "threshold", "re-pair", "seed", "device")
 
 
 @dataclass(frozen=True)
@@ -24,25 +26,33 @@ class Audit:
 
     For example:
       truepair audit captions.csv --out audit/
-      truepair audit photos.parquet --out audit/ --data.columns.caption title --audit.threshold 0.8
+      truepair audit photos.parquet --out audit/ --caption-col title --threshold 0.8
       truepair audit runs/crcl --out audit/
     """
 
-    target: Annotated[str, tyro.conf.Positional]
+    target: Positional[str]
     """What to audit: a table, a folder, "demo", or a run's folder."""
     out: Path
     """The folder to write to."""
-    audit: AuditConfig = field(default_factory=AuditConfig)
+    audit: Flat[AuditConfig] = field(default_factory=AuditConfig)
     """How pairs are scored, and what is done with suspects."""
-    data: DataConfig = field(default_factory=DataConfig)
-    """How a table or folder is read; data.path is the target."""
+    data: FlatThroughout[DataConfig] = field(default_factory=DataConfig)
+    """How a table or folder is read."""
     noise: NoiseConfig = field(default_factory=NoiseConfig)
     """Mismatches to put in first, to see whether they are found."""
 
 
-def command(arguments: Sequence[str]) -> None:
+def command(arguments: Sequence[str], output: Output) -> None:
     """Parse, audit, say what was found and where it is."""
-    parsed = tyro.cli(tyro.conf.AvoidSubcommands[Audit], prog="truepair audit", args=arguments)
+    parsed = parse(Audit, "audit", arguments, main=MAIN)
+    summary = audited(parsed)
+    say_audit(summary, parsed.out, output)
+    output.line(f"next: truepair review {parsed.out}, or truepair fix {parsed.out} --out cleaned/")
+    output.summary({"out": parsed.out, **asdict(summary)})
+
+
+def audited(parsed: Audit) -> AuditSummary:
+    """The summary of an audit of a run, or of a corpus."""
     from truepair.audit.run import audit_corpus, audit_run
     from truepair.data.corpora import load_corpus
     from truepair.training.folder import load_run, make_folder
@@ -50,23 +60,22 @@ def command(arguments: Sequence[str]) -> None:
     if (Path(parsed.target) / "run.json").exists():
         run = load_run(Path(parsed.target))
         make_folder(parsed.out)
-        summary = audit_run(run, parsed.out, parsed.audit)
-    else:
-        data = replace(parsed.data, path=parsed.target)
-        corpus = load_corpus(data)
-        make_folder(parsed.out)
-        summary = audit_corpus(corpus, data, parsed.noise, parsed.out, parsed.audit)
-    print(audit_lines(summary, parsed.out))
+        return audit_run(run, parsed.out, parsed.audit)
+    data = replace(parsed.data, path=parsed.target)
+    corpus = load_corpus(data)
+    make_folder(parsed.out)
+    return audit_corpus(corpus, data, parsed.noise, parsed.out, parsed.audit)
 
 
-def audit_lines(summary: AuditSummary, out: Path) -> str:
-    """What an audit found, in a few lines."""
+def say_audit(summary: AuditSummary, out: Path, output: Output) -> None:
+    """Say what an audit found, in a few lines, and why not to rely on it, if there is a reason."""
     estimated, pairs = summary.estimated_mismatches, summary.pairs
     if estimated is None:
-        lines = [f"{pairs:,} pairs; it cannot be said which of them do not match"]
+        output.line(f"{pairs:,} pairs; it cannot be said which of them do not match")
     else:
-        lines = [f"{pairs:,} pairs, of which about {estimated:,.0f} ({estimated / pairs:.1%}) do not match"]
+        output.line(f"{pairs:,} pairs, of which about {estimated:,.0f} ({estimated / pairs:.1%}) do not match")
     if summary.truth and summary.truth["auroc"] is not None:
-        lines.append(f"against the known truth: AUROC {summary.truth['auroc']:.3f}")
-    lines.append(f"report: {out / summary.files.report}")
-    return "\n".join([*lines, f"next: truepair review {out}, or truepair fix {out} --out cleaned/"])
+        output.line(f"against the known truth: AUROC {summary.truth['auroc']:.3f}")
+    for warning in summary.warnings:
+        output.note(f"warning: {warning}")
+    output.line(f"report: {out / summary.files.report}")

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
-import tyro
-
+from truepair.cli.output import Output
+from truepair.cli.parsing import parse
 from truepair.config import DataConfig, NoiseConfig, Recipe, TrainingConfig
 from truepair.training.recipe import load_recipe
 
@@ -38,6 +38,9 @@ ROWS = {
 }
 
 
+MAIN = ("out", "seed")
+
+
 @dataclass(frozen=True)
 class Demo:
     """Audit real pairs, shuffle 40 % of their captions, and train on them plainly and robustly.
@@ -54,11 +57,11 @@ class Demo:
     """Seed of shuffles, weights and order."""
 
 
-def command(arguments: Sequence[str]) -> None:
+def command(arguments: Sequence[str], output: Output) -> None:
     """Parse, audit, train, audit, print."""
-    parsed = tyro.cli(Demo, prog="truepair demo", args=arguments)
+    parsed = parse(Demo, "demo", arguments, main=MAIN)
     from truepair.audit.run import audit_corpus
-    from truepair.cli.audit import audit_lines
+    from truepair.cli.audit import say_audit
     from truepair.cli.tables import results_table
     from truepair.config.audit import AuditConfig
     from truepair.data.corpora import load_corpus
@@ -69,23 +72,30 @@ def command(arguments: Sequence[str]) -> None:
     data = DataConfig(path="demo")
     corpus = load_corpus(data)
     splits = corpus.splits
-    print(
+    output.line(
         f"demo corpus: {len(splits.train):,} training, {len(splits.dev)} development and {len(splits.test)} test pairs"
     )
 
-    print("\nThe pairs as they are:")
+    output.line("\nThe pairs as they are:")
     as_it_is = parsed.out / "audit-as-it-is"
     audit = AuditConfig(seed=parsed.seed, folds=3, repetitions=1)
-    print(audit_lines(audit_corpus(corpus, data, NoiseConfig(), as_it_is, audit), as_it_is))
+    first_audit = audit_corpus(corpus, data, NoiseConfig(), as_it_is, audit)
+    say_audit(first_audit, as_it_is, output)
 
-    print(f"\nTraining with {SHUFFLED_FOR_TRAINING:.0%} of the training captions shuffled:")
+    output.line(f"\nTraining with {SHUFFLED_FOR_TRAINING:.0%} of the training captions shuffled:")
     wanted = recipes(parsed.seed, TrainingConfig(seed=parsed.seed))
     results = {name: run(recipe, parsed.out / name, corpus) for name, recipe in wanted.items()}
     trusted = results["mscn"].pairs.trusted
-    print(results_table({ROWS[name].format(trusted=trusted): result for name, result in results.items()}))
-    print(f"rSum and recall in percent on the {len(splits.test)} test pairs; AUROC of finding the shuffled captions")
+    output.line(results_table({ROWS[name].format(trusted=trusted): result for name, result in results.items()}))
+    output.line(
+        f"rSum and recall in percent on the {len(splits.test)} test pairs; AUROC of finding the shuffled captions"
+    )
 
-    print(f"\nAn audit with {SHUFFLED_FOR_THE_AUDIT:.0%} shuffled, to look at:")
+    output.line(f"\nAn audit with {SHUFFLED_FOR_THE_AUDIT:.0%} shuffled, to look at:")
     noise = NoiseConfig(rate=SHUFFLED_FOR_THE_AUDIT, seed=parsed.seed)
     shuffled = parsed.out / "audit"
-    print(audit_lines(audit_corpus(corpus, data, noise, shuffled, audit), shuffled))
+    second_audit = audit_corpus(corpus, data, noise, shuffled, audit)
+    say_audit(second_audit, shuffled, output)
+    output.summary(
+        {"out": parsed.out, "audit_as_it_is": asdict(first_audit), "runs": results, "audit": asdict(second_audit)}
+    )

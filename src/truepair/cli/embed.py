@@ -5,11 +5,18 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Any
 
-import tyro
+from tyro.conf import Positional
 
+from truepair.cli.output import Output
+from truepair.cli.parsing import FlatThroughout, parse
 from truepair.config.embedding import EmbedConfig
+
+MAIN = (
+    *("source", "out", "image-encoder", "text-encoder", "grid", "image-col", "caption-col", "image-root"),
+    *("batch-size", "device", "workers"),
+)
 
 
 @dataclass(frozen=True)
@@ -22,23 +29,25 @@ class Embed:
     For example:
       truepair embed photos.csv --out features/
       truepair embed photos/ --out features/ --grid 3 --text-encoder none
-      truepair embed 'shards/{00000..00099}.tar' --out features/ --image-encoder CLIP --text-encoder CLIP
+      truepair embed 'shards/{000..099}.tar' --out features/ --image-encoder CLIP --text-encoder CLIP
     """
 
-    source: Annotated[str, tyro.conf.Positional]
+    source: Positional[str]
     """A table (.csv, .tsv, .jsonl, .parquet), a folder of pictures with captions, tar shards, or a dataset."""
     out: Path
     """The folder to write to."""
-    options: Annotated[EmbedConfig, tyro.conf.arg(name="")] = field(default_factory=EmbedConfig)
+    options: FlatThroughout[EmbedConfig] = field(default_factory=EmbedConfig)
     """Encoders, columns and resources."""
 
 
-def command(arguments: Sequence[str]) -> None:
+def command(arguments: Sequence[str], output: Output) -> None:
     """Parse, encode, say what came of it."""
-    parsed = tyro.cli(Embed, prog="truepair embed", args=arguments)
+    parsed = parse(Embed, "embed", arguments, main=MAIN)
     from truepair.embedding.run import embed
 
-    print(embed_lines(embed(parsed.source, parsed.out, parsed.options), parsed.out))
+    summary = embed(parsed.source, parsed.out, parsed.options)
+    output.line(embed_lines(summary, parsed.out))
+    output.summary({"out": parsed.out, **summary})
 
 
 def embed_lines(summary: dict[str, Any], out: Path) -> str:

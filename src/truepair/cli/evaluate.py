@@ -5,9 +5,14 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Literal
 
-import tyro
+from tyro.conf import Positional
+
+from truepair.cli.output import Output
+from truepair.cli.parsing import parse
+
+MAIN = ("runs", "split", "folds", "state", "device")
 
 
 @dataclass(frozen=True)
@@ -24,7 +29,7 @@ class Evaluate:
       truepair evaluate runs/coco --folds 1
     """
 
-    runs: Annotated[tuple[Path, ...], tyro.conf.Positional]
+    runs: Positional[tuple[Path, ...]]
     """Folders of trained runs."""
     split: Literal["test", "dev"] = "test"
     """Which pairs to search."""
@@ -37,9 +42,9 @@ class Evaluate:
     """Where to compute; "auto" takes a GPU if there is one."""
 
 
-def command(arguments: Sequence[str]) -> None:
+def command(arguments: Sequence[str], output: Output) -> None:
     """Parse, evaluate, print."""
-    parsed = tyro.cli(Evaluate, prog="truepair evaluate", args=arguments)
+    parsed = parse(Evaluate, "evaluate", arguments, main=MAIN)
     from truepair.errors import ConfigError
     from truepair.evaluation.retrieval import evaluate
     from truepair.training.device import make_fabric
@@ -62,11 +67,22 @@ def command(arguments: Sequence[str]) -> None:
         protocol += f", in {folds} folds of {len(pairs.images) // folds:,} images, averaged"
     if len(models) > 1:
         protocol += f"; mean similarity of {len(models)} models"
-    print(f"{first.corpus.splits.name}, {split} split: {protocol}")
+    output.line(f"{first.corpus.splits.name}, {split} split: {protocol}")
     for way, short in (("image_to_text", "image → text"), ("text_to_image", "text → image")):
         values = {name: getattr(metrics, f"{way}_{name}") for name in ("r1", "r5", "r10", "median_rank", "mean_rank")}
-        print(
+        output.line(
             f"{short}   R@1 {values['r1']:5.1f}  R@5 {values['r5']:5.1f}  R@10 {values['r10']:5.1f}   "
             f"median rank {values['median_rank']:g}, mean {values['mean_rank']:.1f}"
         )
-    print(f"rSum {metrics.rsum:.1f} of 600")
+    output.line(f"rSum {metrics.rsum:.1f} of 600")
+    output.summary(
+        {
+            "corpus": first.corpus.splits.name,
+            "split": split,
+            "images": len(pairs.images),
+            "captions": len(pairs),
+            "folds": folds,
+            "models": len(models),
+            **metrics.as_dict(),
+        }
+    )

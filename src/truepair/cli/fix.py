@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Annotated
 
-import tyro
+from tyro.conf import Positional
 
+from truepair.cli.output import Output
+from truepair.cli.parsing import parse
 from truepair.errors import ConfigError, DataError
+
+MAIN = ("audit", "out", "threshold", "re-pair", "decisions")
 
 
 @dataclass(frozen=True)
@@ -27,7 +29,7 @@ class Fix:
       truepair fix audit/ --out cleaned/ --decisions checked.csv
     """
 
-    audit: Annotated[Path, tyro.conf.Positional]
+    audit: Positional[Path]
     """The audit's folder."""
     out: Path
     """The folder to write to: new, empty, or what an earlier fix wrote, which is replaced as a whole."""
@@ -53,9 +55,9 @@ class Fix:
             raise ConfigError(f"threshold is {self.threshold}, but it is a probability above 0")
 
 
-def command(arguments: Sequence[str]) -> None:
+def command(arguments: Sequence[str], output: Output) -> None:
     """Parse, copy, say what became of the pairs."""
-    parsed = tyro.cli(Fix, prog="truepair fix", args=arguments)
+    parsed = parse(Fix, "fix", arguments, main=MAIN)
     from truepair.cleaning.audit_folder import open_audit
     from truepair.cleaning.decision_tables import read_decisions
     from truepair.cleaning.decisions_db import decisions_of
@@ -74,7 +76,7 @@ def command(arguments: Sequence[str]) -> None:
         drop_most=parsed.drop_most,
     )
     if audit.is_unknown:
-        print(f"{parsed.audit}: it cannot be said which pairs do not match, so that none is a suspect", file=sys.stderr)
+        output.note(f"warning: {parsed.audit}: it cannot be said which pairs do not match, so that none is a suspect")
     try:
         fixed = fix(audit, by_hand, parsed.out, options)
     except OSError as error:
@@ -82,7 +84,8 @@ def command(arguments: Sequence[str]) -> None:
             f"{parsed.out} was not written ({error}); what was there is unchanged: make room, or see that its folder "
             "is writable"
         ) from error
-    print(f"{fixed.account}; {fixed.by_hand:,} of these decided by hand")
+    output.line(f"{fixed.account}; {fixed.by_hand:,} of these decided by hand")
     if sum(fixed.account.not_audited.values()):
-        print(f"not audited: see the rule in {parsed.out / fixed.files[-1]}")
-    print(f"copy: {parsed.out}")
+        output.line(f"not audited: see the rule in {parsed.out / fixed.files[-1]}")
+    output.line(f"copy: {parsed.out}")
+    output.summary({"out": parsed.out, **asdict(fixed)})

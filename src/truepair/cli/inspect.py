@@ -5,9 +5,14 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Any
 
-import tyro
+from tyro.conf import Positional
+
+from truepair.cli.output import Output
+from truepair.cli.parsing import parse
+
+MAIN = ("run", "out", "items", "examples", "seed")
 
 
 @dataclass(frozen=True)
@@ -22,7 +27,7 @@ class Inspect:
       truepair inspect runs/disncl --out look/ --items 500 --examples 10
     """
 
-    run: Annotated[Path, tyro.conf.Positional]
+    run: Positional[Path]
     """A trained run's folder."""
     out: Path | None = None
     """The folder to write to; by default inspect/ in the run's folder."""
@@ -34,16 +39,17 @@ class Inspect:
     """Seed of what is drawn and estimated."""
 
 
-def command(arguments: Sequence[str]) -> None:
+def command(arguments: Sequence[str], output: Output) -> None:
     """Parse, inspect, say what was found and where it is."""
-    parsed = tyro.cli(Inspect, prog="truepair inspect", args=arguments)
+    parsed = parse(Inspect, "inspect", arguments, main=MAIN)
     from truepair.inspection.run import inspect_run
     from truepair.training.folder import load_run
 
     out = parsed.out or parsed.run / "inspect"
     run = load_run(parsed.run)
     summary = inspect_run(run, out, items=parsed.items, examples=parsed.examples, seed=parsed.seed)
-    print(inspect_lines(summary, out))
+    output.line(inspect_lines(summary, out))
+    output.summary({"out": out, **summary})
 
 
 def inspect_lines(summary: dict[str, Any], out: Path) -> str:

@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import sys
 from collections.abc import Sequence
+from contextlib import nullcontext
+from difflib import get_close_matches
 from importlib import import_module
 from types import FrameType
 
 from truepair import __version__
-from truepair.errors import TruepairError
+from truepair.cli.output import Output
+from truepair.errors import ConfigError, TruepairError
+from truepair.progress import no_progress
 
 COMMANDS = {
     "demo": "train plainly and robustly on real pairs of which 40 % are shuffled, and audit them",
@@ -18,7 +23,7 @@ COMMANDS = {
     "evaluate": "recall of one trained run, or of several as one",
     "embed": "pictures and captions through frozen encoders into a folder of features; resumes",
     "audit": "find the pairs that do not match: findings, a cleaned manifest and a report",
-    "review": "look at an audit's suspects in a browser: keep, drop or re-pair them, and choose where to cut",
+    "review": "look at an audit's suspects in a browser: keep, drop or re-pair them",
     "fix": "a copy of an audited corpus without the pairs that do not match, in its own format",
     "inspect": "what the shared and exclusive codes of a DisNCL run hold: a page of charts and numbers",
     "noise": "shuffle captions on purpose and write the field's noise index",
@@ -26,13 +31,16 @@ COMMANDS = {
 
 USAGE = f"""usage: truepair COMMAND [options]
 
-Find the image-caption pairs that do not match, fix them, and train retrieval models that do not mind the rest.
+Find the image-caption pairs that do not match, fix them, and train retrieval models that do not
+mind the rest.
 
 commands:
 {chr(10).join(f"  {name:<9} {summary}" for name, summary in COMMANDS.items())}
 
-  truepair COMMAND --help    options of a command, with an example
-  truepair --version         {__version__}
+  truepair COMMAND --help             a command's main options, with examples
+  truepair COMMAND --help-all         all of them
+  truepair COMMAND … --json --quiet   the summary as one JSON object; no progress and no notes
+  truepair --version                  {__version__}
 
 For example:
   truepair demo --out demo-run
@@ -44,28 +52,54 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
     Returns:
         0 on success, 1 if something the user can mend went wrong, 2 for unusable arguments, 130 or 143 when
-        interrupted or terminated; what was running can be resumed by the same command.
+        interrupted or terminated, 141 if the reader of standard output went away; what was running can be resumed by
+        the same command.
     """
-    arguments = sys.argv[1:] if arguments is None else list(arguments)
-    if not arguments or arguments[0] in ("-h", "--help"):
+    try:
+        try:
+            return _run(sys.argv[1:] if arguments is None else list(arguments))
+        finally:
+            sys.stdout.flush()  # here, where a reader that went away can be caught
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # for the flush when Python ends
+        return 141
+
+
+def _run(arguments: list[str]) -> int:
+    if not arguments or arguments[0] in ("-h", "--help", "--help-all"):
         print(USAGE, end="", file=sys.stdout if arguments else sys.stderr)
         return 0 if arguments else 2
-    if arguments[0] == "--version":
+    name, *words = arguments
+    if name == "--version":
         print(f"truepair {__version__}")
         return 0
-    if arguments[0] not in COMMANDS:
-        print(f"truepair: there is no command {arguments[0]!r}; see 'truepair --help'", file=sys.stderr)
+    if name not in COMMANDS:
+        close = get_close_matches(name, COMMANDS, n=1)
+        hint = f"did you mean {close[0]!r}?" if close else "see 'truepair --help'"
+        print(f"truepair: there is no command {name!r}; {hint}", file=sys.stderr)
         return 2
+    output = Output(is_json="--json" in words, is_quiet="--quiet" in words)
+    words = [word for word in words if word not in ("--json", "--quiet")]
     signal.signal(signal.SIGTERM, _terminate)
     try:
-        import_module(f"truepair.cli.{arguments[0]}").command(arguments[1:])
+        with no_progress() if output.is_quiet else nullcontext():
+            import_module(f"truepair.cli.{name}").command(words, output)
     except TruepairError as error:
-        print(f"truepair: error: {error}", file=sys.stderr)
+        print(f"truepair: error: {_with_flags(error, name)}", file=sys.stderr)
         return 1
     except KeyboardInterrupt as interruption:
         print("\ntruepair: stopped; the same command goes on from what was saved last", file=sys.stderr)
         return 143 if interruption.args else 130
     return 0
+
+
+def _with_flags(error: TruepairError, command: str) -> str:
+    """The error's text, with the flag to type where the command has it and no recipe's file is at fault."""
+    if not isinstance(error, ConfigError) or command not in ("audit", "noise", "train") or ".toml" in str(error):
+        return str(error)
+    from truepair.cli.parsing import flags_in
+
+    return flags_in(str(error))
 
 
 def _terminate(number: int, frame: FrameType | None) -> None:

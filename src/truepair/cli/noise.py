@@ -3,12 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-import tyro
+from tyro.conf import Positional
 
+from truepair.cli.output import Output
+from truepair.cli.parsing import FlatThroughout, parse
 from truepair.config import DataConfig, NoiseConfig
+
+MAIN = (
+    *("target", "out", "noise.rate", "noise.level", "noise.partners", "noise.seed"),
+    *("image-col", "caption-col", "image-root"),
+)
 
 
 @dataclass(frozen=True)
@@ -18,24 +25,28 @@ class Noise:
     Train on it with --noise.index, so that every method meets the same mistakes. The corpus itself is not changed.
 
     For example:
-      truepair noise --data.path f30k_precomp --noise.rate 0.4 --out f30k_0.4.npy
+      truepair noise f30k_precomp --noise.rate 0.4 --out f30k_0.4.npy
     """
 
     out: Path
     """The index file to write."""
-    data: DataConfig = field(default_factory=DataConfig)
-    """Where the pairs are."""
+    target: Positional[str] = "demo"
+    """Where the pairs are: a table, a folder, or "demo"."""
+    data: FlatThroughout[DataConfig] = field(default_factory=DataConfig)
+    """How a table or folder is read."""
     noise: NoiseConfig = field(default_factory=lambda: NoiseConfig(rate=0.4))
     """What to do to them."""
 
 
-def command(arguments: Sequence[str]) -> None:
+def command(arguments: Sequence[str], output: Output) -> None:
     """Parse, shuffle, write."""
-    parsed = tyro.cli(Noise, prog="truepair noise", args=arguments)
+    parsed = parse(Noise, "noise", arguments, main=MAIN)
     from truepair.data.corpora import load_corpus
     from truepair.data.noise import noisy, write_noise_index
 
-    train = noisy(load_corpus(parsed.data).splits.train, parsed.noise)
+    train = noisy(load_corpus(replace(parsed.data, path=parsed.target)).splits.train, parsed.noise)
     write_noise_index(parsed.out, train)
     rate = train.realised_noise_rate or 0.0
-    print(f"{parsed.out}: {len(train):,} captions, {round(rate * len(train)):,} of them mismatched ({rate:.2%})")
+    mismatched = round(rate * len(train))
+    output.line(f"{parsed.out}: {len(train):,} captions, {mismatched:,} of them mismatched ({rate:.2%})")
+    output.summary({"out": parsed.out, "captions": len(train), "mismatched": mismatched, "realised_rate": rate})

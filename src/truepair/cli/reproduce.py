@@ -6,10 +6,12 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Any, Literal
 
-import tyro
+from tyro.conf import Positional
 
+from truepair.cli.output import Output
+from truepair.cli.parsing import parse
 from truepair.cli.tables import mismatches
 from truepair.config import Recipe
 from truepair.errors import ConfigError
@@ -26,6 +28,9 @@ LABELS = {
 }
 
 
+MAIN = ("recipes", "data", "out", "seeds", "rehearse", "device", "precision")
+
+
 @dataclass(frozen=True)
 class Reproduce:
     """Train by recipes, once for each seed, test by the papers' protocol, and print ours / published / difference.
@@ -39,7 +44,7 @@ class Reproduce:
       truepair reproduce crcl_sgraf_f30k_20 crcl_sgraf_f30k_40 --data /corpora --out reproductions
     """
 
-    recipes: Annotated[tuple[Path, ...], tyro.conf.Positional]
+    recipes: Positional[tuple[Path, ...]]
     """Recipes: files, or names of those that come with truepair."""
     seeds: tuple[int, ...] | None = None
     """One run each, or one of each member; a seed is that of the noise and of the training. 0, 1 and 2 by default, and
@@ -52,14 +57,14 @@ class Reproduce:
     """Run the same path with a tiny network for one epoch, in OUT/rehearsal, to see that files and disk are right
     before hours of training."""
     device: Literal["auto", "cpu", "cuda", "mps"] | None = None
-    """Instead of the recipes' training.device."""
+    """Where to train, whatever the recipes say; "auto" takes a GPU if there is one."""
     precision: Literal["32-true", "bf16-mixed"] | None = None
-    """Instead of the recipes' training.precision."""
+    """Arithmetic of the forward pass in training, whatever the recipes say."""
 
 
-def command(arguments: Sequence[str]) -> None:
+def command(arguments: Sequence[str], output: Output) -> None:
     """Parse, check that all recipes can run, then train, test and print them one by one."""
-    parsed = tyro.cli(Reproduce, prog="truepair reproduce", args=arguments)
+    parsed = parse(Reproduce, "reproduce", arguments, main=MAIN)
     if not parsed.recipes:
         raise ConfigError("name at least one recipe: truepair reproduce crcl_sgraf_f30k_40")
     name, again = Counter(path.stem for path in parsed.recipes).most_common(1)[0]
@@ -75,10 +80,12 @@ def command(arguments: Sequence[str]) -> None:
         _refuse_missing(recipe, name)
         files[name] = replace(file, recipe=rehearsal(recipe) if parsed.rehearse else recipe)
         plan(files[name], out / name, seeds)
+    summaries = {}
     for name, file in files.items():
-        summary = reproduce(file, out / name, seeds)
-        print(comparison(name, summary, is_rehearsal=parsed.rehearse))
-        print(f"runs: {out / name}\n")
+        summary = summaries[name] = reproduce(file, out / name, seeds)
+        output.line(comparison(name, summary, is_rehearsal=parsed.rehearse))
+        output.line(f"runs: {out / name}\n")
+    output.summary({"out": out, "is_rehearsal": parsed.rehearse, "recipes": summaries})
 
 
 def _with_hardware(recipe: Recipe, parsed: Reproduce) -> Recipe:

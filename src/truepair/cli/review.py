@@ -11,11 +11,14 @@ from contextlib import closing
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Annotated
 
-import tyro
+from tyro.conf import Positional
 
+from truepair.cli.output import Output
+from truepair.cli.parsing import parse
 from truepair.errors import ConfigError
+
+MAIN = ("audit", "port", "export", "browser")
 
 
 @dataclass(frozen=True)
@@ -30,7 +33,7 @@ class Review:
       truepair review audit/ --port 8765 --export cleaned/ --no-browser
     """
 
-    audit: Annotated[Path, tyro.conf.Positional]
+    audit: Positional[Path]
     """The audit's folder."""
     port: int = 0
     """The port to listen on; 0 takes a free one."""
@@ -45,9 +48,9 @@ class Review:
             raise ConfigError(f"port is {self.port}, but ports are 0 to 65535")
 
 
-def command(arguments: Sequence[str]) -> None:
+def command(arguments: Sequence[str], output: Output) -> None:
     """Parse, open the audit, say where the page is, serve it until interrupted."""
-    parsed = tyro.cli(Review, prog="truepair review", args=arguments)
+    parsed = parse(Review, "review", arguments, main=MAIN)
     missing = [name for name in ("fastapi", "uvicorn") if find_spec(name) is None]
     if missing:
         raise ConfigError(f"the review page needs {' and '.join(missing)}: pip install 'truepair[review]'")
@@ -58,7 +61,8 @@ def command(arguments: Sequence[str]) -> None:
     with closing(_listening(parsed.port)) as listening:
         app = make_app(parsed.audit, export=parsed.export)
         address = f"http://127.0.0.1:{listening.getsockname()[1]}/?token={app.state.token}"
-        print(f"review: {address}\nCtrl-C ends it; decisions are saved as they are made", flush=True)
+        output.line(f"review: {address}\nCtrl-C ends it; decisions are saved as they are made")
+        output.summary({"address": address, "audit": parsed.audit})
         if parsed.browser and sys.stdout.isatty() and _has_display():
             webbrowser.open(address)
         config = uvicorn.Config(app, log_level="warning", access_log=False, ws="none", lifespan="off")

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import shutil
-import sys
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -14,7 +13,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from tqdm import tqdm
 
 from truepair import __version__
 from truepair.config.embedding import EmbedConfig
@@ -33,6 +31,7 @@ from truepair.embedding.store import (
 )
 from truepair.errors import ConfigError, DataError
 from truepair.files.json import read_json, write_json
+from truepair.progress import progress
 from truepair.sources.first_look import look_first
 from truepair.sources.opening import description_of, open_source
 from truepair.sources.protocol import Source
@@ -123,15 +122,14 @@ def _embed_shards(source: Source, folders: Mapping[str, Path], encoders: Encoder
     done, images = len(counts), sum(counts)
     with (
         ThreadPoolExecutor(workers or os.cpu_count(), thread_name_prefix="decode") as pool,
-        tqdm(initial=images, unit="image", disable=None, file=sys.stderr) as bar,
+        progress("embedding", "images", done=images) as shown,
     ):
         for shard, folder in folders.items():
             if finished_part(folder) is not None:
                 continue
-            images += embed_shard(source.read(shard), folder, encoders, pool, bar.update).images
+            images += embed_shard(source.read(shard), folder, encoders, pool, shown.advance).images
             done += 1
-            bar.total = round(images / done * len(folders))  # sources do not know how many pictures they have
-            bar.refresh()
+            shown.total = round(images / done * len(folders))  # sources do not know how many pictures they have
 
 
 def _summary(plan: Mapping[str, Any], encoders: Encoders, folders: Sequence[Path]) -> dict[str, Any]:

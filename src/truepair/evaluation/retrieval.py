@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 import time
 import warnings
 from collections.abc import Sequence
@@ -11,7 +10,6 @@ from pathlib import Path
 import torch
 from jaxtyping import Float
 from torch import Tensor
-from tqdm import tqdm
 
 from truepair.data.pairs import Pairs
 from truepair.errors import CheckpointError, ConfigError, DataError
@@ -25,6 +23,7 @@ from truepair.evaluation.recall import (
 )
 from truepair.evaluation.saved_counts import SavedCounts, fingerprint
 from truepair.model import MatchingModel
+from truepair.progress import progress
 from truepair.scoring.encodings import encode_captions, encode_images
 from truepair.similarity.blocks import Block, similarity_blocks
 
@@ -34,9 +33,6 @@ which is what an interruption can lose; what depends on one side only is shared 
 
 _SECONDS_BETWEEN_SAVES = 10.0
 """An evaluation that is shorter writes nothing."""
-
-_SECONDS_WITHOUT_BAR = 2.0
-"""A progress bar for less would only flicker."""
 
 
 @torch.inference_mode()
@@ -108,21 +104,12 @@ def _count(
     gallery = _Gallery(models, pairs, blocks, batch_size)
     counts, done = resumed or (RankCounts(pairs.image_of_caption, gallery.own(), len(pairs.images)), 0)
     last_save = time.monotonic()
-    with tqdm(
-        total=sum(block.pairs for block in blocks),
-        initial=sum(block.pairs for block in blocks[:done]),
-        desc="scoring",
-        unit="pair",
-        unit_scale=True,
-        leave=False,
-        delay=_SECONDS_WITHOUT_BAR,
-        disable=None,
-        file=sys.stderr,
-    ) as bar:
+    scored, total = (sum(block.pairs for block in some) for some in (blocks[:done], blocks))
+    with progress("scoring", "pairs", total, scored) as shown:
         for number, block in enumerate(blocks[done:], done + 1):
             scores = gallery.similarity(block, f"block {number} of {len(blocks)}")
             counts.add(scores, block.images.start, block.captions)
-            bar.update(block.pairs)
+            shown.advance(block.pairs)
             if saved is None:
                 continue
             is_due = time.monotonic() - last_save >= _SECONDS_BETWEEN_SAVES

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -11,7 +10,6 @@ from typing import Any, ParamSpec, TypeVar
 
 import numpy as np
 import torch
-from tqdm import tqdm
 
 from truepair import __version__
 from truepair.data.pairs import Pairs
@@ -33,6 +31,7 @@ from truepair.inspection.measures import (
 from truepair.inspection.neighbours import directions, nearest
 from truepair.inspection.page import examples_of, write_inspection
 from truepair.inspection.separation import Separation, separations, truth_is_of_use
+from truepair.progress import progress
 from truepair.random_streams import Stream
 from truepair.training.folder import TrainedRun, make_folder
 from truepair.training.log import read_log
@@ -119,12 +118,12 @@ def _measured(run: TrainedRun, *, items: int, examples: int, seed: int) -> _Foun
             "each are needed to compare pairs: inspect a run on more data"
         )
     model = run.models[0]
-    with tqdm(total=8, unit="step", disable=None, file=sys.stderr) as bar:
+    with progress("looking", "steps", 8) as shown:
 
         def step(what: str, work: Callable[_Given, _Made], *given: _Given.args, **named: _Given.kwargs) -> _Made:
-            bar.set_description(what)
+            shown.describe(what)
             made = work(*given, **named)
-            bar.update()
+            shown.advance()
             return made
 
         codes = step("codes of training pairs", codes_of, model, train, seed)

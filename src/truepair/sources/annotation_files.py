@@ -46,9 +46,10 @@ def token_table(path: Location) -> RowsTable:
     faults: dict[int, str] = {}
     with opened_text(path) as file:
         for line in token_lines(file):
-            found = _TOKEN_LINE.match(line.rstrip("\r\n"))
+            said = line.rstrip("\r\n")
+            found = _TOKEN_LINE.match(said)
             if found is None:
-                faults[len(cells["image"])] = f"{line[:60]!r}, but 'name.jpg#0', a tab, a caption is expected"
+                faults[len(cells["image"])] = f"{said[:60]!r}, but 'name.jpg#0', a tab, a caption is expected"
             name = None if found is None else found["name"]
             cells["image"].append(name and _COPY_NUMBER.sub("", name))
             cells["caption"].append(found and found["caption"])

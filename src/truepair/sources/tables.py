@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from bisect import bisect_right
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import compress
 from pathlib import Path
 from typing import Any
@@ -219,7 +219,8 @@ class TableSource:
     def _read_part(self, part: Part) -> _Rows:
         table, options, columns = part.table, self.options, self.columns
         if part is not self.parts[0]:
-            Columns.of(str(table.path), table.names, options)
+            found = replace(options, image_col=columns.image, caption_col=columns.captions)
+            Columns.of(str(table.path), table.names, found)
         prefix = f"{part.name}/" if part.name else ""
         wanted = [*columns.captions, *([] if options.split_col is None else [options.split_col])]
         cells = table.columns(list(dict.fromkeys(wanted)))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 import time
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
@@ -10,7 +9,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from tqdm import tqdm
 
 from truepair.data.loader import Loaders
 from truepair.data.pairs import Pairs
@@ -18,6 +16,7 @@ from truepair.errors import CheckpointError
 from truepair.evaluation.retrieval import evaluate
 from truepair.files.checkpoint import load_checkpoint, save_checkpoint
 from truepair.methods.protocol import Method
+from truepair.progress import progress
 from truepair.training.log import RunLog
 
 
@@ -72,17 +71,18 @@ def fit(
     log.rewind(state.epoch)
     steps = loaders.batches_per_epoch()
     total, done = method.epochs * steps, state.epoch * steps
-    with tqdm(total=total, initial=done, unit="step", disable=None, file=sys.stderr) as bar:
+    with progress("training", "steps", total, done) as shown:
         for epoch in range(state.epoch, method.epochs):
             if patience and epoch > state.best_epoch + patience:
                 break
             wall, cpu = time.perf_counter(), time.process_time()
-            begun = bar.n
-            bar.set_description(f"epoch {epoch + 1}/{method.epochs}")
+            begun = shown.done
+            shown.describe(f"epoch {epoch + 1}/{method.epochs}")
             for scalars in method.train_epoch(epoch, loaders):
                 log.step(epoch, scalars)
-                bar.update()
-            bar.total = bar.n + (method.epochs - epoch - 1) * (bar.n - begun)  # a method may choose its pairs
+                shown.advance()
+            # A method may choose its pairs, and so have fewer steps.
+            shown.total = shown.done + (method.epochs - epoch - 1) * (shown.done - begun)
             metrics = evaluate(method.models, dev)
             if method.stage != state.stage:
                 state.stage, state.best_rsum = method.stage, -1.0  # a fresh network: the old one's best is void
@@ -93,7 +93,7 @@ def fit(
             state.seconds += time.perf_counter() - wall
             state.cpu_seconds += time.process_time() - cpu
             log.epoch(epoch, {"stage": state.stage, "seconds": state.seconds, **metrics.as_dict()})
-            bar.set_postfix(dev_rsum=f"{metrics.rsum:.1f}", best=f"{state.best_rsum:.1f}")
+            shown.remark = f"development rSum {metrics.rsum:.1f}, best {state.best_rsum:.1f}"
             save(last, state, method, config)
     return state
 

@@ -3,14 +3,11 @@
 from __future__ import annotations
 
 import statistics
-import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import cache
 from pathlib import Path
 from typing import Any
-
-from tqdm import tqdm
 
 from truepair import __version__
 from truepair.config import Recipe
@@ -19,6 +16,7 @@ from truepair.data.precomputed import is_precomputed
 from truepair.errors import CheckpointError, ConfigError
 from truepair.evaluation.retrieval import evaluate
 from truepair.files.json import read_json, write_json
+from truepair.progress import progress
 from truepair.sources.opening import is_source_folder
 from truepair.training.device import make_fabric
 from truepair.training.folder import finished, load_runs, make_folder, refuse_another_run
@@ -78,13 +76,13 @@ def reproduce(file: RecipeFile, folder: Path, seeds: Sequence[int]) -> dict[str,
     make_folder(folder)
     corpus = cache(lambda: load_corpus(file.recipe.data))
     runs = []
-    with tqdm(total=len(planned) * len(file.similarities), unit="run", disable=None, file=sys.stderr) as bar:
+    with progress(folder.name, "runs", len(planned) * len(file.similarities)) as shown:
         for seed, members in planned.items():
             results: dict[str, RunResults] = {}
             for member, (recipe, here) in members.items():
-                bar.set_description(f"{folder.name}/{here.name}")
+                shown.describe(f"{folder.name}/{here.name}")
                 results[member] = finished(recipe, here) or run(recipe, here, corpus())
-                bar.update()
+                shown.advance()
             folders = [here for _, here in members.values()]
             test = _test(file.recipe, results, folders, folder / f"ensemble_{seed}.json", corpus)
             runs.append(_Seed(seed, results, test))
