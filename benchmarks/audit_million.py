@@ -18,7 +18,6 @@ and a random pair.
 from __future__ import annotations
 
 import argparse
-import json
 import subprocess
 import sys
 import time
@@ -29,8 +28,8 @@ import pyarrow.parquet as pq
 import torch
 from sklearn.metrics import roc_auc_score
 
+from truepair.cleaning.summary import read_summary
 from truepair.evaluation.detection import detection_metrics
-from truepair.files.json import read_json
 
 LATENT, WIDTH = 32, 512
 CLUSTER = 50  # pairs, on average
@@ -86,24 +85,22 @@ def audit(folder: Path, threads: int | None, options: list[str]) -> float:
 
 def report(folder: Path, seconds: float) -> str:
     """What the audit's folder and the truth say, as Markdown."""
-    summary = read_json(folder / "audit" / "summary.json")
-    assert summary is not None  # the command succeeded
+    summary = read_summary(folder / "audit")
     truth = np.load(folder / "truth.npz")
     found = pq.read_table(folder / "audit" / "findings.parquet", columns=["caption_id", "mismatch_probability"])
     row = np.array([int(name.removeprefix("caption-")) for name in found["caption_id"].to_pylist()])
     confidence = torch.from_numpy(1 - found["mismatch_probability"].to_numpy())
     measured = detection_metrics(confidence, torch.from_numpy(truth["is_clean"][row]))
-    by_stage = {name: value for name, value in summary.items() if name.startswith("seconds")}
     lines = {
-        "pairs": f"{summary['pairs']:,} × {WIDTH} dimensions",
-        "hardware": summary["hardware"],
+        "pairs": f"{summary.pairs:,} × {WIDTH} dimensions",
+        "hardware": summary.hardware,
         "seconds, with reading and writing": f"{seconds:,.0f}",
-        "seconds by the audit's own count": json.dumps(by_stage),
-        "peak memory, MB": f"{summary['peak_memory_mb']:,.0f}",
+        "seconds by the audit's own count": f"{summary.seconds:,.0f}",
+        "peak memory, MB": f"{summary.peak_memory_mb:,.0f}",
         "AUROC": f"{measured.auroc:.4f} (by the latent vectors: {truth['ideal_auroc']:.4f})",
         "average precision": f"{measured.average_precision:.4f}",
         "expected calibration error": f"{measured.expected_calibration_error:.4f}",
-        "estimated rate": f"{summary['estimated_noise_rate']:.4f} (true: {measured.true_noise_rate:.4f})",
+        "estimated rate": f"{summary.estimated_noise_rate:.4f} (true: {measured.true_noise_rate:.4f})",
     }
     return "\n".join(["| | |", "| --- | --- |", *(f"| {name} | {value} |" for name, value in lines.items())])
 

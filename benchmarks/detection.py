@@ -29,7 +29,6 @@ Two processes may share a folder if they are given different --seeds.
 from __future__ import annotations
 
 import argparse
-import csv
 import json
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -49,6 +48,8 @@ from jaxtyping import Bool
 from torch import Tensor
 
 from truepair.audit.run import audit_pairs
+from truepair.cleaning.decisions import decide
+from truepair.cleaning.summary import AuditSummary, read_summary
 from truepair.cli.demo import recipes
 from truepair.config import (
     BaselineConfig,
@@ -122,17 +123,17 @@ def measured_audit(pairs: Pairs, vocabulary: Vocabulary | None, folder: Path, co
     """What an audit finds; its whole output stays in `folder`."""
     summary = audited(pairs, vocabulary, folder, config)
     names = ("auroc", "average_precision", "best_f1", "expected_calibration_error", "true_noise_rate")
-    found = {name: summary["truth"][name] for name in names}
-    found |= {"estimated_noise_rate": summary["estimated_noise_rate"]}
+    found = {name: summary.truth[name] for name in names}
+    found |= {"estimated_noise_rate": summary.estimated_noise_rate}
     return found | suggestions(folder / "findings.parquet", pairs)
 
 
-def audited(pairs: Pairs, vocabulary: Vocabulary | None, folder: Path, config: AuditConfig) -> dict[str, Any]:
+def audited(pairs: Pairs, vocabulary: Vocabulary | None, folder: Path, config: AuditConfig) -> AuditSummary:
     """The summary of an audit with these options, made now unless `folder` holds it."""
-    summary = read_json(folder / "summary.json")
-    if summary is None:
+    if not (folder / "summary.json").exists():
         return audit_pairs(pairs, vocabulary, folder, config)
-    refuse_others(folder, summary["audit"], asdict(config))
+    summary = read_summary(folder)
+    refuse_others(folder, summary.audit, asdict(config))
     return summary
 
 
@@ -193,8 +194,8 @@ def right_at_precision(probability: np.ndarray, is_right: np.ndarray, least: flo
 def fix_pays(bench: Bench, noise: NoiseConfig, config: AuditConfig, folder: Path) -> Measured:
     """Test rSum, of 600, of plain training on noisy pairs, on what an audit makes of them, and on the matching ones."""
     train = noisy(bench.corpus.splits.train, noise)
-    summary = audited(train, bench.corpus.vocabulary, folder / AUDIT, config)
-    kept, mended = cleaned(train, folder / AUDIT / summary["files"]["manifest"])
+    audited(train, bench.corpus.vocabulary, folder / AUDIT, config)
+    kept, mended = cleaned(train, folder / AUDIT, config.threshold)
     clean, clean_kept, clean_mended = (truth(pairs) for pairs in (train, kept, mended))
     training = replace(bench.plain.training, seed=noise.seed, device=config.device)
     recipe = replace(bench.plain, training=training)
@@ -210,15 +211,18 @@ def fix_pays(bench: Bench, noise: NoiseConfig, config: AuditConfig, folder: Path
     }
 
 
-def cleaned(pairs: Pairs, manifest: Path) -> tuple[Pairs, Pairs]:
-    """The pairs that a manifest leaves as they were, and all that it names, with the pictures that it gives them."""
+def cleaned(pairs: Pairs, audit: Path, threshold: float) -> tuple[Pairs, Pairs]:
+    """The pairs that an audit keeps, and those together with the pairs that get the image it suggests."""
     image_of_name = {name: image for image, name in enumerate(pairs.image_ids)}
     caption_of_name = {name: caption for caption, name in enumerate(pairs.caption_ids)}
-    with manifest.open(encoding="utf-8", newline="") as file:
-        rows = [(caption_of_name[row["caption_id"]], image_of_name[row["image_id"]]) for row in csv.DictReader(file)]
-    captions, images = (torch.tensor(column, dtype=torch.int64) for column in zip(*rows, strict=True))
-    is_same = images == pairs.image_of_caption[captions]
-    return pairs.select(captions[is_same]), replace(pairs.select(captions), image_of_caption=images)
+    decisions = decide(pq.read_table(audit / "findings.parquet"), threshold=threshold, re_pair=True)
+    stay = [
+        (caption_of_name[one.caption_id], image_of_name[one.image_id], one.action == "keep")
+        for one in decisions
+        if one.action != "drop"
+    ]
+    captions, images, is_kept = (torch.tensor(column) for column in zip(*stay, strict=True))
+    return pairs.select(captions[is_kept]), replace(pairs.select(captions), image_of_caption=images)
 
 
 # --- Results ----------------------------------------------------------------------------------------------------------

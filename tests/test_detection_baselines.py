@@ -179,12 +179,20 @@ def four_pairs():
     return Pairs(features, names, torch.tensor([1, 2, 0, 3]), names, names, true_image_of_caption=truth)
 
 
-def test_a_manifest_may_keep_drop_and_re_pair(tmp_path):
-    (tmp_path / "kept.csv").write_text("caption_id,image_id,caption\nd,d,d\na,a,a\nb,c,b\n", encoding="utf-8")
-    kept, mended = cleaned(four_pairs(), tmp_path / "kept.csv")
-    assert (kept.caption_ids, kept.image_of_caption.tolist()) == (["d", "b"], [3, 2])
-    assert (mended.caption_ids, mended.image_of_caption.tolist()) == (["d", "a", "b"], [3, 0, 2])
-    assert mended.is_clean.tolist() == [True, True, False]
+def test_pairs_are_kept_dropped_and_re_paired_as_the_findings_say(tmp_path):
+    columns = {
+        "caption_id": list("dabc"),
+        "caption": list("dabc"),
+        "image_id": ["d", "b", "a", "c"],
+        "mismatch_probability": [0.1, 0.9, 0.2, 0.8],
+        "suggested_image_id": [None, "a", "c", "b"],
+        "may_re_pair": [False, True, False, False],
+    }
+    pq.write_table(pa.table(columns), tmp_path / "findings.parquet")
+    kept, mended = cleaned(four_pairs(), tmp_path, 0.5)
+    assert kept.caption_ids == ["d", "b"]
+    assert (mended.caption_ids, mended.image_of_caption.tolist()) == (["d", "a", "b"], [3, 0, 0])
+    assert mended.is_clean[1]
 
 
 @pytest.mark.parametrize(
@@ -211,13 +219,15 @@ def test_pictures_are_given_back_as_far_as_most_of_them_are_right(tmp_path, beli
 def test_what_an_audit_leaves_and_gives_back_is_read_from_its_files(networks, tmp_path):
     config = AuditConfig(folds=2, repetitions=1, re_pair=True, method=PLAIN.method, model=PLAIN.model, device="cpu")
     summary = audit_pairs(networks.pairs, None, tmp_path, config)
-    kept, mended = cleaned(networks.pairs, tmp_path / summary["files"]["manifest"])
-    assert (len(kept), len(mended)) == (summary["kept"], summary["kept"] + summary["re_paired"])
+    kept, mended = cleaned(networks.pairs, tmp_path, config.threshold)
+    found = pq.read_table(tmp_path / "findings.parquet").to_pydict()
+    assert len(kept) == found["is_suspect"].count(False)
+    assert len(mended) == len(kept) + found["may_re_pair"].count(True)
     assert set(kept.caption_ids) <= set(mended.caption_ids)
     assert kept.realised_noise_rate < networks.pairs.realised_noise_rate
-    found = suggestions(tmp_path / "findings.parquet", networks.pairs)
-    assert 0 <= found["given_back"] <= found["suggested_right"]
-    assert found["suggested_right"] * 60 == pytest.approx(summary["truth"]["suggested_right"])
+    shares = suggestions(tmp_path / "findings.parquet", networks.pairs)
+    assert 0 <= shares["given_back"] <= shares["suggested_right"]
+    assert shares["suggested_right"] * 60 == pytest.approx(summary.truth["suggested_right"])
 
 
 # --- A million pairs --------------------------------------------------------------------------------------------------

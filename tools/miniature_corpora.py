@@ -28,7 +28,8 @@ from typing import NamedTuple
 import numpy as np
 import torch
 
-from truepair.data.demo import load_demo
+from truepair.config import DataConfig
+from truepair.data.corpora import load_corpus
 from truepair.data.noise import inject_noise, write_noise_index
 from truepair.data.pairs import Pairs
 from truepair.data.precomputed import load_precomputed
@@ -61,7 +62,7 @@ def write_miniatures(folder: Path, rows: str = "images") -> None:
         rows: What the feature files of dev, test and testall have a row for: each of the "images", or each of the
             "captions", an image's row being repeated. Training features have a row an image, as released.
     """
-    demo = load_demo()
+    demo = load_corpus(DataConfig()).splits
     testall = drawings(demo.test, 30, 60)
     f30k = {"train": drawings(demo.train, 0, 80), "dev": drawings(demo.dev, 0, 20), "test": drawings(demo.test, 0, 30)}
     coco = {

@@ -5,7 +5,6 @@ import pyarrow.parquet as pq
 import pytest
 import torch
 from html_page import Page
-from truepair.scoring.plausibility import Scores
 
 from truepair.audit.charts import calibration_chart, cut_chart, learning_curves, score_histogram
 from truepair.audit.findings import Findings
@@ -13,6 +12,7 @@ from truepair.audit.issues import Issue
 from truepair.audit.partners import Partners
 from truepair.audit.report import write_report
 from truepair.evaluation.detection import calibration_curve
+from truepair.scoring.log_odds import Scores
 
 
 @pytest.fixture(scope="module")

@@ -18,7 +18,7 @@ from truepair.config import DataConfig, ModelConfig, NoiseConfig
 from truepair.data.corpora import load_corpus
 
 
-def test_decisions_of_a_table_go_before_those_of_a_review_and_those_before_the_rule(folder, tmp_path, capsys):
+def test_decisions_of_a_table_go_before_those_of_a_review_and_those_before_the_rule(folder, table, tmp_path, capsys):
     found = pq.read_table(folder / "findings.parquet").to_pylist()
     suspects = [row["caption_id"] for row in found if row["is_suspect"]]
     kept, also_kept, dropped = suspects[0], suspects[1], found[-1]["caption_id"]
@@ -30,7 +30,9 @@ def test_decisions_of_a_table_go_before_those_of_a_review_and_those_before_the_r
     (tmp_path / "checked.csv").write_text("caption_id,action,image_id\n" + "\n".join(rows) + "\n")
     out = tmp_path / "cleaned"
     assert main(["fix", str(folder), "--out", str(out), "--decisions", str(tmp_path / "checked.csv")]) == 0
-    assert "4 of these by hand" in capsys.readouterr().out
+    shown = capsys.readouterr().out
+    assert "; 4 of these decided by hand" in shown
+    assert f"its picture paths start at {table.parent}: read it with --image-root {table.parent}\n" in shown
     fate = {row["caption_id"]: row for row in pq.read_table(out / "provenance.parquet").to_pylist()}
     assert fate[kept]["action"] == fate[also_kept]["action"] == "keep"
     assert fate[dropped]["action"] == "drop"
@@ -41,11 +43,11 @@ def test_decisions_of_a_table_go_before_those_of_a_review_and_those_before_the_r
         dropped,
         found[2]["caption_id"],
     }
-    keys = {json.loads(line)["key"] for line in (out / "kept.jsonl").read_text().splitlines()}
+    keys = {json.loads(line)["key"] for line in (out / "scraped.jsonl").read_text().splitlines()}
     assert keys == {name for name, row in fate.items() if row["action"] != "drop"}
     # Again, with another rule: the copy is replaced as a whole.
     assert main(["fix", str(folder), "--out", str(out), "--threshold", "1.0"]) == 0
-    assert len((out / "kept.jsonl").read_text().splitlines()) > len(keys)
+    assert len((out / "scraped.jsonl").read_text().splitlines()) > len(keys)
 
 
 @pytest.mark.parametrize(
@@ -112,6 +114,7 @@ def test_from_tar_shards_to_tar_shards_by_three_commands(tmp_path, capsys):
     config = ModelConfig(embedding=64, words="mean", word_vectors="random")
     audit_corpus(load_corpus(data), data, NoiseConfig(), audit, QUICK.__class__(**{**vars(QUICK), "model": config}))
     assert main(["fix", str(audit), "--out", str(out)]) == 0
+    assert "--image-root" not in capsys.readouterr().out, "the pictures are in the copy"
     assert {path.name: path.read_bytes() for path in shards.iterdir()} == before
     fate = pq.read_table(out / "provenance.parquet").to_pylist()
     dropped = {row["caption_id"] for row in fate if row["action"] == "drop"}

@@ -6,11 +6,13 @@ import numpy as np
 import pytest
 import torch
 
-from truepair.config import DataConfig, TableColumns
+from truepair.config import DataConfig
+from truepair.config.source import SourceConfig
 from truepair.data.corpora import load_corpus
 from truepair.data.noise import read_noise_index
 from truepair.data.text import SPECIAL_WORDS, Vocabulary
 from truepair.errors import ConfigError, DataError, TruepairError
+from truepair.sources.opening import reopened
 
 
 def write_folder(path: Path, repeated: tuple[str, ...] = (), **images: int) -> Path:
@@ -183,8 +185,7 @@ OPTIONS = {
     "captions_per_image": 5,
     "test_split": "testall",
     "development": "first_1000_images",
-    "columns": TableColumns(image="file"),
-    "image_root": "pictures",
+    "source": SourceConfig(image_col="file"),
     "image_features": "f.npy",
     "caption_features": "c.npy",
     "development_share": 0.2,
@@ -195,19 +196,22 @@ OPTIONS = {
 
 def paths_and_the_options_they_read(folder: Path) -> dict[str, set[str]]:
     (folder / "t.csv").write_text("image,caption\na.jpg,a dog\n")
-    (folder / "dataset.json").write_text("{}")
+    image = {"filename": "a.jpg", "split": "train", "sentences": [{"raw": "a dog", "sentid": 0}]}
+    (folder / "dataset.json").write_text(json.dumps({"images": [image]}))
     (folder / "flickr8k").mkdir()
     (folder / "flickr8k" / "captions.txt").write_text("image,caption\na.jpg,a dog\n")
-    files, shares = (
-        {"image_root", "image_features", "caption_features"},
-        {"development_share", "test_share", "split_seed"},
-    )
+    (folder / "features").mkdir()
+    for name in ("images", "captions"):
+        np.save(folder / "features" / f"{name}.npy", np.ones((4, 2), dtype=np.float32))
+    shares = {"development_share", "test_share", "split_seed"}
+    of_sources = {"source", "captions_per_image", "development", "image_features", "caption_features", *shares}
     return {
         "demo": set(),
         str(write_folder(folder / "f30k", train=4, dev=2, test=2)): {"captions_per_image", "test_split", "development"},
-        str(folder / "flickr8k"): {"development", *files, *shares},
-        str(folder / "dataset.json"): {"captions_per_image", "development", *files},
-        str(folder / "t.csv"): {"columns", *files, *shares},
+        str(folder / "features"): shares,
+        str(folder / "flickr8k"): of_sources,
+        str(folder / "dataset.json"): of_sources,
+        str(folder / "t.csv"): of_sources,
     }
 
 
@@ -219,7 +223,9 @@ def test_an_option_that_only_other_kinds_of_corpus_read_is_refused(tmp_path, nam
             load_corpus(DataConfig(path=path, **{name: OPTIONS[name]}))
         except TruepairError as error:  # of those that are read, too: these corpora are hardly there
             refused = str(error)
-        message = rf"data.{name} is .*, which has no meaning for '{path}', (the|a) .*: leave it out \(it is for a .*\)"
+        message = (
+            rf"data.{name} is .*, which has no meaning for '{path}', (the|a|pict).*: leave it out \(it is for .*\)"
+        )
         assert (re.fullmatch(message, refused) is None) == (name in read)
 
 
@@ -237,7 +243,7 @@ def test_images_without_captions_and_without_a_list_are_in_the_notes(tmp_path):
         (folder / f"Flickr_8k.{split}Images.txt").write_text("".join(f"{image}.jpg\n" for image in images))
     np.save(tmp_path / "f.npy", np.ones((10, 2, 3), dtype=np.float32))
     corpus = load_corpus(DataConfig(path=str(folder), image_features=str(tmp_path / "f.npy")))
-    assert corpus.notes == ("3 of the 10 images of captions.txt are in no split list and are left out",)
+    assert corpus.notes == (f"3 of the 10 images of {folder} are in no split list and are left out",)
 
 
 def test_a_vocabulary_that_caption_features_leave_without_use_is_refused(tmp_path):
@@ -249,12 +255,29 @@ def test_a_vocabulary_that_caption_features_leave_without_use_is_refused(tmp_pat
 
 
 def test_paths_that_hold_no_corpus_are_refused(tmp_path):
-    with pytest.raises(
-        ConfigError, match=r"is a folder without a corpus: it has neither train_ims.npy .* nor captions"
-    ):
+    with pytest.raises(DataError, match=r"holds no pictures \(files that end in .jpg"):
         load_corpus(DataConfig(path=str(tmp_path)))
-    with pytest.raises(ConfigError, match=r"'.*gone.json' does not exist: give 'demo', a table .* or a Karpathy split"):
-        load_corpus(DataConfig(path=str(tmp_path / "gone.json"), test_split="testall"))
+    for options in ({}, {"test_split": "testall"}):  # where nothing is, no option is discussed
+        with pytest.raises(
+            DataError, match=r"gone.json does not exist; give a table, a folder of pictures, .tar files"
+        ):
+            load_corpus(DataConfig(path=str(tmp_path / "gone.json"), **options))
+
+
+def test_a_corpus_says_how_its_source_is_opened_again(tmp_path):
+    assert load_corpus(DataConfig()).source["path"] == "demo"
+    assert load_corpus(config(write_folder(tmp_path / "f30k", train=4, dev=2, test=2))).source is None
+    rows = "".join(f"{k}.jpg;a dog\n" for k in range(10))
+    (tmp_path / "t.csv").write_text(f"photo;caption\n{rows}")
+    np.save(tmp_path / "f.npy", np.ones((10, 3), dtype=np.float32))
+    corpus = load_corpus(DataConfig(path=str(tmp_path / "t.csv"), image_features=str(tmp_path / "f.npy")))
+    again = reopened(json.loads(json.dumps(corpus.source)))
+    assert (again.kind, again.path) == ("table", tmp_path / "t.csv")
+    assert [name for place in again.pictures() for name in [place.image_id]] == [f"{k}.jpg" for k in range(10)]
+    assert [note.split(" (")[0] for note in corpus.notes] == [
+        f"{tmp_path / 't.csv'} has a semicolon between its cells",
+        "pictures are read from the column 'photo'",
+    ]
 
 
 def test_caption_features_that_are_not_there_are_refused(tmp_path):

@@ -7,15 +7,17 @@ import pytest
 import torch
 from PIL import Image
 
-from truepair.data.demo import demo_table, load_demo
+from truepair.config import DataConfig
+from truepair.data.corpora import load_corpus
 from truepair.data.pairs import Pairs, Splits
+from truepair.sources.demo import demo_table
 
 COUNTS = {"train": 1_669, "dev": 198, "test": 498}
 
 
 @pytest.fixture(scope="module")
 def demo() -> Splits:
-    return load_demo()
+    return load_corpus(DataConfig()).splits
 
 
 def parts(demo: Splits) -> dict[str, Pairs]:
@@ -85,5 +87,5 @@ def test_the_demo_corpus_stays_small_enough_for_a_wheel():
 
 def test_loading_the_demo_is_quick():
     started = time.process_time()
-    load_demo()
+    load_corpus(DataConfig())
     assert time.process_time() - started < 1.5  # seconds of this process, whatever else the machine does

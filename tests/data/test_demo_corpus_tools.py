@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pyarrow.parquet as pq
 
-from truepair.data.demo import demo_table
+from truepair.sources.demo import demo_table
 
 TOOLS = Path(__file__).parents[2] / "tools" / "demo_corpus"
 

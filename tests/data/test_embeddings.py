@@ -7,11 +7,15 @@ import pytest
 import torch
 
 from truepair.config import DataConfig
+from truepair.config.source import SourceConfig
 from truepair.data.corpora import load_corpus
-from truepair.data.embeddings import JoinedFeatures, SourcePictures, is_embeddings, load_embeddings_splits
+from truepair.data.embeddings import JoinedFeatures, is_embeddings, load_embeddings_splits, stored_source
 from truepair.data.features import Features
 from truepair.data.pairs import Pairs, Pictures, Splits
+from truepair.data.pictures import SourcePictures
 from truepair.errors import ConfigError, DataError
+from truepair.sources.demo import demo_source
+from truepair.sources.opening import description_of, open_source
 
 IMAGES = 20
 
@@ -39,7 +43,7 @@ def write_store(folder, images, captions, source=None):
     }
     pq.write_table(pa.table(pairs), folder / "pairs.parquet")
     described = {
-        "format": 1,
+        "format": 2,
         "source": {"kind": "folder", "path": "gone"} if source is None else source,
         "text_encoder": None if captions is None else {"name": "minilm"},
     }
@@ -114,8 +118,10 @@ def test_pictures_come_from_the_source_when_they_are_looked_at(tmp_path):
         (tmp_path / "photos" / f"{image}.png").write_bytes(f"picture {image}".encode())
         rows.append(f"photos/{image}.png,a dog")
     (tmp_path / "photos.csv").write_text("\n".join(rows))
-    opened_by = {"path": str(tmp_path / "photos.csv"), "image_col": "image", "caption_cols": ["caption"]}
-    store = write_store(tmp_path / "features", vectors(IMAGES, 4), None, {"kind": "table", **opened_by})
+    path = tmp_path / "photos.csv"
+    described = description_of(open_source(path), path, SourceConfig())
+    store = write_store(tmp_path / "features", vectors(IMAGES, 4), None, described)
+    assert stored_source(store) == described
     pq.write_table(
         pa.table({"image_id": [f"i{i}" for i in range(IMAGES)], "reference": [f"row-{i + 1}" for i in range(IMAGES)]}),
         store / "images.parquet",
@@ -129,7 +135,7 @@ def test_pictures_come_from_the_source_when_they_are_looked_at(tmp_path):
 
 
 def test_pictures_of_a_source_are_pictures():
-    assert isinstance(SourcePictures(["a"], {"path": "x"}), Pictures)
+    assert isinstance(SourcePictures(["a"], demo_source), Pictures)
 
 
 def test_a_store_without_caption_features_is_read_as_words(tmp_path):
@@ -145,8 +151,9 @@ def test_a_corpus_of_embeddings_takes_the_options_of_a_random_split_and_no_other
     folder = write_store(tmp_path, vectors(IMAGES, 4), vectors(2 * IMAGES, 3))
     corpus = load_corpus(DataConfig(path=str(folder), test_share=0.3))
     assert (len(corpus.splits.test.images), corpus.vocabulary) == (6, None)
-    with pytest.raises(ConfigError, match=r"data.image_root is 'x', .* a folder of embeddings: leave it out"):
-        load_corpus(DataConfig(path=str(folder), image_root="x"))
+    with pytest.raises(ConfigError, match=r"data.source is .*'x', .* a folder of embeddings: leave it out"):
+        load_corpus(DataConfig(path=str(folder), source=SourceConfig(image_root="x")))
+    assert corpus.source == {"kind": "folder", "path": "gone"}
 
 
 @pytest.mark.parametrize("file", ["images.npy", "captions.npy"])
@@ -180,7 +187,7 @@ def test_an_unfinished_store_and_one_of_another_version_say_what_to_do(tmp_path)
         load_embeddings_splits(tmp_path / "half")
     folder = write_store(tmp_path / "new", vectors(IMAGES, 4), None)
     (folder / "embeddings.json").write_text('{"format": 9, "source": {}, "text_encoder": null}')
-    with pytest.raises(DataError, match="has format 9, but this version of truepair reads 1: update truepair"):
+    with pytest.raises(DataError, match="has format 9, but this version of truepair reads 2: update truepair"):
         load_embeddings_splits(folder)
 
 

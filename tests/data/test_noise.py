@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 import torch
 
-from truepair.config import NoiseConfig
-from truepair.data.demo import load_demo
+from truepair.config import DataConfig, NoiseConfig
+from truepair.data.corpora import load_corpus
 from truepair.data.features import Features
 from truepair.data.noise import inject_noise, read_noise_index, write_noise_index
 from truepair.data.pairs import Pairs
@@ -214,7 +214,7 @@ def likeness(pairs):
 
 @pytest.mark.parametrize("rate", [0.1, 0.4, 0.95])
 def test_hard_noise_moves_the_same_captions_to_images_of_like_captions(rate):
-    pairs = load_demo().train
+    pairs = load_corpus(DataConfig()).splits.train
     hard, random = inject_noise(pairs, rate, 0, partners="similar"), inject_noise(pairs, rate, 0)
     assert hard.realised_noise_rate == round(rate * len(pairs)) / len(pairs)
     assert torch.equal(hard.is_clean, random.is_clean)
@@ -224,7 +224,7 @@ def test_hard_noise_moves_the_same_captions_to_images_of_like_captions(rate):
 
 
 def test_hard_noise_is_the_same_whatever_a_processor_makes_of_ties(monkeypatch):
-    pairs, partition = load_demo().train, np.argpartition
+    pairs, partition = load_corpus(DataConfig()).splits.train, np.argpartition
     once = inject_noise(pairs, 0.4, 0, partners="similar")
 
     def from_the_other_end(values, kth, axis):

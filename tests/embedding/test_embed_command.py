@@ -1,3 +1,5 @@
+import json
+
 import pytest
 from embedding_samples import encoded, picture
 
@@ -39,6 +41,25 @@ def test_counts_below_one_are_refused(option):
         EmbedConfig(**{option: 0})
 
 
-def test_a_caption_column_is_needed():
-    with pytest.raises(ConfigError, match="caption_col is empty"):
-        EmbedConfig(caption_col=())
+def test_columns_are_found_by_their_usual_names_and_said(tmp_path, clip_folder):
+    (tmp_path / "0.png").write_bytes(encoded(picture(0)))
+    (tmp_path / "t.csv").write_text("filepath;title\n0.png;a red dog\n")
+    networks = ["--image-encoder", clip_folder, "--text-encoder", clip_folder, "--device", "cpu"]
+    assert main(["embed", str(tmp_path / "t.csv"), "--out", str(tmp_path / "out"), *networks]) == 0
+    assert json.loads((tmp_path / "out" / "embeddings.json").read_text())["notes"] == [
+        f"{tmp_path / 't.csv'} has a semicolon between its cells (--delimiter for another)",
+        "pictures are read from the column 'filepath' (--image-col for another)",
+        "captions are read from the column 'title' (--caption-col for another)",
+    ]
+
+
+def test_what_is_wrong_with_all_pictures_is_said_before_an_encoder_is_loaded(tmp_path, capsys):
+    (tmp_path / "pics").mkdir()
+    (tmp_path / "pics" / "0.png").write_bytes(encoded(picture(0)))
+    (tmp_path / "t.csv").write_text("image,caption\n0.png,a red dog\n")
+    command = ["embed", str(tmp_path / "t.csv"), "--out", str(tmp_path / "out"), "--image-encoder", "no/such-network"]
+    assert main(command) == 1
+    assert f"it is there from another folder on: --image-root {tmp_path / 'pics'}" in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
+    assert main([*command, "--image-root", str(tmp_path / "pics")]) == 1
+    assert "no/such-network cannot be loaded" in capsys.readouterr().err.replace("'", "")

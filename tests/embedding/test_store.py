@@ -17,7 +17,7 @@ from truepair.embedding.store import (
     temporary_folder,
 )
 from truepair.errors import DataError
-from truepair.sources.facts import Look
+from truepair.sources.facts import PictureFacts
 from truepair.sources.protocol import Skipped
 
 
@@ -56,7 +56,7 @@ def write_part(folder, first, images, captions_an_image, skipped=(), has_caption
     with RowWriter(temporary / "captions.npy") as rows:
         if pairs and has_captions:
             rows.append(numbers(len(pairs), 4, start=first))
-    look = Look("ab", 2**64 - 1 - first, 40, 30, is_blank=False)
+    look = PictureFacts("ab", 2**64 - 1 - first, 40, 30, is_blank=False)
     done = Part(folder, images, len(pairs), 1, 0.5, tuple(skipped))
     finish_part(temporary, done, [ImageRow(name, f"at {name}", look) for name in names], pairs)
     return done

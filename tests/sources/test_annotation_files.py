@@ -257,7 +257,7 @@ def test_captions_that_are_empty_are_left_out_and_ids_are_unique(tmp_path):
     source = open_source(write(tmp_path / "t.token", TOKENS + "1.jpg#3\t\n1.jpg#4\t  \n"))
     assert len(check(source)) == 2
     assert reasons(source) == ["empty caption", "empty caption"]
-    with pytest.raises(DataError, match="two captions have the id '1.jpg#0'"):
+    with pytest.raises(DataError, match=r"two captions have the id '1.jpg#0'"):
         open_source(write(tmp_path / "t.token", TOKENS + "1.jpg#0\tagain\n"))
 
 

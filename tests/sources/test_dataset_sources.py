@@ -263,7 +263,7 @@ def test_bytes_are_pictures_paths_are_files_and_other_columns_are_neither(tmp_pa
     datasets.Dataset.from_dict(rows, features).save_to_disk(tmp_path / "d")
     assert check(opened(tmp_path / "d"))[0].picture == picture(0)
     assert check(opened(tmp_path / "d", image_col="path"))[0].picture == picture(1)
-    with pytest.raises(DataError, match="column 'number' is of type int64; a picture is bytes, {bytes, path} or a pat"):
+    with pytest.raises(DataError, match=r"column 'number' is of type int64; a picture is bytes, {bytes, path} or a pa"):
         opened(tmp_path / "d", image_col="number")
 
 
@@ -289,6 +289,28 @@ def test_a_card_that_names_files_on_a_server_is_not_looked_at(name, tmp_path):
     assert reasons(opened(tmp_path / "d")) == ["picture without captions"]
 
 
+def test_a_dataset_without_splits_is_refused_and_one_with_an_empty_split_is_read(tmp_path):
+    write_files(tmp_path / "none", {"dataset_dict.json": '{"splits": []}'})
+    with pytest.raises(DataError, match="none has no splits; is the dataset complete"):
+        opened(tmp_path / "none")
+    datasets.DatasetDict({"train": made(2), "test": made(2).select([])}).save_to_disk(tmp_path / "d")
+    assert len(check(opened(tmp_path / "d"))) == 2
+
+
+def test_cells_without_bytes_name_files_from_the_folder_of_the_dataset_on(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    write_files(tmp_path / "d", {"in.png": picture(1)})
+    write_files(tmp_path, {"far.png": picture(2), "in.png": b"of the folder that the command runs in"})
+    paths = ["x.png", "in.png", str(tmp_path / "far.png"), "gone.png"]
+    cells = [{"bytes": picture(0), "path": paths[0]}, *({"bytes": None, "path": path} for path in paths[1:])]
+    kind = pa.struct([("bytes", pa.binary()), ("path", pa.string())])
+    pq.write_table(pa.table({"image": pa.array(cells, kind), "caption": list("abcd")}), tmp_path / "d" / "t.parquet")
+    for path in (tmp_path / "d" / "t.parquet", tmp_path / "d"):
+        source = opened(path)
+        assert [sample.picture for sample in check(source)] == [picture(0), picture(1), picture(2)]
+        assert reasons(source) == ["missing picture"]
+
+
 def test_file_names_that_start_elsewhere_than_at_their_table_are_missing_pictures(tmp_path):
     write_files(tmp_path / "Images" / "train", {f"{number}.png": picture(number) for number in range(2)})
     rows = [{"file_name": f"Images/train/{number}.png", "text": "c"} for number in range(2)]
@@ -309,7 +331,7 @@ def test_what_is_no_dataset_is_refused(tmp_path):
         opened(tmp_path / "d").picture("train/row-1")
     with pytest.raises(ConfigError, match="a dataset, which has no --delimiter"):
         opened(tmp_path / "d", delimiter=";")
-    with pytest.raises(DataError, match="is not there"):
+    with pytest.raises(DataError, match="does not exist"):
         opened(tmp_path / "none")
     with pytest.raises(DataError, match="holds no pictures"):
         opened(write_files(tmp_path / "other", {"a.bin": b"x"}))

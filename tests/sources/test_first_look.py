@@ -74,8 +74,13 @@ def test_backslashes_are_no_hindrance_to_the_proposal(tmp_path):
 
 def test_a_picture_that_is_nowhere_is_told_with_where_it_was_looked_for(tmp_path):
     message = told(opened(table(tmp_path, "gone.png", "lost.png")))
-    assert f"missing picture ({tmp_path / 't.csv'}: row-1: {tmp_path / 'gone.png'}" in message
+    assert f"of all of its first 2 rows: missing picture ({tmp_path / 'gone.png'})" in message
     assert f"relative paths start at {tmp_path}: name the right folder with --image-root" in message
+
+
+def test_a_cell_that_is_no_path_at_all_is_not_shown_whole(tmp_path):
+    for cell in ("a" * 9_999, "aGVsbG8/" * 9_999, "https://example.invalid/" + "x" * 9_999):
+        told(opened(table(tmp_path, cell)))
 
 
 def test_paths_out_of_the_image_root_are_told_with_both_ways_out(tmp_path):

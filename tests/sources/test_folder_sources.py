@@ -126,7 +126,7 @@ def test_other_kinds_of_caption_files_are_read_and_the_text_file_counts_first(tm
             "a.png": picture(0), "a.txt": "from txt", "a.caption": "from caption", "a.json": '{"caption": "from json"}',
             "b.png": picture(1), "b.caption": "one\r\n\r\ntwo", "b.json": '{"caption": "from json"}',
             "c.png": picture(2), "c.json": '{"caption": ["x", "", 3, "y"], "url": "u"}',
-            "d.png": picture(3), "d.png.txt": "behind the extension", "e.JPG": picture(4, "JPEG"), "e.TXT": "in capitals",
+            "d.png": picture(3), "d.png.txt": "behind .png", "e.JPG": picture(4, "JPEG"), "e.TXT": "in capitals",
         },
     )  # fmt: skip
     source = FolderSource(tmp_path)
@@ -134,7 +134,7 @@ def test_other_kinds_of_caption_files_are_read_and_the_text_file_counts_first(tm
         (("from txt",), ("a.png/1",)),
         (("one", "two"), ("b.png/1", "b.png/3")),
         (("x", "y"), ("c.png/1", "c.png/4")),
-        (("behind the extension",), ("d.png/1",)),
+        (("behind .png",), ("d.png/1",)),
         (("in capitals",), ("e.JPG/1",)),
     ]
     assert not skipped(source)

@@ -121,7 +121,7 @@ def test_options_that_a_source_does_not_have_are_refused(tmp_path):
 
 @pytest.mark.parametrize(
     ("name", "message"),
-    [("none", "is not there"), ("a.tar.gz", "a compressed tar file"), ("a.pdf", "of no known kind")],
+    [("none", "does not exist"), ("a.tar.gz", "a compressed tar file"), ("a.pdf", "of no known kind")],
 )
 def test_anything_else_is_refused(name, message, tmp_path):
     if name != "none":
@@ -201,8 +201,16 @@ def test_a_token_file_in_a_zip_is_read(tmp_path):
     assert (source.kind, [sample.captions for sample in check(source)]) == ("tokens", [("a dog", "b")])
 
 
+def test_json_and_text_beside_the_pictures_of_a_zip_are_captions_and_no_tables(tmp_path):
+    files = {f"{n}.{kind}": picture(n) for n, kind in enumerate(["png"] * 30)}
+    files |= {f"{n}.json": '{"caption": "c"}' for n in range(15)}
+    files |= {f"{n}.txt": "image,caption\nb" for n in range(15, 30)}
+    source = open_source(zipped(tmp_path / "a.zip", files))
+    assert (source.kind, len(check(source))) == ("folder", 30)
+
+
 def test_zips_that_cannot_be_read_say_what_to_do(tmp_path):
-    with pytest.raises(DataError, match="holds 0.tar, which is not read inside an archive: unpack it"):
+    with pytest.raises(DataError, match=r"holds 0.tar, which is not read inside an archive: unpack it"):
         open_source(zipped(tmp_path / "tar.zip", {"0.tar": b"x"}))
     tables = {"a.csv": "image,caption\na.png,c\n", "b.csv": "image,caption\na.png,c\n"}
     with pytest.raises(DataError, match=r"holds several tables \(a.csv, b.csv\): unpack it"):

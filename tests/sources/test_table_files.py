@@ -142,6 +142,16 @@ def test_one_empty_caption_among_thousands_of_rows_is_one_row_less(tmp_path):
     assert reasons(source) == ["empty caption"]
 
 
+def test_columns_without_a_name_are_nothing_to_read(tmp_path):
+    """As spreadsheets and pandas write them."""
+    for header, row in (
+        ("image,caption,,", "0.png,c,,"),
+        (",image,caption", "0,0.png,c"),
+        ("image,caption,", "0.png,c,"),
+    ):
+        assert captions_of(opened(write_table(tmp_path, "t.csv", f"{header}\n{row}\n"))) == ["c"]
+
+
 def test_a_caption_longer_than_the_csv_modules_own_limit_is_read(tmp_path):
     long = "dog, " * 40_000
     assert captions_of(opened(write_table(tmp_path, "t.csv", f'image,caption\n0.png,"{long}"\n'))) == [long]
@@ -192,12 +202,14 @@ def test_compressed_text_is_read_as_it_is_plain(kind, ending, tmp_path):
 @pytest.mark.parametrize("ending", [".gz", ".zst"])
 def test_compressed_text_that_is_cut_or_no_such_thing_is_refused(ending, tmp_path):
     write_table(tmp_path, "unused.csv", "")
-    whole = compressed(tmp_path / f"w.csv{ending}", b"image,caption\n" + b"0.png,c\n" * 99_999).read_bytes()
-    (tmp_path / f"cut.csv{ending}").write_bytes(whole[: len(whole) // 2])
-    (tmp_path / f"no.csv{ending}").write_bytes(b"image,caption\n0.png,c\n")
-    for name in ("cut", "no"):
-        with pytest.raises(DataError, match=rf"{name}\.csv\{ending} cannot be read"):
-            opened(tmp_path / f"{name}.csv{ending}")
+    tables = {"csv": b"image,caption\n" + b"0.png,c\n" * 99_999, "json": b"[" + b'{"a": 1},' * 99_999}
+    for kind, text in tables.items():
+        whole = compressed(tmp_path / f"w.{kind}{ending}", text).read_bytes()
+        (tmp_path / f"cut.{kind}{ending}").write_bytes(whole[: len(whole) // 2])
+        (tmp_path / f"no.{kind}{ending}").write_bytes(text[:20])
+        for name in ("cut", "no"):
+            with pytest.raises(DataError, match=rf"{name}\.{kind}\{ending} cannot be read"):
+                opened(tmp_path / f"{name}.{kind}{ending}")
 
 
 def test_a_json_list_of_objects_is_a_table_and_anything_else_is_named(tmp_path):
@@ -205,12 +217,14 @@ def test_a_json_list_of_objects_is_a_table_and_anything_else_is_named(tmp_path):
     source = opened(write_table(tmp_path, "t.json", json.dumps(rows)))
     assert [sample.caption_ids for sample in check(source)] == [("row-1/1", "row-1/2"), ("row-2",)]
     for text, message in {
-        '{"data": [], "info": 1}': "is an object with 'data', 'info'; a JSON file is read as a list of objects, as COCO",
+        '{"data": [], "info": 1}': "is an object with 'data', 'info'; a JSON file is read as a list of objects, as",
         '"text"': "is no list",
         "[]": "has no rows",
         '[{"image": "0.png"}, 3]': "item 2 is not a JSON object but 3",
         '[{"image": "0.png"}]': "has no column 'caption'; it has 'image'; say which one holds the captions with --capt",
         "[": "is not JSON",
+        '{"image":\n': "is not JSON",
+        '{"image": "0.png", "caption": "a"}\n{"image": "1.png"}\n': "has a JSON object a line: rename it to .jsonl",
     }.items():
         with pytest.raises(DataError, match=message):
             opened(write_table(tmp_path, "t.json", text))
@@ -365,7 +379,7 @@ def test_several_files_are_one_table_if_they_have_the_same_columns(tmp_path):
     assert batches == [(2, ["c10"]), (3, ["c11"])]
     assert [table.cell("caption", row) for row in (5, 0, 3)] == ["c21", "c00", "c11"]
     pq.write_table(pa.table({"caption": ["x"]}), tmp_path / "2.parquet")
-    with pytest.raises(DataError, match="has the columns caption, but .*0.parquet has caption, n"):
+    with pytest.raises(DataError, match=r"has the columns caption, but .*0.parquet has caption, n"):
         ArrowTable(tmp_path, [tmp_path / f"{number}.parquet" for number in range(3)])
 
 

@@ -310,7 +310,7 @@ def test_files_that_are_no_tables_are_refused(tmp_path):
     pq.write_table(pa.table({"image": [1, 2], "caption": ["a", "b"]}), tmp_path / "numbers.parquet")
     with pytest.raises(DataError, match="column 'image' is of type int64"):
         opened(tmp_path / "numbers.parquet")
-    with pytest.raises(DataError, match="is not there; give a table"):
+    with pytest.raises(DataError, match="does not exist; give a table"):
         opened(tmp_path / "none.csv")
     table = write_rows(tmp_path / "t.csv", [{"image": "a.png", "caption": "c"}])
     with pytest.raises(DataError, match="is not a folder"):
@@ -366,7 +366,7 @@ def test_the_most_usual_name_wins_and_a_named_column_is_not_noted(tmp_path):
 @pytest.mark.parametrize(
     ("row", "message"),
     [
-        ({"image": "a.png", "words": "c"}, "no column 'caption'; it has 'image', 'words'; say which one holds the capt"),
+        ({"image": "a.png", "words": "c"}, "no column 'caption'; it has 'image', 'words'; say which one holds the"),
         ({"photograph": "a.png", "caption": "c"}, "no column 'image'; it has 'photograph', 'caption'; say which one"),
     ],
 )

@@ -56,7 +56,7 @@ def test_every_section_is_read(tmp_path):
         """
         [data]
         path = "photos.csv"
-        columns = { caption = "text" }
+        source.caption_col = ["text"]
         [noise]
         rate = 0.4
         [model]
@@ -73,7 +73,7 @@ def test_every_section_is_read(tmp_path):
     )
     recipe = load_recipe(path)
     assert recipe.data.path == "photos.csv"
-    assert recipe.data.columns.caption == "text"
+    assert recipe.data.source.caption_col == ("text",)
     assert recipe.noise == NoiseConfig(rate=0.4)
     assert recipe.model.embedding == 64
     assert recipe.method == CrclConfig(stages=(2, 3), momentum=1.0, optimisation=OptimisationConfig(learning_rate=1e-3))
@@ -96,7 +96,7 @@ def test_the_name_chooses_the_method():
     [
         ({"modle": {}}, "unknown option modle; did you mean model?"),
         ({"method": {"name": "crcl", "stage": [1]}}, "unknown option method.stage; did you mean method.stages?"),
-        ({"data": {"columns": {"captoin": "x"}}}, "unknown option data.columns.captoin; did you mean data.columns.cap"),
+        ({"data": {"source": {"image_cal": "x"}}}, "unknown option data.source.image_cal; did you mean data.source.im"),
         ({"training": {"zzz": 1}}, "unknown option training.zzz; there are batch_size, seed, "),
         ({"method": {"name": "baseline", "stages": [1]}}, "unknown option method.stages; there are name, loss, epochs"),
         ({"method": {"name": "magic"}}, "unknown method 'magic'; choose one of baseline, crcl, disncl, mscn, teacher"),

@@ -5,14 +5,15 @@ import runpy
 import shutil
 import statistics
 from dataclasses import replace
+from operator import attrgetter
 from pathlib import Path
 
 import pytest
 import torch
 
-from truepair.config import DataConfig, NoiseConfig, Recipe, TrustedConfig
+from truepair.config import DataConfig, NoiseConfig, Recipe, SourceConfig, TrustedConfig
 from truepair.data.corpora import load_corpus
-from truepair.errors import CheckpointError, ConfigError
+from truepair.errors import CheckpointError, ConfigError, DataError
 from truepair.evaluation.recall import mean_metrics, ranks, retrieval_metrics
 from truepair.evaluation.retrieval import evaluate
 from truepair.scoring.encodings import encode_captions, encode_images
@@ -131,7 +132,7 @@ def test_what_is_done_is_not_done_again_even_when_the_corpus_is_gone(corpora, sg
         assert rehearsed("crcl_sgraf_coco_40", corpora / "images", tmp_path) == first
         assert times(tmp_path) == before
         (tmp_path / "crcl_sgraf_coco_40" / "ensemble_0.json").unlink()
-        with pytest.raises(ConfigError, match="does not exist"):  # now something is left to do
+        with pytest.raises(DataError, match="does not exist"):  # now something is left to do
             rehearsed("crcl_sgraf_coco_40", corpora / "images", tmp_path)
     finally:
         elsewhere.rename(here)
@@ -227,17 +228,23 @@ def test_bad_seeds_are_refused_before_anything_is_trained(seeds, told, tmp_path)
 FILES = {
     "path": "data/f30k_precomp",
     "vocabulary": "data/vocab/f30k_precomp_vocab.json",
-    "image_root": "data/pictures",
+    "source.image_root": "data/pictures",
     "image_features": "data/images.npy",
     "caption_features": "data/captions.npy",
 }
-EVERY_FILE = Recipe(data=DataConfig(**FILES), noise=NoiseConfig(index="data/noise_index/f30k.npy"))
+EVERY_FILE = Recipe(
+    data=DataConfig(
+        source=SourceConfig(image_root=FILES["source.image_root"]),
+        **{option: path for option, path in FILES.items() if option != "source.image_root"},
+    ),
+    noise=NoiseConfig(index="data/noise_index/f30k.npy"),
+)
 
 
 def test_only_paths_in_data_are_moved(tmp_path):
     moved = with_data_in(EVERY_FILE, tmp_path)
     for option, path in FILES.items():
-        assert getattr(moved.data, option) == str(tmp_path / path.removeprefix("data/"))
+        assert attrgetter(option)(moved.data) == str(tmp_path / path.removeprefix("data/"))
     assert moved.noise == NoiseConfig(index=str(tmp_path / "noise_index" / "f30k.npy"))
     for path in ("demo", "/data/f30k_precomp", "database/f30k"):
         elsewhere = Recipe(data=DataConfig(path=path))

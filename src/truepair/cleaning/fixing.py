@@ -22,11 +22,14 @@ from truepair.cleaning.table_copies import copy_features
 from truepair.cleaning.writers import WRITERS
 from truepair.errors import DataError
 from truepair.sources.datasets import PROVENANCE
-from truepair.sources.protocol import Source
+from truepair.sources.protocol import Kind, Source
 from truepair.sources.tables import TableSource
 
 _LARGEST_SHARE = 0.5
 """Of the audited pairs, what may be dropped unasked."""
+
+_WITHOUT_PICTURES: Collection[Kind] = ("table", "coco", "karpathy", "tokens")
+"""Sources that name pictures by paths, which stay as they are, and whose copy is the table alone."""
 
 
 @dataclass(frozen=True)
@@ -57,12 +60,14 @@ class Fixed:
         files: What was written, from there; the last is the provenance.
         account: How many pairs became what.
         by_hand: How many of them were decided by hand.
+        image_root: Where relative paths of the copy start, as those of the source do; None if pictures are in the copy.
     """
 
     folder: Path
     files: Sequence[str]
     account: Account
     by_hand: int
+    image_root: Path | None = None
 
 
 def fix(audit: AuditFolder, by_hand: Mapping[str, HandDecision], out: Path, options: FixOptions) -> Fixed:
@@ -102,7 +107,8 @@ def fix(audit: AuditFolder, by_hand: Mapping[str, HandDecision], out: Path, opti
         keep_unaudited=options.keep_unaudited,
         model={name: value for name, value in audit.summary.as_dict()["scored_by"].items() if value is not None},
     )
-    return Fixed(out, files, account, sum(decision.caption_id in by_hand for decision in decisions))
+    number_by_hand = sum(decision.caption_id in by_hand for decision in decisions)
+    return Fixed(out, files, account, number_by_hand, None if source is None else _image_root(source))
 
 
 def write_copy(
@@ -172,7 +178,8 @@ def _refuse_large_loss(audit: AuditFolder, decisions: Sequence[Decision]) -> Non
     what = "all" if counts["drop"] == len(decisions) else f"{counts['drop']:,} of"
     raise DataError(
         f"{what} {len(decisions):,} audited pairs would be dropped: look at "
-        f"{audit.folder / audit.summary.files.report} first, raise --threshold, or say --drop-most if that is meant"
+        f"{audit.folder / audit.summary.files.report} first, raise the threshold, or use "
+        "'truepair fix --drop-most' if that is meant"
     )
 
 
@@ -184,6 +191,16 @@ def _check_images(audit: AuditFolder, decisions: Sequence[Decision]) -> None:
                 f"{decision.caption_id!r} is to get the image {decision.image_id!r} ({decision.rule}), which "
                 f"{audit.findings_file} does not know: undo that decision"
             )
+
+
+def _image_root(source: Source) -> Path | None:
+    """Where relative paths of a copied table start; None if the copy has its pictures, or names none by such a path."""
+    if not isinstance(source, TableSource) or source.kind not in _WITHOUT_PICTURES:
+        return None
+    paths = (source.path_of(picture.rows[0]) for picture in source.pictures())
+    is_relative = any(isinstance(path, str) and path and not Path(path).is_absolute() for path in paths)
+    root = source.parts[0].root
+    return root if isinstance(root, Path) and is_relative else None
 
 
 def _write_pairs(decisions: Sequence[Decision], provenance: Provenance, folder: Path) -> list[Path]:

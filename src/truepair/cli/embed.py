@@ -33,7 +33,8 @@ class Embed:
     """
 
     source: Positional[str]
-    """A table (.csv, .tsv, .jsonl, .parquet), a folder of pictures with captions, tar shards, or a dataset."""
+    """A table (.csv, .tsv, .jsonl, .json, .parquet, .arrow), a folder or a zip of pictures with captions, tar shards, a
+    dataset, COCO captions, Karpathy's splits, or Flickr8K's lists."""
     out: Path
     """The folder to write to."""
     options: FlatThroughout[EmbedConfig] = field(default_factory=EmbedConfig)
@@ -45,7 +46,7 @@ def command(arguments: Sequence[str], output: Output) -> None:
     parsed = parse(Embed, "embed", arguments, main=MAIN)
     from truepair.embedding.run import embed
 
-    summary = embed(parsed.source, parsed.out, parsed.options)
+    summary = embed(parsed.source, parsed.out, parsed.options, tell=lambda said: output.note(f"note: {said}"))
     output.line(embed_lines(summary, parsed.out))
     output.summary({"out": parsed.out, **summary})
 

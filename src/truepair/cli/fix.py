@@ -88,4 +88,6 @@ def command(arguments: Sequence[str], output: Output) -> None:
     if sum(fixed.account.not_audited.values()):
         output.line(f"not audited: see the rule in {parsed.out / fixed.files[-1]}")
     output.line(f"copy: {parsed.out}")
+    if fixed.image_root is not None:
+        output.line(f"its picture paths start at {fixed.image_root}: read it with --image-root {fixed.image_root}")
     output.summary({"out": parsed.out, **asdict(fixed)})

@@ -22,7 +22,7 @@ COMMANDS = {
     "reproduce": "train and test by recipes, and compare with the published numbers",
     "evaluate": "recall of one trained run, or of several as one",
     "embed": "pictures and captions through frozen encoders into a folder of features; resumes",
-    "audit": "find the pairs that do not match: findings, a cleaned manifest and a report",
+    "audit": "find the pairs that do not match: findings and a report",
     "review": "look at an audit's suspects in a browser: keep, drop or re-pair them",
     "fix": "a copy of an audited corpus without the pairs that do not match, in its own format",
     "inspect": "what the shared and exclusive codes of a DisNCL run hold: a page of charts and numbers",

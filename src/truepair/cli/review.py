@@ -38,7 +38,7 @@ class Review:
     port: int = 0
     """The port to listen on; 0 takes a free one."""
     export: Path | None = None
-    """The folder that the cleaned manifest is written to; by default reviewed/ in the audit's folder."""
+    """The folder that the cleaned copy is written to; by default reviewed/ in the audit's folder."""
     browser: bool = True
     """Open the page in a browser, if run in a terminal."""
 

@@ -43,7 +43,9 @@ class SourceConfig:
     """Pictures with more pixels (width × height) are left out as "huge": decoded, one pixel takes 3 to 12 bytes."""
 
     def __post_init__(self) -> None:
-        """Refuse a delimiter of several characters."""
+        """Refuse a delimiter of several characters; "none" of a file of options is None."""
+        if self.image_col == "none":
+            object.__setattr__(self, "image_col", None)
         if self.delimiter is not None and len(self.delimiter.replace("\\t", "\t")) != 1:
             raise ConfigError(f"delimiter is {self.delimiter!r}, but it is one character: , ; | or \\t")
         if self.largest_pixels < 1:

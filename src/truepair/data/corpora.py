@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -19,6 +19,7 @@ from truepair.errors import ConfigError
 from truepair.sources.demo import DEMO, DEMO_OPTIONS, demo_source
 from truepair.sources.opening import description_of, open_source
 from truepair.sources.protocol import Skipped
+from truepair.sources.tables import TableSource
 
 _DEVELOPMENT_IMAGES = {"first_1000_images": 1000}
 """Development images that the released code of DECL and CRCL evaluates: those of the first 5,000 captions."""
@@ -28,6 +29,10 @@ _THE_DEMO, _REGIONS, _EMBEDDINGS, _SOURCE = (
     "a folder of region features",
     "a folder of embeddings",
     "pictures with captions",
+)
+_PATCHES = (
+    "images are read as 6 × 6 patches of their pixels, from which little can be learned: 'truepair embed' makes "
+    "features by pretrained networks, on which an audit finds far more and a model retrieves far better"
 )
 _READ_BY = {
     "source": (_SOURCE,),
@@ -114,14 +119,18 @@ def _splits(config: DataConfig, skipped: list[Skipped], notes: list[str]) -> tup
             notes=notes,
         )
         return splits, stored_source(path)
-    _refuse_unread(config, _SOURCE)
     source = open_source(path, config.source)
+    _refuse_unread(config, _SOURCE)
     notes += source.notes
     found = pairs_of(source, config.source, _feature_files(config))
+    if config.image_features is None and config.source.image_feature_col is None:
+        notes.append(_PATCHES)
     if config.captions_per_image is not None:
         found = first_captions(found, config.captions_per_image)
     skipped += found.skipped
-    return _split(found, config, notes), description_of(source, config.path, config.source)
+    images = [picture.image_id for picture in source.pictures()] if isinstance(source, TableSource) else None
+    splits = _split(found, images or found.pairs.image_ids, config, notes)
+    return splits, description_of(source, config.path, config.source)
 
 
 def _feature_files(config: DataConfig) -> FeatureFiles:
@@ -129,13 +138,20 @@ def _feature_files(config: DataConfig) -> FeatureFiles:
     return FeatureFiles(*(None if path is None else Path(path) for path in paths))
 
 
-def _split(found: SourcePairs, config: DataConfig, notes: list[str]) -> Splits:
-    """By the source's own splits, by the lists of Flickr8K beside it, or at random by image."""
+def _split(found: SourcePairs, images: Sequence[str], config: DataConfig, notes: list[str]) -> Splits:
+    """By the source's own splits, by the lists of Flickr8K beside it, or at random by image.
+
+    Args:
+        found: The pairs.
+        images: All images of the source, also those that could not be read.
+        config: How to split.
+        notes: Sentences are added.
+    """
     pairs, path = found.pairs, Path(config.path)
     name = path.name if path.is_dir() else path.name.split(".")[0]
     lists = split_lists(path if path.is_dir() else path.parent)
     if lists is not None:
-        return split_by_name(*listed_pairs(pairs, lists, notes, path), name)
+        return split_by_name(*listed_pairs(pairs, images, lists, notes, path), name)
     known = found.known_splits
     if known is not None and config.source.split_col is None and set(known) != {"train", "dev", "test"}:
         said = " and ".join(sorted(set(known)))

@@ -48,12 +48,13 @@ def split_lists(folder: Path) -> dict[str, str] | None:
 
 
 def listed_pairs(
-    pairs: Pairs, split_of_image: dict[str, str], notes: list[str], path: Path
+    pairs: Pairs, images: Sequence[str], split_of_image: dict[str, str], notes: list[str], path: Path
 ) -> tuple[Pairs, Sequence[str]]:
     """The pairs of images that a list names, and the split of each; what is left out is noted.
 
     Args:
         pairs: All pairs.
+        images: All images that have captions, also those that could not be read.
         split_of_image: What `split_lists` gave.
         notes: Sentences are added: how many images are only in the caption file, or only in a list.
         path: What the pairs are from, for messages.
@@ -61,23 +62,23 @@ def listed_pairs(
     Raises:
         DataError: If more than a tenth of a list has no captions.
     """
-    has_captions = dict.fromkeys(pairs.image_ids[image] for image in pairs.image_of_caption.tolist())
+    has_captions = dict.fromkeys(images)
     for split, name in _LISTS.items():
-        images = [image for image, its_split in split_of_image.items() if its_split == split]
-        missing = [image for image in images if image not in has_captions]
-        if len(missing) > _MAXIMUM_MISSING * len(images):
+        listed = [image for image, its_split in split_of_image.items() if its_split == split]
+        missing = [image for image in listed if image not in has_captions]
+        if len(missing) > _MAXIMUM_MISSING * len(listed):
             raise DataError(
-                f"{len(missing):,} of the {len(images):,} images of {name} have no captions in {path} (the first is "
+                f"{len(missing):,} of the {len(listed):,} images of {name} have no captions in {path} (the first is "
                 f"{missing[0]!r}; the first with captions is {next(iter(has_captions))!r}); are they of the same "
                 "corpus, and is the caption file whole?"
             )
         if missing:
-            notes.append(f"{len(missing):,} of the {len(images):,} images of {name} have no captions and are left out")
+            notes.append(f"{len(missing):,} of the {len(listed):,} images of {name} have no captions and are left out")
     unlisted = sum(image not in split_of_image for image in has_captions)
     if unlisted:
         notes.append(
             f"{unlisted:,} of the {len(has_captions):,} images of {path} are in no split list and are left out"
         )
     splits = [split_of_image.get(pairs.image_ids[image]) for image in pairs.image_of_caption.tolist()]
-    listed = torch.tensor([row for row, split in enumerate(splits) if split is not None], dtype=torch.long)
-    return pairs.select(listed), [split for split in splits if split is not None]
+    rows = torch.tensor([row for row, split in enumerate(splits) if split is not None], dtype=torch.long)
+    return pairs.select(rows), [split for split in splits if split is not None]

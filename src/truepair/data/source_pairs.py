@@ -17,7 +17,7 @@ from truepair.data.pictures import SourcePictures, patches
 from truepair.data.splitting import SPLIT_NAMES, known_split, pairs_and_their_images
 from truepair.errors import ConfigError, DataError
 from truepair.sources.first_look import look_first
-from truepair.sources.picture_files import UnreadablePictureError
+from truepair.sources.picture_files import UnreadablePictureError, left_out
 from truepair.sources.protocol import Sample, Skipped, Source
 from truepair.sources.tables import TableSource
 
@@ -101,8 +101,10 @@ def pairs_of(
     if not read.entries:
         first = f"; the first is {read.skipped[0].where}: {read.skipped[0].reason}" if read.skipped else ""
         raise DataError(f"{source.path} has no pair that can be read ({len(read.skipped):,} left out{first})")
-    order = _order(source, read.entries)
-    entries = [read.entries[place] for place in order]
+    row_of = _row_of_caption(source) if isinstance(source, TableSource) else {}
+    entries = read.entries
+    if isinstance(source, TableSource):  # in the order of the table's rows
+        entries = sorted(entries, key=lambda entry: row_of[entry.caption_id])
     image_inputs: Inputs = Features(np.stack(read.patches)) if read.patches else Features(np.zeros((1, 1), np.float32))
     if isinstance(source, TableSource) and has_image_features:
         image_inputs = _image_features(source, options, features.images, read.image_ids)
@@ -113,12 +115,14 @@ def pairs_of(
         image_of_caption=torch.tensor([entry.image for entry in entries]),
         image_ids=read.image_ids,
         caption_ids=[entry.caption_id for entry in entries],
-        caption_inputs=_caption_features(source, options, features.captions, [entry.caption_id for entry in entries])
+        caption_inputs=_caption_features(source, options, features.captions, [row_of[e.caption_id] for e in entries])
         if isinstance(source, TableSource) and has_caption_features
         else None,
         pictures=SourcePictures(read.references, lambda: source) if has_pictures else None,
     )
     splits = [entry.split for entry in entries]
+    if isinstance(source, TableSource):  # rows of one image may contradict each other, which a sample does not show
+        splits = [source.split_of(row_of[entry.caption_id]) for entry in entries]
     if options.split_col is not None:
         _check_splits(source.path, options.split_col, splits)
     return SourcePairs(pairs, splits, read.skipped)
@@ -161,7 +165,7 @@ class _Read:
                     try:
                         made = patches(item.picture, most_pixels=options.largest_pixels)
                     except UnreadablePictureError as error:
-                        self.skipped.append(Skipped(item.reference, error.reason, str(error), item.caption_ids))
+                        self.skipped.append(left_out(item, error))
                         continue
                     self.patches.append(made.astype(np.float16))
                 self._add(item)
@@ -171,14 +175,6 @@ class _Read:
             self.entries.append(_Entry(len(self.image_ids), name, caption, sample.split))
         self.image_ids.append(sample.image_id)
         self.references.append(sample.reference)
-
-
-def _order(source: Source, entries: Sequence[_Entry]) -> list[int]:
-    """Places of the entries in the order of a table's rows; of other sources, as they were read."""
-    if not isinstance(source, TableSource):
-        return list(range(len(entries)))
-    row = _row_of_caption(source)
-    return sorted(range(len(entries)), key=lambda place: row[entries[place].caption_id])
 
 
 def _row_of_caption(source: TableSource) -> Mapping[str, int]:
@@ -199,12 +195,9 @@ def _image_features(source: TableSource, options: SourceConfig, file: Path | Non
     return Features(vectors[first_rows[chosen.numpy()]])
 
 
-def _caption_features(
-    source: TableSource, options: SourceConfig, file: Path | None, caption_ids: Sequence[str]
-) -> Inputs:
+def _caption_features(source: TableSource, options: SourceConfig, file: Path | None, rows: Sequence[int]) -> Inputs:
     """One row a caption that is kept."""
-    row = _row_of_caption(source)
-    chosen = torch.tensor([row[name] for name in caption_ids])
+    chosen = torch.tensor(rows)
     if len(chosen.unique()) < len(chosen):
         raise ConfigError(
             f"{source.path} has rows with several captions, and features of captions are one a row: give each "

@@ -6,7 +6,7 @@ import json
 import os
 import shutil
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict
 from pathlib import Path
@@ -42,7 +42,7 @@ _PLANNED = {"source": dict, "options": dict, "shards": list}
 """What two calls must have in common to be of one store."""
 
 
-def embed(path: str, out: Path, config: EmbedConfig) -> dict[str, Any]:
+def embed(path: str, out: Path, config: EmbedConfig, tell: Callable[[str], None] = lambda said: None) -> dict[str, Any]:
     """Encode a source of pictures and captions into a feature store, or go on with the one that is there.
 
     `out` then holds ``images.npy``, ``captions.npy`` (unless captions stay words), ``images.parquet``,
@@ -55,6 +55,7 @@ def embed(path: str, out: Path, config: EmbedConfig) -> dict[str, Any]:
         path: A table, a folder, tar shards or a dataset (see `truepair.sources.opening.open_source`).
         out: The folder to write to; made if missing.
         config: How.
+        tell: Is told, before any work, what was found out about the source: the delimiter, the columns.
 
     Returns:
         What ``embeddings.json`` holds.
@@ -64,6 +65,8 @@ def embed(path: str, out: Path, config: EmbedConfig) -> dict[str, Any]:
         DataError: If the source cannot be read, nothing in it could be encoded, or there is no room.
     """
     source = open_source(path, config.source)
+    for note in source.notes:
+        tell(note)
     return embed_source(source, description_of(source, path, config.source), out, config)
 
 
@@ -88,7 +91,8 @@ def embed_source(source: Source, description: Mapping[str, Any], out: Path, conf
     if summary is None:
         try:
             _refuse_unfit(out, plan)
-            look_first(source, config.source.largest_pixels)  # before an encoder is loaded
+            if not (parts / PLAN).exists():  # else an earlier run has looked
+                look_first(source, config.source.largest_pixels)  # before an encoder is loaded
             device = make_fabric(config.device).device
             encoders = _load_encoders(config, device, parts / _CACHE)
             parts.mkdir(parents=True, exist_ok=True)

@@ -27,7 +27,7 @@ from truepair.embedding.text_encoders import TextEncoder, encode_by_length
 from truepair.errors import DataError
 from truepair.sources.decoding import MOST_PIXELS, decoded
 from truepair.sources.facts import PictureFacts, facts_of
-from truepair.sources.picture_files import UnreadablePictureError
+from truepair.sources.picture_files import UnreadablePictureError, left_out
 from truepair.sources.protocol import Sample, Skipped
 
 _ENOUGH = 2
@@ -146,7 +146,7 @@ def _see(sample: Sample, encoder: ImageEncoder, most_pixels: int) -> _Seen | Ski
     try:
         picture = decoded(sample.picture, _ENOUGH * encoder.description.side, most_pixels)
     except UnreadablePictureError as error:
-        return Skipped(sample.reference, error.reason, f"{error}; image {sample.image_id!r}", sample.caption_ids)
+        return left_out(sample, error)
     values = encoder.preprocess(picture)
     return _Seen(replace(sample, picture=b""), facts_of(sample.picture, picture), values)
 

@@ -36,7 +36,7 @@ def make_app(folder: Path, *, export: Path | None = None) -> FastAPI:
 
     Args:
         folder: The audit's folder.
-        export: Where the cleaned manifest goes; ``reviewed`` in the audit's folder by default.
+        export: Where the cleaned copy goes; ``reviewed`` in the audit's folder by default.
 
     Raises:
         ConfigError: If the folder holds no audit, or its corpus cannot be opened.

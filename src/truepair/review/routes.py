@@ -194,8 +194,8 @@ def cut(review: TheReview, threshold: float) -> dict[str, Any]:
 
 
 @router.post("/api/export")
-def write_manifest(review: TheReview, asked: Exported) -> dict[str, Any]:
-    """Write the cleaned manifest; ``path`` is the whole path of its folder."""
+def write_copy(review: TheReview, asked: Exported) -> dict[str, Any]:
+    """Write the cleaned copy; ``path`` is the whole path of its folder."""
     with review.exporting:
         options = FixOptions(asked.threshold, review.audit.re_pairs)
         fixed = fix(review.audit, review.decisions.all(), review.export, options)

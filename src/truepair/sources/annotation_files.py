@@ -14,7 +14,7 @@ from truepair.config.source import SourceConfig
 from truepair.errors import DataError
 from truepair.sources.picture_files import Location, folder_of
 from truepair.sources.table_files import RowsTable, parsed_json, table_of_objects
-from truepair.sources.text_files import opened_bytes, opened_text
+from truepair.sources.text_files import content_of, opened_text
 
 COLUMNS = SourceConfig(
     image_col="image", caption_col=("caption",), image_id_col="image", caption_id_col="caption_id", split_col="split"
@@ -69,10 +69,16 @@ def json_document(path: Location) -> Any:
     """A JSON file, plain or compressed.
 
     Raises:
-        DataError: If it is no JSON.
+        DataError: If it cannot be read, or is no JSON.
     """
-    with opened_bytes(path) as file:
-        return parsed_json(file.read(), str(path))
+    content = content_of(path)
+    try:
+        return parsed_json(content, str(path))
+    except DataError:
+        first, *others = content.strip().split(b"\n", 1)
+        if others and isinstance(parsed_json(first, str(path)), dict):
+            raise DataError(f"{path} has a JSON object a line: rename it to .jsonl") from None
+        raise
 
 
 def is_coco(document: Any) -> bool:

@@ -45,13 +45,18 @@ def saved_dataset(path: Path, options: SourceConfig) -> TableSource:
     if (path / "dataset_dict.json").is_file():
         described = _json(path / "dataset_dict.json")
         splits = _chosen(path, described.get("splits") or [], options.split)
-        parts = [_saved_part(path / split, split, split) for split in splits]
+        if not splits:
+            raise DataError(f"{path} has no splits; is the dataset complete?")
+        found = [_saved_part(path / split, split, split) for split in splits]
     else:
         state = _json(path / "state.json")
         only = state.get("_split")
         if options.split not in (None, only):
             raise ConfigError(f"{path} is of one split ({only or 'without a name'}): leave --split out")
-        parts = [_saved_part(path, "", only)]
+        found = [_saved_part(path, "", only)]
+    parts = [part for part in found if part is not None]
+    if not parts:
+        raise DataError(f"{path} has no rows")
     return TableSource(path, parts, options, kind="dataset")
 
 
@@ -141,14 +146,15 @@ def parquet_folder(path: Path, options: SourceConfig) -> TableSource:
     return TableSource(path, parts, options, kind="parquet folder")
 
 
-def _saved_part(folder: Path, name: str, split: str | None) -> Part:
+def _saved_part(folder: Path, name: str, split: str | None) -> Part | None:
+    """One split; None if it has no rows."""
     state = _json(folder / "state.json")
     try:
         files = [folder / entry["filename"] for entry in state["_data_files"]]
     except (KeyError, TypeError) as error:
         raise DataError(f"{folder / 'state.json'} does not list the data files: save the dataset again") from error
     if not files:
-        raise DataError(f"{folder} has no rows")
+        return None
     missing = next((file for file in files if not file.is_file()), None)
     if missing is not None:
         raise DataError(f"{missing} is missing, which {folder / 'state.json'} lists")

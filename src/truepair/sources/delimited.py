@@ -7,13 +7,15 @@ import sys
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
+from typing import Any
 
 from truepair.errors import DataError
 
 DELIMITERS = {",": "a comma", ";": "a semicolon", "\t": "a tab", "|": "a vertical bar"}
 """What may stand between cells, and what it is called."""
 
-csv.field_size_limit(min(sys.maxsize, 2**31 - 1))  # the module's own limit of 131,072 characters refuses long captions
+_LONGEST_CELL = min(sys.maxsize, 2**31 - 1)
+"""Characters; the csv module's own limit of 131,072, one for the whole process, refuses long captions."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,7 +53,7 @@ def records(lines: Iterable[str], delimiter: str, where: str) -> Iterator[Record
     reader = csv.reader(remembered(), delimiter=delimiter, strict=True, skipinitialspace=delimiter == "|")
     number = 0
     try:
-        for cells in reader:
+        while (cells := _next_row(reader)) is not None:
             if cells:
                 yield Record("".join(text), cells)
                 number += 1
@@ -61,6 +63,16 @@ def records(lines: Iterable[str], delimiter: str, where: str) -> Iterator[Record
             f"{where}: row {number} (ending in line {reader.line_num}) cannot be parsed: {error}; captions "
             "that contain quotation marks or the delimiter need quotes, with quotation marks doubled"
         ) from error
+
+
+def _next_row(reader: Any) -> list[str] | None:
+    """The next row; None behind the last."""
+    usual = csv.field_size_limit(_LONGEST_CELL)
+    try:
+        row: list[str] | None = next(reader, None)
+        return row
+    finally:
+        csv.field_size_limit(usual)
 
 
 def detected_delimiter(lines: Sequence[str], usual: str, wanted: Sequence[str]) -> str:

@@ -10,11 +10,13 @@ from pathlib import Path, PurePosixPath
 from truepair.errors import DataError
 from truepair.sources.datasets import METADATA
 from truepair.sources.decoding import decoded
-from truepair.sources.picture_files import UnreadablePictureError
+from truepair.sources.picture_files import UnreadablePictureError, left_out
 from truepair.sources.protocol import Sample, Skipped, Source
 from truepair.sources.tables import TableSource
 
 _ROWS = 20
+_LONGEST = 400
+"""Characters of what was found that are shown; a cell may hold anything in place of a path."""
 _MOST_SEARCHED = 20_000
 """Files among which a picture is sought whose root is wrong."""
 
@@ -35,7 +37,7 @@ def look_first(source: Source, most_pixels: int) -> None:
             try:
                 decoded(item.picture, largest_side=64, most_pixels=most_pixels)
             except UnreadablePictureError as error:
-                faults.append(Skipped(item.reference, error.reason, str(error)))
+                faults.append(left_out(item, error))
                 continue
             return
         faults.append(item)
@@ -55,7 +57,9 @@ def _items(source: Source) -> Iterator[Sample | Skipped]:
 
 
 def _detail(first: Skipped) -> str:
-    return f"{first.where}: {first.detail}" if first.detail else first.where
+    """What was found, without the reason, which is said already."""
+    said = first.detail.partition(f": {first.reason}")[0] or first.where
+    return said if len(said) <= _LONGEST else said[: _LONGEST - 1] + "…"
 
 
 def _next_step(source: Source, first: Skipped) -> str:

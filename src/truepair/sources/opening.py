@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import zipfile
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, fields, replace
 from pathlib import Path
@@ -80,7 +81,7 @@ def open_source(path: str | Path, options: SourceConfig = SourceConfig()) -> Sou
     if where.is_dir():
         return _folder(where, options)
     if not where.exists():
-        raise DataError(f"{where} is not there; give a table, a folder of pictures, .tar files or a dataset")
+        raise DataError(f"{where} does not exist; give a table, a folder of pictures, .tar files or a dataset")
     if where.suffix.lower() == ".zip":
         return _archive(where, options)
     return _file(where, where, options)
@@ -186,16 +187,20 @@ def _annotated(where: Path, table: RowsTable, options: SourceConfig, kind: Kind,
 
 def is_source_folder(folder: Path) -> bool:
     """Whether a folder holds pictures with captions, and not features."""
-    return any((folder / name).is_file() for name in _FLICKR8K_FILES) or not any(folder.glob("*.npy"))
+    if any((folder / name).is_file() for name in _FLICKR8K_FILES):
+        return True
+    return any(folder.iterdir()) and not any(folder.glob("*.npy"))
 
 
 def _folder(where: Path, options: SourceConfig) -> Source:
     if is_saved_dataset(where):
         _refuse(where, "a dataset", options, *_OF_PICTURES_IN_FILES)
         return saved_dataset(where, options)
-    corpus = next((where / name for name in _FLICKR8K_FILES if (where / name).is_file()), None)
-    if corpus is not None:
-        return _file(where, corpus, options)
+    corpus = [where / name for name in _FLICKR8K_FILES if (where / name).is_file()]
+    if len(corpus) > 1:
+        raise DataError(f"{where} has both {' and '.join(_FLICKR8K_FILES)}: keep one of them, or open one of them")
+    if corpus:
+        return _file(where, corpus[0], options)
     if metadata_files(where):
         return picture_folder(where, options)
     if parquet_files(where):
@@ -230,7 +235,12 @@ def _archive(where: Path, options: SourceConfig) -> Source:
         raise DataError(
             f"{where} holds {inner}, which is not read inside an archive: unpack it, and open what is in it"
         )
-    tables = [name for name in members if _is_caption_table(zipfile.Path(root.root, name))]
+    stems = Counter(name.rpartition(".")[0] for name in members)
+    tables = [
+        name
+        for name in members
+        if _is_caption_table(zipfile.Path(root.root, name), is_alone=stems[name.rpartition(".")[0]] == 1)
+    ]
     if len(tables) > 1:
         shallow = min(name.count("/") for name in tables)
         tables = [name for name in tables if name.count("/") == shallow]
@@ -243,16 +253,18 @@ def _archive(where: Path, options: SourceConfig) -> Source:
     return _pictures_with_captions(where, inside, options)
 
 
-def _is_caption_table(member: Location) -> bool:
-    """Whether a member of an archive is a table; a ``.json`` or ``.txt`` that is the caption of a picture is none."""
+def _is_caption_table(member: Location, *, is_alone: bool) -> bool:
+    """Whether a member of an archive is a table; a ``.json`` or ``.txt`` that is the caption of a picture is none.
+
+    Args:
+        member: The file.
+        is_alone: Whether no other has its name but for the extension.
+    """
     extension = extension_of(member.name)
     if extension == ".txt":
-        return is_token_file(member) or _has_header(member)
+        return is_alone and (is_token_file(member) or _has_header(member))
     if extension == ".json":
-        return not any(
-            other.name.rpartition(".")[0] == member.name.rpartition(".")[0] and other.name != member.name
-            for other in folder_of(member).iterdir()
-        )
+        return is_alone
     return is_table(member)
 
 

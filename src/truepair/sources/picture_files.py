@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TypeAlias
 
 from truepair.errors import DataError
+from truepair.sources.protocol import Sample, Skipped
 
 PICTURE_EXTENSIONS = (
     *("jpg", "jpeg", "png", "webp", "gif", "bmp", "tif", "tiff"),
@@ -37,6 +38,11 @@ class UnreadablePictureError(DataError):
     def __init__(self, reason: str, where: str) -> None:
         super().__init__(f"{where}: {reason}")
         self.reason = reason
+
+
+def left_out(sample: Sample, error: UnreadablePictureError) -> Skipped:
+    """What is said of a sample whose picture cannot be read."""
+    return Skipped(sample.reference, error.reason, f"image {sample.image_id!r}: {error}", sample.caption_ids)
 
 
 def is_picture_file(name: str) -> bool:

@@ -116,7 +116,7 @@ class DelimitedTable:
         with opened_text(path) as file:
             header = next(records(file, self.delimiter, str(path)), None)
         self.names: list[str] = [] if header is None else [name.strip() for name in header.cells]
-        twice = sorted({name for name in self.names if self.names.count(name) > 1})
+        twice = sorted({name for name in self.names if name and self.names.count(name) > 1})
         if twice:
             raise DataError(f"{path}: the header names {', '.join(map(repr, twice))} more than once")
         self.faults: dict[int, str] = {}

@@ -108,12 +108,14 @@ class StoredPictures:
     """Pictures that are the cells of a column: bytes, or ``{bytes, path}`` as Hugging Face writes them.
 
     Cells are read a few at a time, whatever the size of the row groups; one at random reads its row group up to it. A
-    cell without bytes may have the path of a file.
+    cell without bytes may have the path of a file, which starts at the table's folder.
     """
 
     def __init__(self, table: ArrowTable, column: str) -> None:
         self.table = table
         self.column = column
+        where = Path(str(table.path))
+        self._folder = where if where.is_dir() else where.parent
 
     def of_rows(self, rows: Sequence[int]) -> Iterator[bytes | UnreadablePictureError]:
         """See `TablePictures.of_rows`."""
@@ -149,7 +151,7 @@ class StoredPictures:
         encoded, path = (cell.get("bytes"), cell.get("path")) if isinstance(cell, dict) else (cell, None)
         try:
             if encoded is None and path:
-                return encoded_picture(Path(path))
+                return encoded_picture(self._folder / path)  # which an absolute path leaves
             if encoded is None:
                 return UnreadablePictureError("missing picture", where)
             return checked_picture(bytes(encoded), where)

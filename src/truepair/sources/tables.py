@@ -175,6 +175,11 @@ class TableSource:
         part, place = self.place_of(row)
         return self._rows[part].names[place]
 
+    def split_of(self, row: int) -> str | None:
+        """The split that a row is in; None if the source says nothing."""
+        part, place = self.place_of(row)
+        return self._rows[part].splits[place]
+
     def reference_of(self, row: int) -> str:
         """What `picture` finds a row's picture by."""
         part, place = self.place_of(row)
@@ -277,7 +282,8 @@ class TableSource:
         first = self.reference_of(picture.rows[0])
         ids = tuple(name for of_row in captions for name in of_row.ids)
         if isinstance(encoded, UnreadablePictureError):
-            return Skipped(f"{self.path}: {first}", encoded.reason, f"{encoded}, which has {len(ids)} captions", ids)
+            has = f"{encoded}, which has {len(ids)} caption{'' if len(ids) == 1 else 's'}"
+            return Skipped(f"{self.path}: {first}", encoded.reason, has, ids)
         return Sample(
             image_id=picture.image_id,
             picture=encoded,

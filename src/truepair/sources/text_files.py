@@ -35,11 +35,31 @@ def opened_text(path: Location) -> Iterator[TextIO]:
         DataError: If it cannot be read, or is not UTF-8, also while it is read.
     """
     try:
-        with opened_bytes(path) as file, io.TextIOWrapper(file, encoding="utf-8-sig", newline="") as text:
+        with (
+            _reading(path),
+            opened_bytes(path) as file,
+            io.TextIOWrapper(file, encoding="utf-8-sig", newline="") as text,
+        ):
             yield text
     except UnicodeDecodeError as error:
         around = error.object[max(0, error.start - 20) : error.end + 20]  # positions count from a chunk's beginning
         raise DataError(f"{path} is not UTF-8 (at {around!r}); save it as UTF-8") from error
+
+
+def content_of(path: Location) -> bytes:
+    """All of a file, decompressed if its name says that it is compressed.
+
+    Raises:
+        DataError: If it cannot be read.
+    """
+    with _reading(path), opened_bytes(path) as file:
+        return file.read()
+
+
+@contextmanager
+def _reading(path: Location) -> Iterator[None]:
+    try:
+        yield
     except (OSError, pa.ArrowException, EOFError) as error:
         raise DataError(f"{path} cannot be read ({error}); is it complete, and is its extension right?") from error
 

@@ -6,6 +6,7 @@ import statistics
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import cache
+from operator import attrgetter
 from pathlib import Path
 from typing import Any
 
@@ -27,12 +28,16 @@ from truepair.training.run import run
 MEASURES = (*(f"{way}_r{k}" for way in ("image_to_text", "text_to_image") for k in (1, 5, 10)), "rsum")
 """What is compared: the six recalls, in percent, and their sum."""
 
-_FILES = {
-    "data": ("path", "vocabulary", "image_root", "image_features", "caption_features"),
-    "noise": ("index",),
-    "trusted": ("path",),
-}
-"""Options that name a file or a folder, by section of the recipe."""
+_FILES = (
+    "data.path",
+    "data.vocabulary",
+    "data.source.image_root",
+    "data.image_features",
+    "data.caption_features",
+    "noise.index",
+    "trusted.path",
+)
+"""Options that name a file or a folder."""
 
 Plan = Mapping[int, Mapping[Member, tuple[Recipe, Path]]]
 """Seed → network → recipe and folder of its run."""
@@ -152,13 +157,14 @@ def with_data_in(recipe: Recipe, folder: Path) -> Recipe:
         parts = Path(path or "").parts
         return str(folder.joinpath(*parts[1:])) if parts[:1] == ("data",) else path
 
-    sections = {
-        section: replace(
-            getattr(recipe, section), **{name: moved(getattr(getattr(recipe, section), name)) for name in names}
-        )
-        for section, names in _FILES.items()
-    }
-    return replace(recipe, **sections)
+    def with_moved(config: Any, names: Sequence[str]) -> Any:
+        name, *inner = names
+        value = getattr(config, name)
+        return replace(config, **{name: with_moved(value, inner) if inner else moved(value)})
+
+    for option in _FILES:
+        recipe = with_moved(recipe, option.split("."))
+    return recipe
 
 
 def missing_file(recipe: Recipe) -> tuple[str, Path] | None:
@@ -166,8 +172,7 @@ def missing_file(recipe: Recipe) -> tuple[str, Path] | None:
 
     Of a folder of region features, also the file of each split is looked for, not what is in it.
     """
-    values = asdict(recipe)
-    named = [(f"{section}.{name}", values[section][name]) for section, names in _FILES.items() for name in names]
+    named = [(option, attrgetter(option)(recipe)) for option in _FILES]
     needed = [(option, Path(path)) for option, path in named if path not in (None, "demo")]
     folder = Path(recipe.data.path)
     if recipe.data.path != "demo" and folder.is_dir() and (is_precomputed(folder) or not is_source_folder(folder)):

@@ -83,7 +83,7 @@ async function reload() {
     say(pluralOf(first.total, "pair", "pairs") + " in this list");
     at("nothing").hidden = first.total > 0;
     at("nothing").textContent = at("filters").elements.decided.value === "undecided"
-      ? "Nothing is left to decide in this list. Show other pairs, choose where to cut, and write the cleaned manifest."
+      ? "Nothing is left to decide in this list. Show other pairs, choose where to cut, and write the cleaned copy."
       : "No pair is like that.";
     draw();
   } catch (error) {
