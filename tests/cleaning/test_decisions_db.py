@@ -1,12 +1,13 @@
 import random
 import sqlite3
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
 from functools import partial
 
 import numpy as np
 import pytest
 
-from truepair.cleaning.decisions_db import ACTIONS, HandDecisions
+from truepair.cleaning.decisions_db import ACTIONS, HandDecisions, decisions_of
 from truepair.errors import DataError
 
 PAIRS = 6
@@ -161,6 +162,27 @@ def test_a_file_that_is_no_database_of_decisions_is_refused(opened, tmp_path, co
     with pytest.raises(DataError, match=r"review\.sqlite .*start over"):
         opened("digest")
     assert path.read_bytes() == before
+
+
+@pytest.mark.parametrize(
+    "damage",
+    ["DROP TABLE decisions", "ALTER TABLE decisions RENAME COLUMN time TO tim", "cut short", "a page of zeros"],
+)
+def test_a_damaged_database_is_refused_in_one_sentence(decisions, tmp_path, damage):
+    decide(decisions, 1, "keep")
+    path = tmp_path / "review.sqlite"
+    with closing(sqlite3.connect(path)) as raw:
+        raw.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+        if " TABLE " in damage:
+            raw.execute(damage)
+            raw.commit()
+    content = path.read_bytes()
+    if damage == "cut short":
+        path.write_bytes(content[: len(content) // 2])
+    elif damage == "a page of zeros":
+        path.write_bytes(content[:4096] + bytes(4096) + content[8192:])
+    with pytest.raises(DataError, match=r"review\.sqlite"):
+        decisions_of(path, "digest", tmp_path / "findings.parquet")
 
 
 def test_a_folder_that_is_not_there_is_refused(tmp_path):

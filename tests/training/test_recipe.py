@@ -99,7 +99,7 @@ def test_the_name_chooses_the_method():
         ({"data": {"source": {"image_cal": "x"}}}, "unknown option data.source.image_cal; did you mean data.source.im"),
         ({"training": {"zzz": 1}}, "unknown option training.zzz; there are batch_size, seed, "),
         ({"method": {"name": "baseline", "stages": [1]}}, "unknown option method.stages; there are name, loss, epochs"),
-        ({"method": {"name": "magic"}}, "unknown method 'magic'; choose one of baseline, crcl, disncl, mscn, teacher"),
+        ({"method": {"name": "magic"}}, "unknown method 'magic'; choose one of baseline, crcl, disncl"),
         ({"method": {"name": ["crcl"]}}, "unknown method ['crcl']; choose one of"),
         ({"method": "crcl"}, "method is 'crcl', but it is a section"),
         ({"data": "photos.csv"}, "data is 'photos.csv', but it is a section: [data]"),

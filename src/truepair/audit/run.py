@@ -209,7 +209,7 @@ def _cross_fit(
     )
     finds = None
     if found.weights:
-        tried = sensitivity(
+        finds = sensitivity(
             folds,
             pairs,
             found,
@@ -218,7 +218,6 @@ def _cross_fit(
             temperature=config.temperature,
             seed=config.seed,
         )
-        finds = Finds(tried.random, tried.alike)
     of_images = None if together is None else Together(together.images, round(together.moved_together, 3))
     return _write(_Found(findings, scored_by, found, finds, of_images), source, out, config, _Work(started, device, []))
 

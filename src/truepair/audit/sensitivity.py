@@ -7,7 +7,7 @@ looks right to models of that corpus, and the noise rate does not count it.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 import numpy as np
 import torch
@@ -17,6 +17,7 @@ from torch import Tensor
 from truepair.audit.crossfit import Fold
 from truepair.audit.probability import Probabilities
 from truepair.audit.score import reference_pairs_of
+from truepair.cleaning.summary import Finds
 from truepair.data.pairs import Pairs
 from truepair.random_streams import Stream
 from truepair.scoring.encodings import encode_captions, item_vectors
@@ -31,19 +32,6 @@ _MOST_TRIED = 1024
 """Captions of a fold that get another image, at most."""
 
 
-@dataclass(frozen=True)
-class Sensitivity:
-    """Shares of mistakes made on purpose that reach the threshold, in [0, 1]; None where none could be made.
-
-    Attributes:
-        random: Of captions with random images.
-        alike: Of captions with the image of the most similar caption.
-    """
-
-    random: float | None
-    alike: float | None
-
-
 def sensitivity(
     folds: Sequence[Fold],
     pairs: Pairs,
@@ -53,7 +41,7 @@ def sensitivity(
     candidates: int | None,
     temperature: float,
     seed: int,
-) -> Sensitivity:
+) -> Finds:
     """Shares of mistakes that would be suspects; None for both where the audit's probabilities are unknown.
 
     Args:
@@ -66,7 +54,7 @@ def sensitivity(
         seed: Of the captions that are tried, and of reference pairs and random pairs.
     """
     if found.unknown:
-        return Sensitivity(None, None)
+        return Finds(None, None)
     generator = Stream.SENSITIVITY.generator(seed)
     is_sure = found.match >= _SURE
     tried = []
@@ -90,7 +78,7 @@ def sensitivity(
         )
         tried.append(found.match_of(features.pairs))
     alike = torch.cat(tried) if tried else torch.empty(0)
-    return Sensitivity(_share(1 - found.random >= threshold), _share(1 - alike >= threshold))
+    return Finds(_share(1 - found.random >= threshold), _share(1 - alike >= threshold))
 
 
 def _images_of_similar_captions(

@@ -22,14 +22,11 @@ from truepair.cleaning.table_copies import copy_features
 from truepair.cleaning.writers import WRITERS
 from truepair.errors import DataError
 from truepair.sources.datasets import PROVENANCE
-from truepair.sources.protocol import Kind, Source
+from truepair.sources.protocol import Source
 from truepair.sources.tables import TableSource
 
 _LARGEST_SHARE = 0.5
 """Of the audited pairs, what may be dropped unasked."""
-
-_WITHOUT_PICTURES: Collection[Kind] = ("table", "coco", "karpathy", "tokens")
-"""Sources that name pictures by paths, which stay as they are, and whose copy is the table alone."""
 
 
 @dataclass(frozen=True)
@@ -195,7 +192,7 @@ def _check_images(audit: AuditFolder, decisions: Sequence[Decision]) -> None:
 
 def _image_root(source: Source) -> Path | None:
     """Where relative paths of a copied table start; None if the copy has its pictures, or names none by such a path."""
-    if not isinstance(source, TableSource) or source.kind not in _WITHOUT_PICTURES:
+    if not isinstance(source, TableSource) or source.kind == "imagefolder":
         return None
     paths = (source.path_of(picture.rows[0]) for picture in source.pictures())
     is_relative = any(isinstance(path, str) and path and not Path(path).is_absolute() for path in paths)
