@@ -1,3 +1,4 @@
+import re
 from math import log
 
 import numpy as np
@@ -134,3 +135,14 @@ def test_features_in_one_group_give_an_upper_bound_of_the_rate():
     found = probabilities(PairFeatures(pairs, torch.cat([low, high])), seed=0)
     assert found.noise_rate == pytest.approx(0.5, abs=0.01)
     assert "is an upper bound" in found.warnings[0]
+
+
+@pytest.mark.parametrize(("shift", "is_trusted"), [(0.3, False), (1.5, True)])
+def test_models_that_tell_little_apart_are_said_to_overrate_the_noise(shift, is_trusted):
+    features, _ = drawn(2000, 0.0, shift=torch.full((5,), shift))
+    found = probabilities(features, seed=0)
+    said = [warning for warning in found.warnings if "may be far too high" in warning]
+    assert len(said) == (0 if is_trusted else 1)
+    if said:
+        (told,) = re.findall(r"from a random one in only (\d+) % of comparisons", said[0])
+        assert 50 < int(told) < 80

@@ -75,8 +75,8 @@ def command(arguments: Sequence[str], output: Output) -> None:
         keep_unaudited=parsed.keep_unaudited,
         drop_most=parsed.drop_most,
     )
-    if audit.is_unknown:
-        output.note(f"warning: {parsed.audit}: it cannot be said which pairs do not match, so that none is a suspect")
+    for warning in audit.summary.warnings:
+        output.note(f"warning: {warning}")
     try:
         fixed = fix(audit, by_hand, parsed.out, options)
     except OSError as error:

@@ -67,6 +67,7 @@ def command(arguments: Sequence[str], output: Output) -> None:
             webbrowser.open(address)
         config = uvicorn.Config(app, log_level="warning", access_log=False, ws="none", lifespan="off")
         uvicorn.Server(config).run(sockets=[listening])
+        raise KeyboardInterrupt  # a signal ended it, which uvicorn does not always raise again
 
 
 def _listening(port: int) -> socket.socket:
