@@ -23,7 +23,7 @@ from made_sources import (
 
 from truepair.errors import DataError
 from truepair.sources import blocks
-from truepair.sources.protocol import Sample
+from truepair.sources.protocol import Sample, Skipped
 
 KINDS = ("csv", "tsv", "jsonl", "parquet")
 
@@ -198,6 +198,19 @@ def test_pictures_in_cells_with_the_same_id_are_one(tmp_path):
     ]
 
 
+def test_a_struct_without_bytes_names_no_file_outside_the_root(tmp_path):
+    write_files(tmp_path, {"secret.png": picture(0), "lists/0.png": picture(1)})
+    cells = pa.array(
+        [{"bytes": None, "path": path} for path in ("../secret.png", "0.png")],
+        pa.struct([("bytes", pa.binary()), ("path", pa.string())]),
+    )
+    pq.write_table(pa.table({"image": cells, "caption": ["a", "b"]}), tmp_path / "lists" / "t.parquet")
+    source = opened(tmp_path / "lists" / "t.parquet")
+    assert [sample.picture for sample in samples(source)] == [picture(1)]
+    assert [item.reason for item in everything(source) if isinstance(item, Skipped)] == ["outside the image root"]
+    assert len(samples(opened(tmp_path / "lists" / "t.parquet", allow_outside=True))) == 2
+
+
 def test_a_struct_without_bytes_names_files(tmp_path):
     with_pictures(tmp_path, 2)
     cells = pa.array(
@@ -247,9 +260,9 @@ PEAK = """
 import re, sys
 from pathlib import Path
 from truepair.sources.table_files import ArrowTable
-from truepair.sources.table_pictures import StoredPictures
+from truepair.sources.table_pictures import PathRule, StoredPictures
 peak = lambda: int(re.search(r"VmHWM:\\s+(\\d+) kB", Path("/proc/self/status").read_text())[1])
-pictures = StoredPictures(ArrowTable(Path(sys.argv[1])), "image")
+pictures = StoredPictures(ArrowTable(Path(sys.argv[1])), "image", PathRule(Path(), Path(), False))
 before = peak()
 found = list(pictures.of_rows([3, 2000]))
 print(peak() - before, found == [b"\\0\\3" * 2**15, b"\\7\\xd0" * 2**15])

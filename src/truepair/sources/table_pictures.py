@@ -7,6 +7,7 @@ import os
 import unicodedata
 import zipfile
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 from itertools import repeat
 from pathlib import Path, PurePosixPath
 from typing import Any, Protocol, runtime_checkable
@@ -37,41 +38,28 @@ class TablePictures(Protocol):
         ...
 
 
-class NamedPictures:
-    """Pictures whose paths are the cells of a column.
+@dataclass(frozen=True)
+class PathRule:
+    """Which files the paths in a table lead to, and which of them may be read.
 
     Attributes:
-        paths: One a row, as written; None or something else than text where the row names no picture.
         root: Where relative paths start.
         folder: The table's own folder, where paths with ``..`` start.
         is_bounded: Whether absolute paths must lie in `root` as well. Relative ones always must.
         is_free: Whether paths may lead anywhere.
     """
 
-    def __init__(
-        self, paths: Sequence[object], root: Location, folder: Location, *, is_bounded: bool, is_free: bool = False
-    ) -> None:
-        self.paths = paths
-        self.root = root
-        self.folder = folder
-        self.is_bounded = is_bounded
-        self.is_free = is_free
+    root: Location
+    folder: Location
+    is_bounded: bool
+    is_free: bool = False
 
-    def of_rows(self, rows: Sequence[int]) -> Iterator[bytes | UnreadablePictureError]:
-        """See `TablePictures.of_rows`."""
-        for row in rows:
-            try:
-                yield encoded_picture(self.file(row))
-            except UnreadablePictureError as error:
-                yield error
-
-    def file(self, row: int) -> Location:
-        """The file that a row names; it need not be there.
+    def file(self, written: object) -> Location:
+        """The file that a cell names; it need not be there.
 
         Raises:
-            UnreadablePictureError: If the row names no file, or one that may not be read.
+            UnreadablePictureError: If the cell names no file, or one that may not be read.
         """
-        written = self.paths[row]
         if written is None or written == "":
             raise UnreadablePictureError("no picture named", "the cell is empty")
         if not isinstance(written, str):
@@ -104,18 +92,42 @@ class NamedPictures:
         return Path(path)
 
 
+class NamedPictures:
+    """Pictures whose paths are the cells of a column.
+
+    Attributes:
+        paths: One a row, as written; None or something else than text where the row names no picture.
+        rule: Where they lead.
+    """
+
+    def __init__(self, paths: Sequence[object], rule: PathRule) -> None:
+        self.paths = paths
+        self.rule = rule
+
+    def of_rows(self, rows: Sequence[int]) -> Iterator[bytes | UnreadablePictureError]:
+        """See `TablePictures.of_rows`."""
+        for row in rows:
+            try:
+                yield encoded_picture(self.file(row))
+            except UnreadablePictureError as error:
+                yield error
+
+    def file(self, row: int) -> Location:
+        """The file that a row names, see `PathRule.file`."""
+        return self.rule.file(self.paths[row])
+
+
 class StoredPictures:
     """Pictures that are the cells of a column: bytes, or ``{bytes, path}`` as Hugging Face writes them.
 
     Cells are read a few at a time, whatever the size of the row groups; one at random reads its row group up to it. A
-    cell without bytes may have the path of a file, which starts at the table's folder.
+    cell without bytes may have the path of a file.
     """
 
-    def __init__(self, table: ArrowTable, column: str) -> None:
+    def __init__(self, table: ArrowTable, column: str, rule: PathRule) -> None:
         self.table = table
         self.column = column
-        where = Path(str(table.path))
-        self._folder = where if where.is_dir() else where.parent
+        self.rule = rule
 
     def of_rows(self, rows: Sequence[int]) -> Iterator[bytes | UnreadablePictureError]:
         """See `TablePictures.of_rows`."""
@@ -151,7 +163,7 @@ class StoredPictures:
         encoded, path = (cell.get("bytes"), cell.get("path")) if isinstance(cell, dict) else (cell, None)
         try:
             if encoded is None and path:
-                return encoded_picture(self._folder / path)  # which an absolute path leaves
+                return encoded_picture(self.rule.file(path))
             if encoded is None:
                 return UnreadablePictureError("missing picture", where)
             return checked_picture(bytes(encoded), where)

@@ -20,7 +20,7 @@ from truepair.sources.picture_files import Location, UnreadablePictureError
 from truepair.sources.protocol import Kind, Sample, Skipped
 from truepair.sources.rows import row_name, row_of
 from truepair.sources.table_files import ArrowTable, Table, ids_of
-from truepair.sources.table_pictures import NamedPictures, StoredPictures, TablePictures, holds_pictures
+from truepair.sources.table_pictures import NamedPictures, PathRule, StoredPictures, TablePictures, holds_pictures
 
 DAMAGED_ROW = "damaged row"
 
@@ -299,8 +299,10 @@ def _pictures(
 ) -> tuple[TablePictures, list[str | None]]:
     """The rows' pictures and what rows of one picture share; None for a row with a picture of its own."""
     table = part.table
+    folder = Path(str(table.path)).parent if isinstance(part.root, Path) else part.root
+    rule = PathRule(part.root, folder, is_bounded=options.image_root is not None, is_free=options.allow_outside)
     if isinstance(table, ArrowTable) and holds_pictures(table, column):
-        stored = StoredPictures(table, column)
+        stored = StoredPictures(table, column, rule)
         return stored, [None] * len(table) if has_ids else list(stored.digests())
     paths = table.columns([column])[column]
     if not part.root.is_dir():
@@ -308,9 +310,7 @@ def _pictures(
             f"the image root {part.root} is not a folder; relative paths of {table.path} start there (--image-root)"
         )
     keys = [path if isinstance(path, str) and path else None for path in paths]
-    folder = Path(str(table.path)).parent if isinstance(part.root, Path) else part.root
-    bounded = options.image_root is not None
-    return NamedPictures(paths, part.root, folder, is_bounded=bounded, is_free=options.allow_outside), keys
+    return NamedPictures(paths, rule), keys
 
 
 def _check_unique(path: Path, caption_ids: Iterable[str]) -> None:
