@@ -33,7 +33,7 @@ WITHOUT = {
     "MSCN, one network": {"networks": 1},
     "MSCN, head calibrated": {"calibrate": True},
     "MSCN, pairs believed to 99 %": {"purify_above": 0.99},
-    "MSCN, negatives and belief as released": {
+    "MSCN, negatives and confidence as released": {
         "warmup_negatives": "mean",
         "negatives": "hardest",
         "purify_above": 0.5,

@@ -155,8 +155,8 @@ def truth(pairs: Pairs) -> Bool[Tensor, " pairs"]:
 def suggestions(findings: Path, pairs: Pairs) -> Measured:
     """How many mismatched captions are offered their own picture, and get it by offers right to `LEAST_PRECISION`.
 
-    Offers are taken in the order of the audit's belief in them, or, if it has none, the mutual ones in the order of the
-    pairs' mismatch probability. Both numbers are shares of all mismatched captions.
+    Offers are taken in the order of the audit's probability of them, or, if it has none, the mutual ones in the order of
+    the pairs' mismatch probability. Both numbers are shares of all mismatched captions.
     """
     table = pq.read_table(findings).to_pydict()
     true_image = pairs.true_image_of_caption
@@ -165,12 +165,12 @@ def suggestions(findings: Path, pairs: Pairs) -> Measured:
     is_own = [
         own[caption] == image for caption, image in zip(table["caption_id"], table["suggested_image_id"], strict=True)
     ]
-    belief = table.get("suggestion_probability")
-    if belief is None:
+    confidence = table.get("suggestion_probability")
+    if confidence is None:
         mutual = zip(table["mismatch_probability"], table["suggestion_is_mutual"], strict=True)
-        belief = [probability if is_mutual else None for probability, is_mutual in mutual]
-    believed = zip(belief, is_own, table["suggested_image_id"], strict=True)
-    offers = [(probability, right) for probability, right, image in believed if None not in (probability, image)]
+        confidence = [probability if is_mutual else None for probability, is_mutual in mutual]
+    offered = zip(confidence, is_own, table["suggested_image_id"], strict=True)
+    offers = [(probability, right) for probability, right, image in offered if None not in (probability, image)]
     probability, is_right = np.array(offers, dtype=float).reshape(-1, 2).T
     mismatched = table["is_clean"].count(False)
     return {

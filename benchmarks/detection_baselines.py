@@ -163,7 +163,7 @@ BASELINES: Mapping[str, Callable[[PlainNetworks], Tensor]] = {
     "LEMoN, cross-fitted": cross_fitted_neighbour_voting,
 }
 GIVE_PROBABILITIES = {"small loss"}
-"""Whose scores are beliefs that a pair matches, and not only an order."""
+"""Whose scores are confidences that a pair matches, and not only an order."""
 
 
 # --- Their maths ------------------------------------------------------------------------------------------------------

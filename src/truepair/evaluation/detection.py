@@ -68,7 +68,7 @@ def detection_metrics(
     """How well low `confidence` finds the pairs that do not match.
 
     Args:
-        confidence: Belief that each pair matches, in [0, 1], 1 = matching; or any score that is low where a pair is
+        confidence: Probability that each pair matches, in [0, 1]; or any score that is low where a pair is
             suspicious, for which the values that need a probability are None.
         is_clean: True where the pair truly matches.
         bins: Bins of the calibration error.
@@ -109,7 +109,7 @@ def calibration_curve(
     """Mean mismatch probability against the true share of mismatches, in bins of equal width over [0, 1].
 
     Args:
-        confidence: Belief that each pair matches, in [0, 1].
+        confidence: Probability that each pair matches, in [0, 1].
         is_clean: True where the pair truly matches.
         bins: How many, at least 1. A bin without a pair is left out of the curve.
 
@@ -148,7 +148,7 @@ def expected_calibration_error(
     2017, Eq. 3, https://arxiv.org/abs/1706.04599, for the probability of a mismatch in place of the top class).
 
     Args:
-        confidence: Belief that each pair matches, in [0, 1].
+        confidence: Probability that each pair matches, in [0, 1].
         is_clean: True where the pair truly matches.
         bins: How many, at least 1.
 
