@@ -155,8 +155,8 @@ def truth(pairs: Pairs) -> Bool[Tensor, " pairs"]:
 def suggestions(findings: Path, pairs: Pairs) -> Measured:
     """How many mismatched captions are offered their own picture, and get it by offers right to `LEAST_PRECISION`.
 
-    Offers are taken in the order of the audit's probability of them, or, if it has none, the mutual ones in the order of
-    the pairs' mismatch probability. Both numbers are shares of all mismatched captions.
+    Offers are taken in the order of the audit's probability of them, or, if it has none, the mutual ones in the order
+    of the pairs' mismatch probability. Both numbers are shares of all mismatched captions.
     """
     table = pq.read_table(findings).to_pydict()
     true_image = pairs.true_image_of_caption

@@ -4,8 +4,8 @@
     python benchmarks/kill_resume.py --kills 20 --method mscn
 
 Each kill is a SIGKILL to a process that trains CRCL over two stages, both networks of MSCN with its meta steps and
-purified sets, two networks of DisNCL with their critics, or the teacher with its confidences; with averaged weights, input
-dropout and injected noise: at a random moment, or (every other one) as soon as a file is being written. Weights,
+purified sets, two networks of DisNCL with their critics, or the teacher with its confidences; with averaged weights,
+input dropout and injected noise: at a random moment, or (every other one) as soon as a file is being written. Weights,
 optimiser, correspondences, random generators, log and results must come out the same, bit for bit. Exits with 1 if they
 do not.
 """
