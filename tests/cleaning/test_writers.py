@@ -16,6 +16,7 @@ import pyarrow.feather
 import pyarrow.parquet as pq
 import pytest
 from made_sources import check, hashes, picture, samples, tar_files, write_files, write_rows, write_shards, write_tar
+from source_forms import CAPTIONS, FORMS, made, pictures, reopened, table_rows
 
 from truepair.cleaning.decisions import Decision
 from truepair.cleaning.fixing import write_copy
@@ -31,130 +32,11 @@ datasets = pytest.importorskip("datasets")
 # The libraries that read the copies leave files to the collector.
 pytestmark = pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning", "ignore::ResourceWarning")
 
-CAPTIONS = [f'caption {i}, "quoted"\tяркий' for i in range(8)]
-"""Number 3's picture is missing where it can be."""
-
 
 @pytest.fixture(autouse=True)
 def quiet(tmp_path, monkeypatch):
     datasets.disable_progress_bars()
     monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path / "cache")
-
-
-def hf_rows() -> "datasets.Dataset":
-    features = datasets.Features(
-        {"n": datasets.Value("int8"), "image": datasets.Image(), "caption": datasets.Value("string")}
-    )
-    cells = [None if i == 3 else {"bytes": picture(i), "path": f"{i}.png"} for i in range(8)]
-    return datasets.Dataset.from_dict({"n": range(8), "image": cells, "caption": CAPTIONS}, features)
-
-
-def table_rows() -> list[dict]:
-    return [{"image": f"k{i}.png", "caption": CAPTIONS[i], "n": i} for i in range(8)]
-
-
-def pictures(root: Path) -> Path:
-    return write_files(root, {f"k{i}.png": picture(i) for i in range(8) if i != 3})
-
-
-def made(kind: str, root: Path) -> Path:
-    """Eight pictures, a caption each, in any form."""
-    root.mkdir(parents=True, exist_ok=True)
-    if kind == "webdataset":
-        for shard in range(2):
-            files = {}
-            for i in range(4 * shard, 4 * shard + 4):
-                files |= {f"k{i}.jpg": picture(i, "JPEG"), f"k{i}.json": b'{"n": 1}', f"k{i}.txt": CAPTIONS[i].encode()}
-            files.pop("k3.jpg", None)
-            write_tar(root / f"{shard:05d}.tar", files)
-        return root
-    if kind == "folder":
-        write_files(root, {f"in/k{i}.png": picture(i) for i in range(8) if i != 3})
-        return write_files(root, {f"in/k{i}.txt": f"{CAPTIONS[i]}\r\n" for i in range(8)})
-    if kind == "dataset":
-        hf_rows().save_to_disk(root / "d")
-        return root / "d"
-    if kind == "datasetdict":
-        rows = hf_rows()
-        datasets.DatasetDict(train=rows.select(range(5)), test=rows.select(range(5, 8))).save_to_disk(root / "d")
-        return root / "d"
-    if kind == "hub":
-        rows = hf_rows()
-        (root / "data").mkdir()
-        rows.select(range(5)).to_parquet(root / "data" / "train-00000-of-00001.parquet")
-        rows.select(range(5, 8)).to_parquet(root / "data" / "test-00000-of-00001.parquet")
-        (root / "README.md").write_text(
-            "---\nlicense: mit\ndataset_info:\n  splits:\n  - name: train\n    num_examples: 5\n"
-            "  - name: test\n    num_examples: 3\n---\n# mine\n"
-        )
-        return root
-    if kind == "imagefolder":
-        for split, numbers in (("train", range(5)), ("test", range(5, 8))):
-            write_files(root / split, {f"k{i}.png": picture(i) for i in numbers if i != 3})
-            rows = [{"file_name": f"k{i}.png", "caption": CAPTIONS[i], "n": i} for i in numbers]
-            write_rows(root / split / "metadata.jsonl", rows)
-        return root
-    if kind == "embedded":
-        cells = pa.array([None if i == 3 else picture(i) for i in range(8)], pa.binary())
-        pq.write_table(pa.table({"image": cells, "caption": CAPTIONS, "n": range(8)}), root / "t.parquet", 3)
-        return root / "t.parquet"
-    if kind == "coco":
-        pictures(root)
-        images = [{"id": 10 + i, "file_name": f"k{i}.png"} for i in range(8)] + [{"id": 99, "file_name": "alone.png"}]
-        annotations = [{"id": 100 + i, "image_id": 10 + i, "caption": CAPTIONS[i]} for i in range(8)]
-        document = {"info": {"year": 2017}, "images": images, "annotations": annotations}
-        (root / "captions.json").write_text(json.dumps(document))
-        return root / "captions.json"
-    if kind == "karpathy":
-        pictures(root)
-        images = [
-            {
-                "filename": f"k{i}.png", "filepath": "", "split": "train", "imgid": i, "sentids": [i],
-                "sentences": [{"raw": CAPTIONS[i], "sentid": i, "tokens": ["a"]}],
-            }
-            for i in range(8)
-        ]  # fmt: skip
-        (root / "dataset.json").write_text(json.dumps({"images": images, "dataset": "mine"}, indent=1))
-        return root / "dataset.json"
-    if kind == "tokens":
-        pictures(root)
-        lines = "".join(f"k{i}.png#0\t{caption}\n" for i, caption in enumerate(CAPTIONS))
-        (root / "mine.token").write_text(lines, encoding="utf-8")
-        return root / "mine.token"
-    if kind == "zip":
-        inside = root.parent / "unpacked"
-        write_rows(pictures(inside) / "t.csv", table_rows())
-        with zipfile.ZipFile(root / "t.zip", "w") as archive:
-            for file in sorted(inside.iterdir()):
-                archive.write(file, f"top/{file.name}")
-        return root / "t.zip"
-    if kind == "zipped folder":
-        inside = made("folder", root.parent / "unpacked")
-        with zipfile.ZipFile(root / "t.zip", "w") as archive:
-            for file in sorted(path for path in inside.rglob("*") if path.is_file()):
-                archive.write(file, file.relative_to(inside).as_posix())
-        return root / "t.zip"
-    pictures(root)
-    if kind in ("csv.gz", "jsonl.zst"):
-        plain = write_rows(root.parent / f"plain.{kind.split('.')[0]}", table_rows()).read_bytes()
-        compression = "gzip" if kind.endswith("gz") else "zstd"
-        with pa.output_stream(str(root / f"t.{kind}"), compression=compression) as file:
-            file.write(plain)
-        return root / f"t.{kind}"
-    if kind == "json":
-        (root / "t.json").write_text(json.dumps(table_rows(), indent=2, ensure_ascii=False), encoding="utf-8")
-        return root / "t.json"
-    if kind in ("arrow", "feather"):
-        pa.feather.write_feather(pa.Table.from_pylist(table_rows()), root / f"t.{kind}")
-        return root / f"t.{kind}"
-    return write_rows(root / f"t.{kind}", table_rows())
-
-
-TABLES = ("csv", "tsv", "jsonl", "json", "parquet", "arrow", "feather", "csv.gz", "jsonl.zst")
-FORMS = (
-    *TABLES, "webdataset", "folder", "embedded", "dataset", "datasetdict", "hub", "imagefolder", "coco", "karpathy",
-    "tokens", "zip", "zipped folder",
-)  # fmt: skip
 
 
 def decided(source: Source, drop: Mapping[int, None] = {}, re_pair: Mapping[int, int] = {}) -> dict[str, Decision]:
@@ -174,12 +56,6 @@ def decided(source: Source, drop: Mapping[int, None] = {}, re_pair: Mapping[int,
 
 def copied(source: Source, decisions: Mapping[str, Decision], target: Path, **more) -> list[str]:
     return write_copy(source, list(decisions.values()), target, **more)[0]
-
-
-def reopened(target: Path, form: str, source: Path) -> Source:
-    if form in (*TABLES, "embedded", "coco", "karpathy", "tokens"):
-        return open_source(target / source.name, SourceConfig(image_root=str(source.parent)))
-    return open_source(target / source.name if form.startswith("zip") else target)
 
 
 def test_every_kind_of_source_has_a_writer():
