@@ -1,12 +1,16 @@
 """embed, audit, fix, and then a reader of others: one test for every form that a source can have."""
 
 import csv
+import hashlib
+import json
+from pathlib import Path
 
 import pyarrow.parquet as pq
 import pytest
 from made_sources import hashes, samples
 from source_forms import CAPTIONS, FORMS, captions_by_others, datasets, made, reopened
 
+from truepair.audit.lab import PairLab
 from truepair.cli.main import main
 
 # The libraries that read the copies leave files to the collector.
@@ -30,6 +34,12 @@ def test_a_source_is_embedded_audited_and_fixed_and_its_own_readers_read_the_cop
     assert main(["audit", str(features), "--out", str(audit), *few, *device]) == 0
     assert main(["fix", str(audit), "--out", str(out)]) == 0
     assert "7 kept, 0 dropped, 0 re-paired, 1 not audited" in capsys.readouterr().out
+
+    # FiftyOne gets a file for every picture, wherever the source has it.
+    PairLab.load(audit).to_fiftyone(tmp_path / "samples.json")
+    shown = [Path(sample["filepath"]) for sample in json.loads((tmp_path / "samples.json").read_text())["samples"]]
+    assert len({hashlib.sha256(file.read_bytes()).digest() for file in shown}) == 7
+    assert all(file.is_absolute() and file.suffix in (".png", ".jpg", ".jpeg") for file in shown)
 
     # By hand, one pair goes and another gets the first one's picture.
     found = {row["caption"]: row for row in pq.read_table(audit / "findings.parquet").to_pylist()}

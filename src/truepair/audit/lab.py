@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import io
 from pathlib import Path
 from typing import Any
 
 import dacite
 import pyarrow as pa
 import pyarrow.compute as pc
+from PIL import Image, UnidentifiedImageError
 
 from truepair.audit.issues import KINDS
 from truepair.audit.run import audit_corpus, audit_pairs
@@ -198,9 +200,19 @@ class _PictureFiles:
         if isinstance(file, Path):
             return str(file.absolute())
         self._folder.mkdir(parents=True, exist_ok=True)
-        written = self._folder / f"{image:08d}"
-        written.write_bytes(source.picture(reference))
+        encoded = source.picture(reference)
+        written = self._folder / f"{image:08d}{_extension_of(encoded)}"  # FiftyOne tells pictures by it
+        written.write_bytes(encoded)
         return str(written.absolute())
+
+
+def _extension_of(encoded: bytes) -> str:
+    """Of a picture's format, ``.jpeg`` for instance; empty if it has none that is known."""
+    try:
+        with Image.open(io.BytesIO(encoded)) as picture:
+            return f".{(picture.format or '').lower()}"
+    except UnidentifiedImageError:
+        return ""
 
 
 def _file_of(source: Source, reference: str) -> Location | None:
