@@ -2,7 +2,7 @@
 
     python benchmarks/audit_million.py runs/million                        # make the pairs unless they are there; audit
     python benchmarks/audit_million.py runs/small --pairs 50000 --threads 1
-    python benchmarks/audit_million.py runs/million --audit.repetitions 1  # options of the command go on to it
+    python benchmarks/audit_million.py runs/million --repetitions 1  # options of the command go on to it
 
 The folder then holds ``pairs/``, which ``truepair audit`` reads (images.npy and captions.npy, float16, one pair a row),
 with the truth beside it in ``truth.npz``, and ``audit/``. The audit is the command in a process of its own, so that its
@@ -111,11 +111,11 @@ def main() -> None:
     )
     parser.add_argument("folder", type=Path)
     parser.add_argument("--pairs", type=int, default=1_000_000)
-    parser.add_argument("--seed", type=int, default=0, help="of the pairs; the audit's is --audit.seed")
+    parser.add_argument("--pairs-seed", type=int, default=0, help="of the pairs; --seed is the audit's")
     parser.add_argument("--threads", type=int, help="all if not given")
     arguments, options = parser.parse_known_args()
     if not (arguments.folder / "truth.npz").exists():
-        make(arguments.folder, arguments.pairs, arguments.seed)
+        make(arguments.folder, arguments.pairs, arguments.pairs_seed)
     elif len(np.load(arguments.folder / "truth.npz")["is_clean"]) != arguments.pairs:
         parser.error(f"{arguments.folder} holds another number of pairs: choose a new folder")
     print(report(arguments.folder, audit(arguments.folder, arguments.threads, options)))

@@ -9,10 +9,11 @@ import pytest
 import torch
 from latent_factors import latent_factor_pairs
 from PIL import Image
+from reviewed_table import COLUMNS
 
 from truepair.audit.run import audit_corpus, audit_pairs
 from truepair.cleaning.summary import AuditSummary
-from truepair.config import CrclConfig, DataConfig, ModelConfig, NoiseConfig, OptimisationConfig, SourceConfig
+from truepair.config import CrclConfig, DataConfig, ModelConfig, NoiseConfig, OptimisationConfig
 from truepair.config.audit import AuditConfig
 from truepair.data.corpora import Corpus, load_corpus
 from truepair.data.noise import inject_noise
@@ -80,14 +81,7 @@ def audited(tmp_path_factory) -> Audited:
     ]
     table = folder / "scraped.jsonl"
     table.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
-    options = SourceConfig(
-        image_col="picture",
-        caption_col=("text",),
-        caption_id_col="key",
-        image_feature_col="seen",
-        caption_feature_col="said",
-    )
-    data = DataConfig(path=str(table), source=options)
+    data = DataConfig(path=str(table), source=COLUMNS)
     before = table.read_bytes()
     corpus = load_corpus(data)
     summary = audit_corpus(corpus, data, NoiseConfig(), folder / "audit", QUICK)

@@ -77,15 +77,9 @@ def test_options_of_a_flat_section_have_no_prefix_and_those_of_others_have():
     assert made == Made("pairs.csv", Path("o"), False, False, Inner(0.25, words=("x",)), Inner(0.75))
 
 
-def test_the_old_spelling_with_a_prefix_is_understood():
-    assert parsed("pairs.csv", "--out=o", "--inner.share", "0.25") == parsed("pairs.csv", "--out=o", "--share", "0.25")
-    assert parsed("pairs.csv", "--out=o", "--inner.share=0.25").inner.share == 0.25
-    assert parsed("pairs.csv", "--out=o", "--inner.columns.image", "file").inner.image_col == "file"
-
-
-def test_path_is_the_target():
-    for words in (["--out", "o", "--path", "pairs.csv"], ["--path=pairs.csv", "--out", "o"]):
-        assert parsed(*words).target == "pairs.csv"
+def test_an_option_has_one_name(capsys):
+    told = refused(capsys, "p", "--out", "o", "--inner.share", "0.25")
+    assert told == "there is no option --inner.share; did you mean --share?"
 
 
 def test_values_to_start_from_stand_where_no_option_is_given():

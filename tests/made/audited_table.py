@@ -11,10 +11,10 @@ import torch
 from fastapi.testclient import TestClient
 from latent_factors import latent_factor_pairs
 from PIL import Image
-from reviewed_table import BROKEN, EVIL, QUICK, ROWS
+from reviewed_table import BROKEN, COLUMNS, EVIL, QUICK, ROWS
 
 from truepair.audit.run import audit_corpus, audit_pairs
-from truepair.config import DataConfig, NoiseConfig, SourceConfig
+from truepair.config import DataConfig, NoiseConfig
 from truepair.data.corpora import load_corpus
 from truepair.data.noise import inject_noise
 from truepair.review.app import make_app
@@ -50,14 +50,7 @@ def table(tmp_path_factory) -> Path:
 @pytest.fixture(scope="session")
 def audited(table, tmp_path_factory) -> Path:
     """The folder of an audit of the table."""
-    options = SourceConfig(
-        image_col="picture",
-        caption_col=("text",),
-        caption_id_col="key",
-        image_feature_col="seen",
-        caption_feature_col="said",
-    )
-    data = DataConfig(path=str(table), source=options)
+    data = DataConfig(path=str(table), source=COLUMNS)
     out = tmp_path_factory.mktemp("audited") / "audit"
     audit_corpus(load_corpus(data), data, NoiseConfig(), out, QUICK)
     return out

@@ -1,6 +1,6 @@
 """What the audited table of these tests is like, and how it is audited."""
 
-from truepair.config import CrclConfig, ModelConfig, OptimisationConfig
+from truepair.config import CrclConfig, ModelConfig, OptimisationConfig, SourceConfig
 from truepair.config.audit import AuditConfig
 
 QUICK = AuditConfig(
@@ -12,6 +12,13 @@ QUICK = AuditConfig(
     model=ModelConfig(embedding=64),
     batch_size=32,
     cards=10,
+)
+COLUMNS = SourceConfig(
+    image_col="picture",
+    caption_col=("text",),
+    caption_id_col="key",
+    image_feature_col="seen",
+    caption_feature_col="said",
 )
 EVIL = '<script src="http://evil.example/x.js">alert("1")</script> & "quotes"'
 ROWS = 120

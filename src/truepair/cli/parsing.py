@@ -89,8 +89,7 @@ def parse(
 ) -> Parsed:
     """A command's options from its arguments.
 
-    ``--help`` shows the main options on one screen, ``--help-all`` all of them. The old spelling of the options of a
-    `Flat` section (``--audit.threshold``, ``--data.path``) is understood, and ``--path`` where there is a TARGET.
+    ``--help`` shows the main options on one screen, ``--help-all`` all of them.
 
     Args:
         what: The command's dataclass; its docstring is the description, its fields' docstrings are the help.
@@ -109,17 +108,16 @@ def parse(
     if {"-h", "--help"} & {*arguments}:
         print(short_help(what, name, options, main))
         raise SystemExit(0)
-    words = _target_first([_flat(word, what, options) for word in arguments], options)
-    _refuse_unknown(words, name, options)
-    _refuse_missing(words, name, options)
+    _refuse_unknown(arguments, name, options)
+    _refuse_missing(arguments, name, options)
     said = io.StringIO()
     try:
         with redirect_stderr(said), redirect_stdout(said):
-            return tyro.cli(_starting_at(what, start or {}), args=words, config=(tyro.conf.AvoidSubcommands,))
+            return tyro.cli(_starting_at(what, start or {}), args=arguments, config=(tyro.conf.AvoidSubcommands,))
     except ConfigError as error:
         _refuse(_with_flag(str(error), options), name)
     except SystemExit:
-        _refuse(_in_plain_words(said.getvalue(), words, options), name)
+        _refuse(_in_plain_words(said.getvalue(), arguments, options), name)
 
 
 def _starting_at(what: type[Parsed], start: Mapping[str, Any]) -> type[Parsed]:
@@ -307,31 +305,6 @@ def _table(rows: Sequence[tuple[str, str]]) -> list[str]:
     return lines
 
 
-def _flat(word: str, what: type, options: Sequence[Option]) -> str:
-    """An argument with the old spelling of a flat section's options replaced by today's."""
-    flag, equals, value = word.partition("=")
-    section, dot, name = flag.removeprefix("--").partition(".")
-    hints = get_type_hints(what, include_extras=True)
-    if not (flag.startswith("--") and dot and section in hints and _is_flat(hints[section])):
-        return word
-    names = {option.name for option in options}
-    last = name.rpartition(".")[2].replace("_", "-")
-    today = next((one for one in (name, f"{last}-col", last) if "." in name and one in names), name)
-    return f"--{today}{equals}{value}"
-
-
-def _target_first(words: Sequence[str], options: Sequence[Option]) -> list[str]:
-    """The words, with ``--path X`` written as the TARGET that it is."""
-    if not any(option.is_positional and option.name == "target" for option in options):
-        return [*words]
-    for place, word in enumerate(words):
-        if word == "--path" and place + 1 < len(words):
-            return [words[place + 1], *words[:place], *words[place + 2 :]]
-        if word.startswith("--path="):
-            return [word.removeprefix("--path="), *words[:place], *words[place + 1 :]]
-    return [*words]
-
-
 def _refuse_unknown(words: Sequence[str], name: str, options: Sequence[Option]) -> None:
     flags = [f"--{option.name}" for option in options if not option.is_positional]
     switches = {f"--{option.name}" for option in options if not option.takes}
@@ -342,7 +315,8 @@ def _refuse_unknown(words: Sequence[str], name: str, options: Sequence[Option]) 
         if flag in switches and equals:
             _refuse(f"{flag} takes no value", name)
         if flag.startswith("--") and flag not in known:
-            close = difflib.get_close_matches(flag, sorted(known), n=1)
+            without_section = f"--{flag.rpartition('.')[2]}"
+            close = [without_section] if without_section in known else difflib.get_close_matches(flag, sorted(known), 1)
             hint = f"did you mean {close[0]}?" if close else f"'truepair {name} --help-all' lists all"
             _refuse(f"there is no option {word.partition('=')[0]}; {hint}", name)
 
