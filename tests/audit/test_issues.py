@@ -105,6 +105,15 @@ def test_one_file_under_many_captions_is_a_placeholder():
     assert "placeholder" not in [issue.issue for issue in issues_of(alike, image_facts(alike, None, 100))]
 
 
+def test_one_image_with_ten_times_the_usual_captions_is_a_placeholder():
+    """As equal bytes in cells are, which are one image."""
+    pictures, captions = [scene(3), scene(4), scene(5)], [f"caption {'abcdefghijkl'[place]}" for place in range(12)]
+    for of_the_first, expected in ((10, ["picture-0"]), (9, [])):
+        pairs = world(pictures, captions[: of_the_first + 2], [0] * of_the_first + [1, 2])
+        found = issues_of(pairs, image_facts(pairs, None, 100))
+        assert [issue.image_id for issue in found if issue.issue == "placeholder"] == expected
+
+
 def test_a_photograph_twice_with_five_captions_each_is_a_duplicate_and_no_placeholder():
     pairs = world([scene(3), scene(3)], [f"caption {'abcdefghij'[place]}" for place in range(10)], [0] * 5 + [1] * 5)
     assert [issue.issue for issue in issues_of(pairs, image_facts(pairs, None, 100))] == ["duplicate"] * 2

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from statistics import median
 
 import numpy as np
 import pyarrow as pa
@@ -53,7 +54,8 @@ KINDS = {
     "near-duplicate": "images with nearly equal difference hashes: one image in two sizes, or drawings of one outline",
     "blank": "images of one colour",
     "tiny": f"images less than {_SMALLEST_SIDE} pixels wide or high",
-    "placeholder": f"one image, byte for byte, in {MANY} or more files under as many different captions",
+    "placeholder": f"one image, byte for byte, in {MANY} or more files under as many different captions, or one with "
+    f"{MANY} times as many captions as is usual in the corpus",
     "empty caption": "captions without a letter",
     "boilerplate": "captions that are a file name, an address, or a word such as 'image'",
     "shared caption": f"captions that {MANY} or more different images have",
@@ -133,13 +135,17 @@ def _image_issues(pairs: Pairs, facts: Sequence[PictureFacts | None]) -> list[Is
             found.append(Issue("blank", ids[image], None, None, f"{fact.width} × {fact.height} pixels"))
         elif min(fact.width, fact.height) < _SMALLEST_SIDE:
             found.append(Issue("tiny", ids[image], None, None, f"{fact.width} × {fact.height} pixels"))
-    # Equal bytes: duplicates, or one placeholder.
+    # Equal bytes: duplicates, or one placeholder, which may be one image already, as equal bytes in cells are.
     numbers = list(known)
     equal = [[numbers[place] for place in group] for group in _groups([fact.sha256 for fact in known.values()])]
+    usual = median(map(len, texts.values()))
+    grouped = {image for group in equal for image in group}
+    equal += [[image] for image in known if image not in grouped and len(texts[image]) >= MANY * usual]
     for number, group in enumerate(equal):
         different = len(set().union(*(texts[image] for image in group)))
-        kind = "placeholder" if min(len(group), different) >= MANY else "duplicate"
-        detail = f"{len(group)} files, {different} different captions"
+        is_placeholder = len(group) == 1 or min(len(group), different) >= MANY
+        detail = f"{len(group)} file{'' if len(group) == 1 else 's'}, {different} different captions"
+        kind = "placeholder" if is_placeholder else "duplicate"
         found += [Issue(kind, ids[image], None, number, detail) for image in group]
     # Equal to the eye: one image of each group of duplicates stands for it.
     of_duplicates = {image for group in equal for image in group[1:]}
