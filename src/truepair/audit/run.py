@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import csv
 import time
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -31,7 +30,7 @@ from truepair.cleaning.summary import IN_MEMORY, AuditSummary, Files, Finds, Sco
 from truepair.config import DataConfig, NoiseConfig
 from truepair.config.audit import AuditConfig
 from truepair.data.corpora import Corpus
-from truepair.data.embeddings import SKIPPED_ROWS, stored_source
+from truepair.data.embeddings import stored_source
 from truepair.data.noise import noisy
 from truepair.data.pairs import Pairs
 from truepair.data.text import Vocabulary
@@ -39,12 +38,13 @@ from truepair.data.whole import every_pair
 from truepair.errors import CheckpointError, ConfigError, DataError
 from truepair.evaluation.detection import detection_metrics
 from truepair.files.parquet import write_parquet
-from truepair.files.replacing import replacing
 from truepair.model import MatchingModel
 from truepair.scoring.confidence import warnings_about
 from truepair.scoring.encodings import are_local
 from truepair.scoring.log_odds import Scores
 from truepair.scoring.noise_rate import share_above
+from truepair.sources.protocol import Skipped
+from truepair.sources.skipped import SKIPPED, read_skipped, write_skipped
 from truepair.training.device import hardware, make_fabric, peak_memory_mb
 from truepair.training.folder import TrainedRun
 from truepair.training.log import read_log
@@ -252,14 +252,17 @@ def _write(found: _Found, source: _Audited, out: Path, config: AuditConfig, work
     issues = issues_of(pairs, facts)
     write_issues(issues, out / "issues.parquet")
     skipped = _skipped(source)
-    _write_skipped(skipped, out / "skipped.csv")
+    if skipped:
+        write_skipped(skipped, out / SKIPPED)
+    else:
+        (out / SKIPPED).unlink(missing_ok=True)
     summary = _summary(found, source, config, work)
     summary = replace(
         summary,
-        skipped=dict(Counter(reason for _, reason, _ in skipped).most_common()),
+        skipped=dict(Counter(skip.reason for skip in skipped).most_common()),
         images_checked=None if facts is None else len(facts) - facts.count(None),
         issues={kind: sum(issue.issue == kind for issue in issues) for kind in KINDS},
-        files=Files("findings.parquet", "issues.parquet", "skipped.csv" if skipped else None, "report.html"),
+        files=Files("findings.parquet", "issues.parquet", SKIPPED if skipped else None, "report.html"),
     )
     write_report(
         findings, issues, summary.as_dict(), out / "report.html", log=work.log, cards=config.cards, seed=config.seed
@@ -272,7 +275,7 @@ def _write(found: _Found, source: _Audited, out: Path, config: AuditConfig, work
 def _summary(found: _Found, source: _Audited, config: AuditConfig, work: _Work) -> AuditSummary:
     """What can be said before anything is written."""
     findings, pairs, scores = found.findings, found.findings.pairs, found.findings.scores
-    mismatch, is_known = findings.mismatch_probability.double(), not bool(findings.mismatch_probability.isnan().any())
+    mismatch, is_known = findings.mismatch_probability.double(), not findings.is_unknown
     probabilities = found.probabilities
     return AuditSummary(
         corpus=source.name,
@@ -316,26 +319,14 @@ def _with_references(findings: Findings) -> pa.Table:
     return table.append_column("image_reference", pa.array(references, pa.string()))
 
 
-def _skipped(source: _Audited) -> list[tuple[str, str, str]]:
-    """What was left out when the pairs were read, or when they were embedded: where, reason, detail."""
+def _skipped(source: _Audited) -> Sequence[Skipped]:
+    """What was left out when the pairs were read, or when they were embedded."""
     if source.corpus is None:
         return []
-    stored = Path(source.data.path) / SKIPPED_ROWS
+    stored = Path(source.data.path) / SKIPPED
     if stored_source(Path(source.data.path)) is not None and stored.is_file():
-        with stored.open(encoding="utf-8", newline="") as file:
-            return [(row[0], row[1], row[2]) for row in list(csv.reader(file))[1:]]
-    return [(skip.where, skip.reason, skip.detail) for skip in source.corpus.skipped]
-
-
-def _write_skipped(skipped: Iterable[tuple[str, str, str]], path: Path) -> None:
-    rows = list(skipped)
-    if not rows:
-        path.unlink(missing_ok=True)
-        return
-    with replacing(path) as temporary, temporary.open("w", encoding="utf-8", newline="") as file:
-        writer = csv.writer(file, lineterminator="\n")
-        writer.writerow(("where", "reason", "detail"))
-        writer.writerows(rows)
+        return read_skipped(stored)
+    return source.corpus.skipped
 
 
 def _name_of(corpus: Corpus, data: DataConfig) -> str:
@@ -361,7 +352,7 @@ def _confidence(run: TrainedRun) -> Float[Tensor, " pairs"]:
 def _refuse_inputs(data: DataConfig, out: Path) -> None:
     """Before any work: refuse a folder in which an output would overwrite an input."""
     inputs = [Path(p) for p in (data.path, data.image_features, data.caption_features) if p is not None]
-    for name in ("findings.parquet", "issues.parquet", "skipped.csv", "report.html", "summary.json"):
+    for name in ("findings.parquet", "issues.parquet", SKIPPED, "report.html", "summary.json"):
         for path in inputs:
             if (out / name).resolve() == path.resolve() or ((out / name).exists() and (out / name).samefile(path)):
                 raise DataError(f"{out / name} is the input itself, which is only read: choose another output folder")

@@ -82,11 +82,6 @@ class AuditFolder:
         return self.summary.threshold
 
     @property
-    def is_unknown(self) -> bool:
-        """Whether the audit could not say which pairs do not match."""
-        return self.summary.estimated_mismatches is None
-
-    @property
     def re_pairs(self) -> bool:
         """Whether the audit's rule re-pairs suspects with a mutual suggestion."""
         return bool(self.summary.audit.get("re_pair"))

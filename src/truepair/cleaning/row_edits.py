@@ -95,7 +95,10 @@ def reason_of(picture: Callable[[], bytes]) -> str | None:
     return None
 
 
-def edits_of_part(edits: Sequence[RowEdit], source: TableSource, part: int) -> list[tuple[int, RowEdit]]:
-    """The rows of one table of the source, each with its place in that table."""
-    placed = ((source.place_of(edit.row), edit) for edit in edits)
-    return [(place, edit) for (number, place), edit in placed if number == part]
+def edits_by_part(edits: Sequence[RowEdit], source: TableSource) -> list[list[tuple[int, RowEdit]]]:
+    """Of each table of the source, its rows in the copy, each with its place in that table."""
+    found: list[list[tuple[int, RowEdit]]] = [[] for _ in source.parts]
+    for edit in edits:
+        part, place = source.place_of(edit.row)
+        found[part].append((place, edit))
+    return found

@@ -15,10 +15,11 @@ import numpy as np
 import pyarrow as pa
 
 from truepair.cleaning.provenance import Provenance
-from truepair.cleaning.row_edits import RowEdit, edits_of_part, row_edits
+from truepair.cleaning.row_edits import RowEdit, edits_by_part, row_edits
 from truepair.cleaning.table_writers import image_cells, write_json_like, write_rows
 from truepair.sources.annotation_files import token_lines
 from truepair.sources.picture_files import Location
+from truepair.sources.table_files import Table
 from truepair.sources.tables import Part, TableSource
 from truepair.sources.text_files import opened_bytes, opened_text, written_bytes
 
@@ -37,7 +38,8 @@ def copy_table(source: TableSource, provenance: Provenance, folder: Path) -> lis
     if isinstance(table.path, zipfile.Path):
         return [_copy_archive(source, edits, folder)]
     target = folder / table.path.name
-    _write_part(source, 0, edits, target)
+    (here,) = edits_by_part(edits, source)
+    _write_part(source, table, here, target)
     return [target]
 
 
@@ -48,10 +50,9 @@ def copy_picture_folder(source: TableSource, provenance: Provenance, folder: Pat
     """
     edits = row_edits(source, provenance)
     written: list[Path] = []
-    for number, part in enumerate(source.parts):
+    for part, here in zip(source.parts, edits_by_part(edits, source), strict=True):
         inside = folder / part.name
         inside.mkdir(parents=True, exist_ok=True)
-        here = edits_of_part(edits, source, number)
         names: dict[int, str] = {}
         for _, edit in here:
             shown = edit.row if edit.donor is None else edit.donor
@@ -65,7 +66,7 @@ def copy_picture_folder(source: TableSource, provenance: Provenance, folder: Pat
                 target.write_bytes(file.read_bytes())
                 written.append(target)
         table = inside / Path(str(part.table.path)).name
-        _write_part(source, number, edits, table, names)
+        _write_part(source, part.table, here, table, names)
         written.append(table)
     return written
 
@@ -74,10 +75,10 @@ def copy_parquet_folder(source: TableSource, provenance: Provenance, folder: Pat
     """The Parquet files at the paths that they had, and the card (README.md) without the sizes that it states."""
     edits = row_edits(source, provenance)
     written = []
-    for number, part in enumerate(source.parts):
+    for part, here in zip(source.parts, edits_by_part(edits, source), strict=True):
         target = folder / Path(str(part.table.path)).relative_to(source.path)
         target.parent.mkdir(parents=True, exist_ok=True)
-        _write_part(source, number, edits, target)
+        _write_part(source, part.table, here, target)
         written.append(target)
     card = source.path / "README.md"
     if card.is_file():
@@ -90,11 +91,11 @@ def copy_dataset(source: TableSource, provenance: Provenance, folder: Path) -> l
     """A dataset, or one of the same splits, as ``save_to_disk`` writes it, with the features that it had."""
     edits = row_edits(source, provenance)
     written = []
-    for number, part in enumerate(source.parts):
+    for part, here in zip(source.parts, edits_by_part(edits, source), strict=True):
         inside = folder / part.name
         inside.mkdir(parents=True, exist_ok=True)
         rows = inside / "data-00000-of-00001.arrow"
-        _write_part(source, number, edits, rows)
+        _write_part(source, part.table, here, rows)
         stored = Path(str(part.table.path))
         state = json.loads((stored / "state.json").read_text(encoding="utf-8"))
         state["_data_files"] = [{"filename": rows.name}]
@@ -191,8 +192,8 @@ def copy_features(source: TableSource, edits: Sequence[RowEdit], files: Mapping[
 
 def _write_part(
     source: TableSource,
-    number: int,
-    edits: Sequence[RowEdit],
+    table: Table,
+    here: Sequence[tuple[int, RowEdit]],
     target: Path,
     names: Mapping[int, str] | None = None,
 ) -> None:
@@ -200,26 +201,27 @@ def _write_part(
 
     Args:
         source: The source.
-        number: Which of its tables.
-        edits: Rows of the copy, of all tables.
+        table: One of its tables.
+        here: Rows of the copy that are this table's, each with its place in it.
         target: The file to write.
         names: By row, what a picture is called in the copy, where it is not called as before.
     """
-    here = edits_of_part(edits, source, number)
     columns = [source.columns.image, source.options.image_id_col, source.options.image_feature_col]
     wanted = [name for name in columns if name is not None]
-    images: dict[int, Any] = {}
     donors = [edit.donor for _, edit in here if edit.donor is not None]
-    for part_number, part in enumerate(source.parts):
-        placed = {row: source.place_of(row) for row in donors}
-        rows = {place: row for row, (owner, place) in placed.items() if owner == part_number}
-        for place, cells in image_cells(part.table, list(rows), wanted).items():
+    rows_of_owner: dict[int, dict[int, int]] = {}
+    for row in donors:
+        owner, place = source.place_of(row)
+        rows_of_owner.setdefault(owner, {})[place] = row
+    images: dict[int, Any] = {}
+    for owner, rows in rows_of_owner.items():
+        for place, cells in image_cells(source.parts[owner].table, list(rows), wanted).items():
             images[rows[place]] = cells
     if names and source.columns.image is not None:
         for row in donors:
             if row in names:
                 images[row] = _renamed(images[row], source.columns.image, names[row])
-    write_rows(source.parts[number].table, target, here, images)
+    write_rows(table, target, here, images)
 
 
 def _renamed(cells: Any, column: str, name: str) -> Any:
@@ -266,8 +268,10 @@ def _written(source: TableSource, edits: Sequence[RowEdit], folder: Path, conten
 def _copy_archive(source: TableSource, edits: Sequence[RowEdit], folder: Path) -> Path:
     beside = folder / ".table"
     beside.mkdir()
-    target = beside / source.parts[0].table.path.name
-    _write_part(source, 0, edits, target)
+    table = source.parts[0].table
+    target = beside / table.path.name
+    (here,) = edits_by_part(edits, source)
+    _write_part(source, table, here, target)
     content = target.read_bytes()
     shutil.rmtree(beside)
     return _pack(source, edits, folder, content)

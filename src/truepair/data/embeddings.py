@@ -37,8 +37,6 @@ PARTS = "parts"
 PLAN = "plan.json"
 """The file in it that says what the store will be."""
 FORMAT = 2
-SKIPPED_ROWS = "skipped.csv"
-"""The table of what was left out."""
 
 _CAPTION_FILE = "captions.txt"
 _IMAGE_FOLDER, _CAPTION_FOLDER, _METADATA_FOLDER = "img_emb", "text_emb", "metadata"

@@ -24,7 +24,6 @@ from truepair.embedding.store import (
     IMAGE_ROWS,
     IMAGES,
     PAIR_ROWS,
-    SKIPPED,
     finished_part,
     join_parts,
     parts_of,
@@ -35,6 +34,7 @@ from truepair.progress import progress
 from truepair.sources.first_look import look_first
 from truepair.sources.opening import description_of, open_source
 from truepair.sources.protocol import Source
+from truepair.sources.skipped import SKIPPED
 from truepair.training.device import hardware, make_fabric
 
 _CACHE = "cache"

@@ -5,7 +5,6 @@
 
 from __future__ import annotations
 
-import csv
 import shutil
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
@@ -25,14 +24,9 @@ from truepair.files.npy import npy_header
 from truepair.files.replacing import replacing
 from truepair.sources.facts import PictureFacts
 from truepair.sources.protocol import Skipped
+from truepair.sources.skipped import SKIPPED, write_skipped
 
-IMAGES, CAPTIONS, IMAGE_ROWS, PAIR_ROWS, SKIPPED = (
-    "images.npy",
-    "captions.npy",
-    "images.parquet",
-    "pairs.parquet",
-    "skipped.csv",
-)
+IMAGES, CAPTIONS, IMAGE_ROWS, PAIR_ROWS = ("images.npy", "captions.npy", "images.parquet", "pairs.parquet")
 _PART = "part.json"
 _COPIED_AT_ONCE = 2**22
 
@@ -170,7 +164,7 @@ def join_parts(folders: Sequence[Path], store: Path) -> None:
     image_tables = (pq.read_table(folder / IMAGE_ROWS) for folder in folders)
     _replaced(store / IMAGE_ROWS, lambda path: _write_tables(image_tables, _IMAGE_SCHEMA, path))
     _replaced(store / PAIR_ROWS, lambda path: _write_tables(_numbered_through(folders), _PAIR_SCHEMA, path))
-    _replaced(store / SKIPPED, lambda path: _write_skipped(folders, path))
+    write_skipped((skip for part in parts_of(folders) for skip in part.skipped), store / SKIPPED)
 
 
 def parts_of(folders: Sequence[Path]) -> Iterator[Part]:
@@ -216,13 +210,6 @@ def _write_tables(tables: Iterator[pa.Table], schema: pa.Schema, path: Path) -> 
         for table in tables:
             if len(table):
                 file.write_table(table)
-
-
-def _write_skipped(folders: Sequence[Path], path: Path) -> None:
-    with path.open("w", encoding="utf-8", newline="") as file:
-        rows = csv.writer(file)
-        rows.writerow(["where", "reason", "detail"])
-        rows.writerows((skip.where, skip.reason, skip.detail) for part in parts_of(folders) for skip in part.skipped)
 
 
 def _write_header(file: BinaryIO, shape: tuple[int, ...]) -> None:

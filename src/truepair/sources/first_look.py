@@ -86,8 +86,7 @@ def _next_step(source: Source, first: Skipped) -> str:
 def _root_hint(source: TableSource) -> str:
     """Where the first picture of a table lies instead of where it should."""
     part = source.parts[0]
-    column = source.columns.image
-    written = "" if column is None else next((cell for cell in part.table.columns([column])[column] if cell), "")
+    written = next((path for picture in source.pictures() if (path := source.path_of(picture.rows[0]))), "")
     name = PurePosixPath(str(written).replace("\\", "/"))
     if source.kind == "imagefolder" and isinstance(part.root, Path):
         inside = part.root / name.name

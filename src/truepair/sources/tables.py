@@ -332,13 +332,6 @@ def _check_one_path_an_id(table: Table, image_ids: Sequence[str], paths: Sequenc
             )
 
 
-def one_table(table: Table, options: SourceConfig, path: Path | None = None) -> TableSource:
-    """A source of one table, whose paths start at the image root or at the table's folder."""
-    where = Path(str(table.path)) if path is None else path
-    root = where.parent if options.image_root is None else Path(options.image_root)
-    return TableSource(where, [Part(table, "", root)], options)
-
-
 def refuse_options(path: Path, kind: str, given: Sequence[str]) -> None:
     """Refuse options that a kind of source does not have.
 
