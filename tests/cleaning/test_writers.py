@@ -3,6 +3,7 @@
 import csv
 import errno
 import json
+import os
 import tarfile
 import zipfile
 from collections.abc import Mapping
@@ -399,6 +400,15 @@ def test_pictures_that_share_a_text_file_go_on_sharing_it_unless_they_keep_diffe
         ("a.jpg", ("one", "two")),
         ("a~2.png", ("two",)),
     ]
+
+
+def test_a_name_that_is_not_utf8_is_accounted_for_once(tmp_path):
+    folder = made("folder", tmp_path / "in")
+    for extension in (b"png", b"txt"):
+        Path(os.fsdecode(os.fsencode(folder) + b"/caf\xe9." + extension)).write_bytes(b"a")
+    source = open_source(folder)
+    _, account = write_copy(source, list(decided(source).values()), tmp_path / "out")
+    assert account.not_audited == {"file name is not UTF-8": 1, "captions without a picture": 1}
 
 
 def test_caption_and_json_sidecars_go_with_their_pictures(tmp_path):

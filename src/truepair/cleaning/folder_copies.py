@@ -10,7 +10,7 @@ from itertools import chain, count
 from pathlib import Path, PurePosixPath
 
 from truepair.cleaning.provenance import Provenance
-from truepair.cleaning.row_edits import reason_of
+from truepair.cleaning.row_edits import why_not_audited
 from truepair.sources.folders import Entry, FolderSource, caption_lines
 from truepair.sources.picture_files import UnreadablePictureError, encoded_picture
 from truepair.sources.protocol import Skipped
@@ -48,24 +48,17 @@ class _Copy:
     def make(self) -> list[Path]:
         """Write it; the files."""
         self.folder.mkdir(parents=True, exist_ok=True)
-        logs = [item for item in self.source.read(self.source.shards()[0]) if isinstance(item, Skipped)]
-        of_entries = {entry.picture or entry.sidecar for entry in self.source.entries()}
-        for skipped in logs:
-            if skipped.where not in of_entries:  # pictures that img2dataset could not get: no entry has them
-                self.provenance.skip(skipped)
+        for skipped in self.source.never_downloaded():
+            self.provenance.skip(skipped)
         for entry in self.source.entries():
             item = self.source.read_entry(entry)
             if isinstance(item, Skipped):
                 if self.provenance.skip(item):
                     self._keep(entry)
                 continue
-            why = None
-            if not all(map(self.provenance.is_decided, item.caption_ids)):
-                encoded = item.picture
-                why = reason_of(lambda: encoded)  # noqa: B023, called at once
-            for image_id, kept in self.provenance.images_of(
-                item.image_id, item.captions, item.caption_ids, why
-            ).items():
+            why = why_not_audited(item, self.provenance)
+            images = self.provenance.images_of(item.image_id, item.captions, item.caption_ids, why)
+            for image_id, kept in images.items():
                 self._add(entry, item.image_id, image_id, item.picture, {_number(name) for name in kept})
         return list(self.written)
 

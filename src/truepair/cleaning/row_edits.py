@@ -10,7 +10,7 @@ from truepair.errors import DataError
 from truepair.sources.captions import kept_captions
 from truepair.sources.decoding import decoded
 from truepair.sources.picture_files import UnreadablePictureError
-from truepair.sources.protocol import Skipped
+from truepair.sources.protocol import Sample, Skipped
 from truepair.sources.tables import DAMAGED_ROW, TableSource
 
 _MOST_DECODED = 1000
@@ -82,6 +82,13 @@ class _Reasons:
                 return None
             self._known[row] = reason_of(lambda: self._picture(row)) or ""
         return self._known[row] or None
+
+
+def why_not_audited(sample: Sample, provenance: Provenance) -> str | None:
+    """Why some of a sample's captions have no decision, in a few words; None if all have one, or nothing is wrong."""
+    if all(map(provenance.is_decided, sample.caption_ids)):
+        return None
+    return reason_of(lambda: sample.picture)
 
 
 def reason_of(picture: Callable[[], bytes]) -> str | None:

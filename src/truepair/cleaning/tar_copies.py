@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 from truepair.cleaning.provenance import Provenance
-from truepair.cleaning.row_edits import reason_of
+from truepair.cleaning.row_edits import why_not_audited
 from truepair.sources.protocol import Sample, Skipped
 from truepair.sources.tar_index import Member, tar_index
 from truepair.sources.webdataset import (
@@ -55,10 +55,7 @@ def copy_tars(source: WebDatasetSource, provenance: Provenance, folder: Path) ->
                     continue
                 key = item.image_id.removeprefix(f"{shard}/")
                 added.add(key)
-                why = None
-                if not all(map(provenance.is_decided, item.caption_ids)):
-                    encoded = item.picture
-                    why = reason_of(lambda: encoded)  # noqa: B023, called at once
+                why = why_not_audited(item, provenance)
                 images = provenance.images_of(item.image_id, item.captions, item.caption_ids, why)
                 for place, (image_id, caption_ids) in enumerate(images.items()):
                     other = None

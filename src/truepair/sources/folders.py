@@ -79,10 +79,8 @@ class FolderSource:
 
     def read(self, shard: str, *, pictures: bool = True) -> Iterator[Sample | Skipped]:
         """See `truepair.sources.protocol.Source.read`."""
-        if shard == self.shards()[0] and isinstance(self.root, Path):
-            for log in sorted(self.root.glob("*.parquet")):
-                if is_download_log(log):
-                    yield from failed_downloads(log, log.stem)
+        if shard == self.shards()[0]:
+            yield from self.never_downloaded()
         for place in block(shard, len(self._entries)):
             yield self.read_entry(self._entries[place], pictures=pictures)
 
@@ -98,6 +96,12 @@ class FolderSource:
         if not is_picture_file(reference) or ".." in PurePosixPath(reference).parts or reference.startswith("/"):
             raise DataError(f"{reference!r} is not the path of a picture in {self.path}")
         return encoded_picture(self.root / reference)
+
+    def never_downloaded(self) -> Iterator[Skipped]:
+        """Pictures that img2dataset could not get, of which there is no entry."""
+        for log in sorted(self.root.glob("*.parquet")) if isinstance(self.root, Path) else []:
+            if is_download_log(log):
+                yield from failed_downloads(log, log.stem)
 
     def entries(self) -> Sequence[Entry]:
         """Everything that `read` goes through."""
