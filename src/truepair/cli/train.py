@@ -84,8 +84,7 @@ def command(arguments: Sequence[str], output: Output) -> None:
     results = run(recipe, out)
     if results.skipped:
         rows = "1 row was" if results.skipped == 1 else f"{results.skipped:,} rows were"
-        listed = out / "run.json"
-        output.note(f"{rows} left out because their pictures cannot be read; {listed} lists them")
+        output.note(f"{rows} left out; {out / 'run.json'} lists them with the reasons")
     for note in results.notes:
         output.note(f"note: {note}")
     if recipe.noise.rate or recipe.noise.index:
