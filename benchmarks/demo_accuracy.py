@@ -1,23 +1,26 @@
-"""The ladder of `truepair demo`: its recipes at every noise rate and seed; MSCN and DisNCL without each of their parts.
+"""The ladder of `truepair demo`: its recipes at every noise rate and seed; the default method without each part.
 
     python benchmarks/demo_accuracy.py --out runs/demo            # train what is missing, then print the tables
     python benchmarks/demo_accuracy.py --out runs/demo --seeds 0
+    python benchmarks/demo_accuracy.py --out runs/demo --collect benchmarks/demo.json
 
-The demo corpus with its frozen vectors, on one thread; one table a noise rate. MSCN without a part at 40 % only.
+The demo corpus with its frozen vectors and its words, on one thread; one table a noise rate.
 """
 
 from __future__ import annotations
 
 import argparse
+import json
 import warnings
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 
-from accuracy import folder_of, table
+from accuracy import Run, numbers_of
+from tables import ladder_tables
 
 from truepair.cli.demo import recipes
-from truepair.config import DisnclConfig, MscnConfig, Recipe, TrainingConfig, TrustedConfig
+from truepair.config import Recipe, TeacherConfig, TrainingConfig
 
 MAIN = {
     "teacher": "teacher",
@@ -28,31 +31,11 @@ MAIN = {
     "plain oracle": "oracle",
 }
 WITHOUT = {
-    "MSCN, no meta step": {"meta_step": False},
-    "MSCN, no purification": {"purify": False},
-    "MSCN, one network": {"networks": 1},
-    "MSCN, head calibrated": {"calibrate": True},
-    "MSCN, pairs believed to 99 %": {"purify_above": 0.99},
-    "MSCN, negatives and confidence as released": {
-        "warmup_negatives": "mean",
-        "negatives": "hardest",
-        "purify_above": 0.5,
-    },
-    "MSCN, virtual step of Adam": {"virtual_step": "adam"},
+    "teacher, no out-of-sample stage": {"fold_epochs": 0, "judge_every": 1},
+    "teacher, two folds": {"folds": 2},
+    "teacher, first estimate kept": {"judge_every": 0},
+    "teacher, no soft targets": {"target_weight": 0.0},
 }
-TRUSTED = {
-    "MSCN, 0.5 % trusted": TrustedConfig("development", share=0.005),
-    "MSCN, 5 % trusted": TrustedConfig("development", share=0.05),
-    "MSCN, none trusted": TrustedConfig(),
-}
-WITHOUT_OF_DISNCL = {
-    "DisNCL, cov": {"preset": "cov", "adversary_weight": 0.0},
-    "DisNCL, x_input_detach": {"x_input_detach": True},
-    "DisNCL, no exclusive codes": {"exclusive_branch": False},
-    "DisNCL, no soft targets": {"soft_targets": False},
-    "DisNCL, no filtering": {"filtering": False},
-}
-"""At every rate."""
 RATES = (0.2, 0.4, 0.6, 0.8)
 
 
@@ -60,15 +43,12 @@ def systems(seed: int, rate: float) -> Mapping[str, Recipe]:
     """By the name of their row."""
     known = recipes(seed, TrainingConfig(seed=seed, device="cpu"), rate)
     found = {name: known[row] for name, row in MAIN.items()}
-    mscn, disncl = known["mscn"], known["disncl"]
-    assert isinstance(mscn.method, MscnConfig)
-    assert isinstance(disncl.method, DisnclConfig)
-    found |= {
-        name: replace(disncl, method=replace(disncl.method, **options)) for name, options in WITHOUT_OF_DISNCL.items()
-    }
+    teacher = known["teacher"]
+    assert isinstance(teacher.method, TeacherConfig)
     if rate == 0.4:
-        found |= {name: replace(mscn, method=replace(mscn.method, **options)) for name, options in WITHOUT.items()}
-        found |= {name: replace(mscn, trusted=replace(trusted, seed=seed)) for name, trusted in TRUSTED.items()}
+        found |= {
+            name: replace(teacher, method=replace(teacher.method, **options)) for name, options in WITHOUT.items()
+        }
     return found
 
 
@@ -78,6 +58,7 @@ def main() -> None:
     parser.add_argument("--seeds", nargs="*", type=int, default=(0, 1, 2))
     parser.add_argument("--rates", nargs="*", type=float, default=RATES)
     parser.add_argument("--systems", nargs="*", help="rows to train; all if not given")
+    parser.add_argument("--collect", type=Path, help="write the numbers of all runs into this file, too")
     arguments = parser.parse_args()
     import torch
 
@@ -86,15 +67,20 @@ def main() -> None:
 
     torch.set_num_threads(1)
     warnings.filterwarnings("ignore", "MSCN learns from pairs that are known to match")  # it is meant
-    corpus = load_corpus(Recipe().data)
+    corpus, numbers = load_corpus(Recipe().data), []
     for seed in arguments.seeds:
         for rate in arguments.rates:
             for name, recipe in systems(seed, rate).items():
-                folder = folder_of(arguments.out, (name, rate, seed))
+                cell = Run("demo", "caption", name, rate, seed)
+                folder = arguments.out / cell.name
                 is_asked = arguments.systems is None or name in arguments.systems
                 if is_asked and not (folder / "results.json").exists():
                     run(recipe, folder, corpus)
-    print("\n\n".join(filter(None, (table(arguments.out, rate, systems(0, rate)) for rate in sorted(RATES)))))
+                numbers.append(numbers_of(cell, folder))
+    there = [each for each in numbers if each is not None]
+    if arguments.collect:
+        arguments.collect.write_text("[\n" + ",\n".join(map(json.dumps, there)) + "\n]\n")
+    print(ladder_tables(there))
 
 
 if __name__ == "__main__":

@@ -1,13 +1,18 @@
 from dataclasses import replace
 
+import numpy as np
 import pytest
 import torch
 from lightning_fabric import Fabric
 
 from truepair.config import ModelConfig, OptimisationConfig
 from truepair.data.batch import Batch, Padded
+from truepair.data.features import Features
+from truepair.data.loader import Loaders
+from truepair.data.text import tokenised
 from truepair.encoders.pooling import PooledEncoder
-from truepair.encoders.words import MeanWordEncoder
+from truepair.encoders.projection import PlainProjection, ResidualProjection
+from truepair.encoders.words import MeanWordEncoder, WordsBesideVector
 from truepair.errors import DataError
 from truepair.model import InputShape, first_word_vectors, make_model
 from truepair.optimisation import Optimiser
@@ -20,6 +25,21 @@ def test_the_shape_of_regions_and_words(world, vocabulary):
 
 def test_the_shape_of_vectors(vector_world):
     assert InputShape.of(vector_world, None) == InputShape("vector", 12, "vector", 12)
+
+
+@pytest.fixture
+def both_world(world, vocabulary):
+    """Regions, and words beside vectors of 3 values."""
+    features = Features(np.random.default_rng(0).standard_normal((40, 3)).astype(np.float32))
+    return tokenised(replace(world, caption_inputs=features), vocabulary, beside_features=True)
+
+
+def test_the_shape_of_words_beside_vectors(both_world, vocabulary, world, vector_world):
+    found = InputShape.of(both_world, vocabulary)
+    assert found == InputShape("regions", 6, "words_and_vector", len(vocabulary), vocabulary.mask, 3, regions=4)
+    assert found.has_words
+    assert InputShape.of(world, vocabulary).has_words
+    assert not InputShape.of(vector_world, None).has_words
 
 
 def test_the_shape_of_captions_without_inputs_is_an_error(world):
@@ -180,3 +200,85 @@ def test_mixed_precision_trains_every_part_and_stays_near_full_precision(loaders
         losses[precision] = optimiser.step((similarity - torch.eye(8)).square().mean(), 0.0)["loss"]
         assert all(parameter.grad.abs().sum() > 0 for parameter in model.parameters())
     assert losses["bf16-mixed"] == pytest.approx(losses["32-true"], rel=0.02)
+
+
+def batch_of(pairs):
+    """The first eight pairs."""
+    return next(iter(Loaders(pairs, 8, 0, torch.device("cpu")).train(0)))
+
+
+def with_other_vectors(batch):
+    """The same batch, its caption vectors in another order."""
+    return replace(batch, captions=replace(batch.captions, vectors=batch.captions.vectors.flip(0)))
+
+
+@pytest.mark.parametrize(("words", "kind"), [("mean", MeanWordEncoder), ("gru", PooledEncoder)])
+@pytest.mark.parametrize("projection", ["batch_norm", "plain"])
+def test_words_beside_vectors_are_compared_by_their_cosine(both_world, world, vocabulary, words, kind, projection):
+    torch.manual_seed(0)
+    config = ModelConfig(embedding=8, word_size=6, words=words, projection=projection, word_vectors="captions")
+    shape, batch = InputShape.of(both_world, vocabulary), batch_of(both_world)
+    given = first_word_vectors(config, shape, both_world)
+    model = make_model(config, shape, given).eval()
+    assert type(model.text_encoder) is WordsBesideVector
+    assert type(model.text_encoder.words) is kind
+    assert torch.equal(given, first_word_vectors(config, InputShape.of(world, vocabulary), world))
+    assert any(torch.equal(parameter, given) for parameter in model.text_encoder.words.parameters())
+    similarity = model(batch)
+    assert similarity.shape == (8, 8)
+    assert similarity.abs().max() <= 1 + 1e-6
+    torch.testing.assert_close(model.text_encoder(batch.captions).values.norm(dim=1), torch.ones(8))
+    assert not torch.allclose(model(with_other_vectors(batch)), similarity, atol=1e-3)
+
+
+@pytest.mark.parametrize("words", ["mean", "gru"])
+def test_every_part_learns_from_words_beside_vectors(both_world, vocabulary, fabric, words):
+    torch.manual_seed(0)
+    config = ModelConfig(embedding=8, word_size=6, words=words, projection="plain", feature_scaling="root")
+    optimiser = Optimiser(make_model(config, InputShape.of(both_world, vocabulary)), OptimisationConfig(), 1, fabric)
+    similarity = optimiser.model(batch_of(both_world))
+    optimiser.step((similarity - torch.eye(8)).square().mean(), 0.0)
+    assert all(parameter.grad.abs().sum() > 0 for parameter in optimiser.model.parameters())
+
+
+@pytest.mark.parametrize("similarity", ["saf", "sgr"])
+def test_saf_and_sgr_read_the_words_and_not_the_vector_beside_them(both_world, world, vocabulary, similarity):
+    config = ModelConfig(similarity, embedding=8, word_size=6, similarity_size=5)
+    models = []
+    for pairs in (both_world, world):
+        torch.manual_seed(0)
+        models.append(make_model(config, InputShape.of(pairs, vocabulary)).eval())
+    batch = batch_of(both_world)
+    torch.testing.assert_close(models[0](batch), models[1](batch_of(world)))
+    assert torch.equal(models[0](with_other_vectors(batch)), models[0](batch))
+
+
+@pytest.mark.parametrize("codes", ["shared", "shared_and_exclusive"])
+def test_codes_are_drawn_from_words_beside_vectors_too(both_world, vocabulary, codes):
+    torch.manual_seed(0)
+    config = ModelConfig(embedding=8, word_size=6, codes=codes, shared_size=4, exclusive_size=3)
+    model, batch = make_model(config, InputShape.of(both_world, vocabulary)).eval(), batch_of(both_world)
+    assert model(batch).shape == (8, 8)
+    assert not torch.allclose(model(with_other_vectors(batch)), model(batch), atol=1e-4)
+
+
+@pytest.mark.parametrize(("asked", "of_captions"), [("none", "none"), ("length", "length"), ("root", "length")])
+def test_the_root_is_taken_of_image_features_only(both_world, vocabulary, vector_world, asked, of_captions):
+    """And not of features of captions, in which no few values are large."""
+    config = ModelConfig(embedding=8, word_size=6, feature_scaling=asked)
+    regions = make_model(config, InputShape.of(both_world, vocabulary))
+    vectors = make_model(config, InputShape.of(vector_world, None))
+    assert (regions.image_encoder.encoder.scaling.kind, vectors.image_encoder.scaling.kind) == (asked, asked)
+    assert regions.text_encoder.vector.scaling.kind == of_captions
+    assert vectors.text_encoder.scaling.kind == of_captions
+
+
+@pytest.mark.parametrize(("name", "kind"), [("batch_norm", ResidualProjection), ("plain", PlainProjection)])
+def test_the_projection_that_is_asked_for_is_that_of_every_side(both_world, vocabulary, vector_world, name, kind):
+    config = ModelConfig(embedding=8, word_size=6, words="mean", projection=name, input_dropout=0.25)
+    shapes = InputShape.of(both_world, vocabulary), InputShape.of(vector_world, None)
+    models = [make_model(config, shape) for shape in shapes]
+    other = PlainProjection if kind is ResidualProjection else ResidualProjection
+    counts = [[sum(type(m) is each for m in model.modules()) for each in (kind, other)] for model in models]
+    assert counts == [[3, 0], [2, 0]]  # regions, words and vectors; vectors and vectors
+    assert models[0].text_encoder.vector.dropout.p == 0.25

@@ -77,6 +77,16 @@ def test_every_digit_is_the_printed_one_and_its_source_is_told(name):
         assert published.source.startswith("CRCL (NeurIPS 2023), quoted in https://")
 
 
+@pytest.mark.parametrize("name", PRINTED)
+def test_a_row_has_the_level_of_its_noise_where_papers_and_code_tell(name):
+    """NCR, MGCS and CRCL's code: captions. DisNCL says nothing. Without noise there is no level."""
+    method, _, _, noise, *_ = name.split("_")
+    is_told = noise not in ("natural", "0") and method != "disncl"
+    published = load_recipe_file(RECIPES[name]).published
+    assert published.noise_level == ("caption" if is_told else None)
+    assert published.noise_rate is None, "that of the recipe"
+
+
 @pytest.mark.parametrize("name", RECIPES)
 def test_a_recipes_name_is_its_content(name):
     file = load_recipe_file(RECIPES[name])
@@ -150,6 +160,11 @@ def test_members_and_the_published_section_are_read_and_are_no_part_of_the_recip
     assert load_recipe_file(written(tmp_path, SECTION)).similarities == ("cosine",)
 
 
+def test_a_row_may_have_a_rate_and_a_level_of_noise_of_its_own(tmp_path):
+    file = load_recipe_file(written(tmp_path, SECTION + 'noise_rate = 0\nnoise_level = "image"\n'))
+    assert (file.published.noise_rate, file.published.noise_level) == (0.0, "image")
+
+
 def test_an_ensemble_needs_no_published_number(tmp_path):
     file = load_recipe_file(written(tmp_path, 'members = ["saf", "sgr"]\n[data]\npath = "mine"\n'))
     assert (file.members, file.published) == (("saf", "sgr"), None)
@@ -169,6 +184,8 @@ def test_an_ensemble_needs_no_published_number(tmp_path):
         (SECTION.replace("80, 90]", "80, 900]"), "published.text_to_image is 50, 80, 900, but R@1, R@5 and R@10 are"),
         (SECTION.replace("[50, 80", "[-5, 80"), "published.text_to_image is -5, 80, 90, but R@1, R@5 and R@10 are"),
         (SECTION.replace("[50, 80, 90]", "80"), "published.text_to_image is 80, but it must be tuple[float, float,"),
+        (SECTION + 'noise_level = "word"\n', "published.noise_level is 'word', but it must be"),
+        (SECTION + "noise_rate = 1\n", "published.noise_rate is 1, but it is a share in [0, 1)"),
         ('members = ["sgraf"]\n', "members is ('sgraf',), but it must be tuple[Literal['cosine',"),
         ('members = ["saf", "sgr", "saf"]\n', "members are saf, sgr, saf: name each once"),
         (

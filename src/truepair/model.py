@@ -22,7 +22,7 @@ from truepair.encoders.pooling import GeneralisedPooling, PooledEncoder
 from truepair.encoders.projection import VectorEncoder
 from truepair.encoders.regions import RegionEncoder
 from truepair.encoders.word_vectors import co_occurrence_vectors
-from truepair.encoders.words import MeanWordEncoder, WordEncoder
+from truepair.encoders.words import MeanWordEncoder, WordEncoder, WordsBesideVector
 from truepair.errors import ConfigError
 from truepair.similarity.cosine import CosineSimilarity
 from truepair.similarity.head import HeadNetwork
@@ -34,6 +34,8 @@ from truepair.similarity.sgr import GraphReasoning
 
 MODALITIES = ("image", "text")
 """Names of the two sides in `MatchingModel.exclusive`."""
+_IMAGES_LOOKED_AT = 64
+"""Images whose features tell whether they are ever negative."""
 
 
 @dataclass(frozen=True)
@@ -44,25 +46,40 @@ class InputShape:
     """One vector an image, or a set of region vectors."""
     image_width: int
     """Width of an image's (or region's) features."""
-    caption: Literal["vector", "words"]
-    """One vector a caption, or words of a vocabulary."""
+    caption: Literal["vector", "words", "words_and_vector"]
+    """One vector a caption, words of a vocabulary, or both."""
     caption_width: int
-    """Width of a caption's vector, or size of the vocabulary."""
+    """Width of a caption's vector, or size of the vocabulary where there are words."""
     mask: int = 0
-    """Id of ``<mask>`` in the vocabulary; 0 for caption vectors."""
+    """Id of ``<mask>`` in the vocabulary; 0 where there are no words."""
+    vector_width: int = 0
+    """Width of the vector beside a caption's words; 0 where there is none."""
     regions: int = 1
     """Regions of every image; 1 for vectors."""
+    image_is_positive: bool = False
+    """Whether image features are never negative, as activations of a ReLU and their means are."""
 
     @classmethod
     def of(cls, pairs: Pairs, vocabulary: Vocabulary | None) -> InputShape:
         """The shape of what `pairs` holds, whose tokens, if any, come from `vocabulary`."""
-        image = pairs.images.take(torch.tensor([0]))
-        kind: Literal["vector", "regions"] = "vector" if image.lengths is None else "regions"
-        regions = 1 if image.lengths is None else image.values.shape[1]
-        if vocabulary is not None:
-            return cls(kind, image.values.shape[-1], "words", len(vocabulary), vocabulary.mask, regions)
+        image = pairs.images.take(torch.arange(min(_IMAGES_LOOKED_AT, len(pairs.images))))
         caption = inputs_of_captions(pairs).take(torch.tensor([0]))
-        return cls(kind, image.values.shape[-1], "vector", caption.values.shape[-1], regions=regions)
+        has_words, has_vectors = vocabulary is not None, caption.vectors is not None
+        return cls(
+            image="vector" if image.lengths is None else "regions",
+            image_width=image.values.shape[-1],
+            caption="vector" if not has_words else "words_and_vector" if has_vectors else "words",
+            caption_width=caption.values.shape[-1] if vocabulary is None else len(vocabulary),
+            mask=0 if vocabulary is None else vocabulary.mask,
+            vector_width=0 if caption.vectors is None else caption.vectors.shape[-1],
+            regions=1 if image.lengths is None else image.values.shape[1],
+            image_is_positive=bool((image.values >= 0).all()),
+        )
+
+    @property
+    def has_words(self) -> bool:
+        """Whether captions are read as words of a vocabulary, with a vector beside them or not."""
+        return self.caption != "vector"
 
 
 class MatchingModel(nn.Module):
@@ -119,7 +136,7 @@ def make_model(
 
 def first_word_vectors(config: ModelConfig, inputs: InputShape, train: Pairs) -> Float[Tensor, "words size"] | None:
     """What word vectors start from: the training captions, if that is asked for and there are words; else None."""
-    if config.word_vectors == "random" or inputs.caption != "words":
+    if config.word_vectors == "random" or not inputs.has_words:
         return None
     return co_occurrence_vectors(inputs_of_captions(train), inputs.caption_width, config.word_size)
 
@@ -174,27 +191,20 @@ def _backbone(config: ModelConfig, inputs: InputShape, compared: int) -> Matchin
 def _pooled_model(config: ModelConfig, inputs: InputShape) -> MatchingModel:
     """Regions and words pooled as in VSE∞ (Chen et al., CVPR 2021), vectors projected, compared by their cosine."""
     image_encoder: nn.Module
-    text_encoder: nn.Module
     if inputs.image == "regions":
         regions = RegionEncoder(
-            inputs.image_width, config.embedding, config.input_dropout, config.region_dropping, config.batch_norm_rows
+            inputs.image_width,
+            config.embedding,
+            config.input_dropout,
+            config.region_dropping,
+            config.projection,
+            _image_scaling(config, inputs),
+            config.batch_norm_rows,
         )
         image_encoder = PooledEncoder(regions, GeneralisedPooling())
     else:
-        image_encoder = VectorEncoder(inputs.image_width, config.embedding, config.input_dropout)
-    if inputs.caption == "words":
-        words = (
-            inputs.caption_width,
-            inputs.mask,
-            config.embedding,
-            config.word_size,
-            config.word_vector_dropout,
-            config.word_dropping,
-        )
-        is_mean = config.words == "mean"
-        text_encoder = MeanWordEncoder(*words) if is_mean else PooledEncoder(WordEncoder(*words), GeneralisedPooling())
-    else:
-        text_encoder = VectorEncoder(inputs.caption_width, config.embedding, config.input_dropout)
+        image_encoder = _vector_encoder(config, inputs.image_width, _image_scaling(config, inputs))
+    text_encoder = _caption_encoder(config, inputs)
     if config.head == "plain":
         return MatchingModel(image_encoder, text_encoder, CosineSimilarity())
     size = min(config.similarity_size, config.embedding)
@@ -206,12 +216,49 @@ def _pooled_model(config: ModelConfig, inputs: InputShape) -> MatchingModel:
     return MatchingModel(image_encoder, text_encoder, PartialCosine(size, HeadNetwork(size, config.head_size)))
 
 
+def _caption_encoder(config: ModelConfig, inputs: InputShape) -> nn.Module:
+    """Words pooled, a frozen vector projected, or the sum of both."""
+    scaling: Literal["none", "length"] = "none" if config.feature_scaling == "none" else "length"
+    if not inputs.has_words:
+        return _vector_encoder(config, inputs.caption_width, scaling)
+    words = (
+        inputs.caption_width,
+        inputs.mask,
+        config.embedding,
+        config.word_size,
+        config.word_vector_dropout,
+        config.word_dropping,
+    )
+    encoder: nn.Module
+    if config.words == "mean":
+        encoder = MeanWordEncoder(*words, config.projection)
+    else:
+        encoder = PooledEncoder(WordEncoder(*words), GeneralisedPooling())
+    if inputs.caption == "words":
+        return encoder
+    return WordsBesideVector(encoder, _vector_encoder(config, inputs.vector_width, scaling))
+
+
+def _image_scaling(config: ModelConfig, inputs: InputShape) -> Literal["none", "length", "root"]:
+    """What image features become before they are read."""
+    if config.feature_scaling != "auto":
+        return config.feature_scaling
+    return "root" if inputs.image_is_positive else "length"
+
+
+def _vector_encoder(config: ModelConfig, features: int, scaling: Literal["none", "length", "root"]) -> VectorEncoder:
+    return VectorEncoder(features, config.embedding, config.input_dropout, config.projection, scaling)
+
+
 def _local_model(config: ModelConfig, inputs: InputShape, compared: int) -> MatchingModel:
-    """Regions compared with words by SAF or SGR (Diao et al., AAAI 2021); a vector is a single region or word."""
+    """Regions compared with words by SAF or SGR (Diao et al., AAAI 2021); a vector is a single region or word.
+
+    A vector beside the words has no part in it.
+    """
     width, dropout = config.embedding, config.alignment_dropout
     regions = LinearEncoder(inputs.image_width, width, config.input_dropout, config.region_dropping)
     words: nn.Module
-    if inputs.caption == "words":
+    if inputs.has_words:
         words = WordEncoder(inputs.caption_width, inputs.mask, width, config.word_size, dropout, config.word_dropping)
     else:
         words = LinearEncoder(inputs.caption_width, width, config.input_dropout)

@@ -4,35 +4,15 @@ import pytest
 import torch
 from latent_factors import latent_factor_pairs
 
-from truepair.audit.crossfit import at_most, cross_fitted, folds_by_image, zero_shot
+from truepair.audit.crossfit import at_most, cross_fitted, zero_shot
 from truepair.audit.run import audit_pairs
 from truepair.config import BaselineConfig
 from truepair.data.batch import Padded
 from truepair.data.features import Features
 from truepair.data.noise import inject_noise
+from truepair.data.text import tokenised
 from truepair.errors import ConfigError
-
-
-def test_every_pair_is_in_one_fold_and_captions_of_one_image_stay_together():
-    image_of_caption = torch.tensor([0, 1, 1, 2, 3, 4, 5, 5, 5, 6, 7, 8, 9, 9])
-    folds = folds_by_image(image_of_caption, 3, seed=0)
-    assert sorted(torch.cat(folds).tolist()) == list(range(14))
-    images = [set(image_of_caption[fold].tolist()) for fold in folds]
-    assert sum(len(part) for part in images) == 10  # no image in two folds
-    assert sorted(len(part) for part in images) == [3, 3, 4]
-
-
-def test_folds_depend_on_the_seed_only():
-    image_of_caption = torch.arange(60)
-    again = [folds_by_image(image_of_caption, 4, seed=7) for _ in range(2)]
-    assert all(torch.equal(a, b) for a, b in zip(*again, strict=True))
-    other = folds_by_image(image_of_caption, 4, seed=8)
-    assert not all(torch.equal(a, b) for a, b in zip(again[0], other, strict=True))
-
-
-def test_too_few_images_for_the_folds_is_an_error_that_says_how_many_would_do():
-    with pytest.raises(ConfigError, match="8 images make at most 2 folds"):
-        folds_by_image(torch.arange(8), 4, seed=0)
+from truepair.scoring.cross_fitting import cross_fitted_features
 
 
 def test_models_do_not_depend_on_the_pairs_that_they_score(noisy_world, quick):
@@ -103,6 +83,13 @@ def test_features_of_one_space_are_scored_without_training(quick, tmp_path):
     batch = Padded(image[None]), Padded(caption[None])
     found = fold.models[0].scores.matrix(fold.models[0].image_encoder(batch[0]), fold.models[0].text_encoder(batch[1]))
     torch.testing.assert_close(found[0, 0], torch.cosine_similarity(image, caption, dim=0))
+
+
+def test_words_beside_features_of_one_space_change_nothing_where_nothing_is_trained(vocabulary):
+    pairs = shared_space(60)
+    both = tokenised(replace(pairs, captions=["red dog"] * 60), vocabulary, beside_features=True)
+    found = [cross_fitted_features(zero_shot(each), each, 20, 0.05, 0).pairs for each in (pairs, both)]
+    assert torch.equal(*found)
 
 
 def test_features_of_two_spaces_and_words_are_refused_where_nothing_is_trained(noisy_world, world):

@@ -5,10 +5,10 @@ import torch
 from latent_factors import latent_factor_pairs
 
 from truepair.audit.crossfit import cross_fitted
-from truepair.audit.probability import probabilities
-from truepair.audit.score import cross_fitted_features
 from truepair.audit.sensitivity import sensitivity
 from truepair.data.noise import inject_noise
+from truepair.scoring.cross_fitting import cross_fitted_features
+from truepair.scoring.probability import probabilities
 
 
 @pytest.fixture(scope="module")

@@ -77,11 +77,13 @@ def test_training_on_a_csv_of_pictures_then_evaluating_the_run(captions, tmp_pat
     train = ["train", *columns(captions), *BASELINE, *QUICK, "--noise.rate", "0.25", "--out", str(out)]
     assert main(train) == 0
     shown = capsys.readouterr().out
-    assert "mismatched training captions: 25.00%, put in\n" in shown
+    told = "mismatched training captions: 25.00%, put in (level not known: no image of several captions lost one)\n"
+    assert told in shown
     assert "rSum" in shown
     results = json.loads((out / "results.json").read_text())
     assert results["pairs"] == {"train": 32, "dev": 4, "test": 4, "trusted": None}
     assert results["realised_noise_rate"] == pytest.approx(0.25)
+    assert results["realised_noise_level"] == {"level": "unknown", "moved_together": None}
     assert 0 <= results["detection"]["auroc"] <= 1
 
     weights = (out / "best.safetensors").read_bytes()
@@ -92,6 +94,7 @@ def test_training_on_a_csv_of_pictures_then_evaluating_the_run(captions, tmp_pat
     assert main(["evaluate", str(out)]) == 0
     shown = capsys.readouterr().out
     assert f"rSum {results['test']['rsum']:.1f} of 600" in shown
+    assert shown.endswith(told)
     assert main(["evaluate", str(out), str(out)]) == 0
     assert f"rSum {results['test']['rsum']:.1f} of 600" in capsys.readouterr().out
 
@@ -176,7 +179,8 @@ def test_a_missing_column_names_those_that_are_there(captions, tmp_path, capsys)
 def test_noise_writes_the_fields_index_and_training_reads_it(captions, tmp_path, capsys):
     index = tmp_path / "noise.npy"
     assert main(["noise", *columns(captions), "--noise.rate", "0.5", "--out", str(index)]) == 0
-    assert "16 of them mismatched" in capsys.readouterr().out
+    shown = capsys.readouterr().out
+    assert "16 of them mismatched (50.00%; level not known: no image of several captions lost one)\n" in shown
     array = np.load(index, allow_pickle=False)
     assert array.dtype == np.int64
     assert (array != np.arange(32)).sum() == 16

@@ -1,3 +1,4 @@
+import json
 import runpy
 import shutil
 from pathlib import Path
@@ -34,6 +35,47 @@ def test_a_rehearsal_of_a_real_recipe_runs_says_so_and_keeps_apart(data, tmp_pat
     assert "may differ: data.development" not in shown
     assert main([*command, "--rehearse", "--device", "cpu"]) == 0
     assert capsys.readouterr().out == shown
+
+
+def test_an_index_for_all_recipes_is_warned_of_where_its_noise_is_not_that_of_the_row(data, tmp_path, capsys):
+    command = ["reproduce", "crcl_vse_f30k_80", "baseline_vse_f30k_40", "--data", str(data), "--rehearse"]
+    command += ["--device", "cpu", "--noise.index-convention", "per_image"]
+    command += ["--noise.index", str(data / "noise_index" / "f30k_precomp_0.4_per_image.npy")]
+    assert main([*command, "--out", str(tmp_path)]) == 0
+    shown, _, other = capsys.readouterr().out.partition("baseline_vse_f30k_40\n")
+    level = "image level: 100.0% of the images that lost captions lost all of them to one image"
+    for part in (shown, other):
+        assert f"mismatched training captions: 40.00%, put in ({level})\n" in part
+    assert [line for line in shown.splitlines() if line.startswith("warning: ")] == [
+        "warning: 40.00% of the training captions were mismatched here, but 80% for the published row: the numbers are "
+        "not comparable",
+        f"warning: this index holds image-level noise ({level}), but the row was measured with caption-level noise: "
+        "the numbers are not comparable",
+    ]
+    assert "warning: " not in other, "there is no row"
+
+    assert main([*command, "--out", str(tmp_path), "--json"]) == 0
+    summary = json.loads(capsys.readouterr().out)["recipes"]["crcl_vse_f30k_80"]
+    assert summary["realised_noise_level"] == {"level": "image", "moved_together": 1.0}
+    assert [f"warning: {line}" in shown for line in summary["warnings"]] == [True, True]
+    assert summary["recipe"]["noise"]["rate"] == 0
+
+
+@pytest.mark.parametrize(
+    ("recipe", "index", "told"),
+    [
+        ("baseline_vse_f30k_40", "f30k_precomp_0.4_per_image", "f30k_precomp_0.4_per_image.npy has 80 entries, but"),
+        ("baseline_saf_cc152k_natural", "nothing", "nothing.npy: No such file or directory"),
+        ("mscn_sgr_coco_20", "coco_precomp_0.4_per_caption", "noise.index numbers all training pairs, but trusted.sou"),
+    ],
+)
+def test_an_index_that_does_not_fit_one_of_the_recipes_is_refused_first(recipe, index, told, data, tmp_path, capsys):
+    command = ["reproduce", recipe, "crcl_vse_f30k_80", "--data", str(data), "--rehearse", "--out", str(tmp_path / "o")]
+    assert main([*command, "--noise.index", str(data / "noise_index" / f"{index}.npy")]) == 1
+    (error,) = capsys.readouterr().err.splitlines()
+    assert error.startswith(f"truepair: error: {recipe}: ")
+    assert told in error
+    assert not (tmp_path / "o").exists()
 
 
 @pytest.mark.parametrize(
@@ -88,6 +130,8 @@ SUMMARY = {
     "seeds": [0, 1],
     "protocol": "f30k_precomp, test split",
     "realised_noise_rate": 0.4,
+    "realised_noise_level": {"level": "image", "moved_together": 1.0},
+    "warnings": ["the numbers are not comparable"],
     "ours": {measure: {"mean": 70.04 + place, "sd": 0.25} for place, measure in enumerate(MEASURES)},
     "published": dict.fromkeys(MEASURES, 71.0),
     "difference": {measure: place - 0.96 for place, measure in enumerate(MEASURES)},
@@ -105,7 +149,9 @@ def test_the_comparison_has_ours_published_and_difference_and_what_they_depend_o
     assert lines[8].split() == ["rSum", "76.0", "±", "0.2", "71.0", "+5.0"]
     assert lines[9:] == [
         "seeds: 0, 1 (mean ± standard deviation)",
-        "mismatched training captions: 40.00%, put in",
+        "mismatched training captions: 40.00%, put in "
+        "(image level: 100.0% of the images that lost captions lost all of them to one image)",
+        "warning: the numbers are not comparable",
         "protocol: f30k_precomp, test split",
         "published: a paper",
         "note: read twice",
@@ -117,7 +163,8 @@ def test_the_comparison_has_ours_published_and_difference_and_what_they_depend_o
 
 def test_one_seed_has_no_deviation_and_an_unpublished_recipe_nothing_beside_it():
     alone = {measure: {"mean": 70.04, "sd": None} for measure in MEASURES}
-    nothing = {"published": None, "difference": None, "source": None, "notes": [], "realised_noise_rate": None}
+    nothing = {"published": None, "difference": None, "source": None, "notes": [], "warnings": []}
+    nothing |= {"realised_noise_rate": None, "realised_noise_level": None}
     lines = comparison("mine", SUMMARY | nothing | {"ours": alone, "seeds": [4]}).splitlines()
     assert lines[2].split() == ["i2t", "R@1", "70.0", "-", "-"]
     assert lines[9:13] == [

@@ -52,3 +52,25 @@ def test_a_batch_moves_as_a_whole():
     tensors = (moved.pair, moved.images.values, moved.images.lengths, moved.captions.values)
     assert {tensor.device.type for tensor in tensors} == {"meta"}
     assert moved.captions.lengths is None
+
+
+def words_beside_vectors():
+    return Padded(torch.tensor([[1, 2, 0], [3, 4, 5]]), torch.tensor([2, 3]), torch.tensor([[0.5, 1.0], [2.0, -1.0]]))
+
+
+@pytest.mark.parametrize("chosen", [torch.tensor([1, 0, 1]), slice(1, 2)])
+def test_vectors_beside_words_go_where_the_words_go(chosen):
+    items = words_beside_vectors()
+    assert torch.equal(items.rows(chosen).vectors, items.vectors[chosen])
+    assert torch.equal(items.rows(chosen).values, items.values[chosen])
+    moved = Batch(torch.tensor([5, 7]), Padded(torch.zeros(2, 4)), items).to(torch.device("meta"))
+    assert (moved.captions.vectors.device.type, moved.captions.vectors.shape) == ("meta", (2, 2))
+    assert torch.equal(items.to(torch.device("cpu")).vectors, items.vectors)
+
+
+def test_joined_words_keep_the_vectors_beside_them():
+    longer = Padded(torch.tensor([[6, 7, 8, 9]]), torch.tensor([4]), torch.tensor([[7.0, 8.0]]))
+    whole = joined([words_beside_vectors(), longer])
+    assert whole.values.tolist() == [[1, 2, 0, 0], [3, 4, 5, 0], [6, 7, 8, 9]]
+    assert whole.vectors.tolist() == [[0.5, 1.0], [2.0, -1.0], [7.0, 8.0]]
+    assert joined([Padded(part.values, part.lengths) for part in (words_beside_vectors(), longer)]).vectors is None

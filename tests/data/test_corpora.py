@@ -8,7 +8,8 @@ import torch
 
 from truepair.config import DataConfig
 from truepair.config.source import SourceConfig
-from truepair.data.corpora import load_corpus
+from truepair.data.batch import Padded
+from truepair.data.corpora import Corpus, load_corpus
 from truepair.data.noise import read_noise_index
 from truepair.data.text import SPECIAL_WORDS, Vocabulary
 from truepair.errors import ConfigError, DataError, TruepairError
@@ -249,9 +250,10 @@ def test_images_without_captions_and_without_a_list_are_in_the_notes(tmp_path):
 def test_a_vocabulary_that_caption_features_leave_without_use_is_refused(tmp_path):
     path = write_vocabulary(tmp_path / "vocab.json", "dog")
     with pytest.raises(
-        ConfigError, match=r"data.vocabulary is '.*vocab.json', but captions of .* set data.text to 'wo"
+        ConfigError,
+        match=r"data.vocabulary is '.*vocab.json', but data.text is 'features', so that no .* to 'words' or",
     ):
-        load_corpus(DataConfig(vocabulary=path))
+        load_corpus(DataConfig(text="features", vocabulary=path))
 
 
 def test_paths_that_hold_no_corpus_are_refused(tmp_path):
@@ -282,10 +284,78 @@ def test_a_corpus_says_how_its_source_is_opened_again(tmp_path):
 
 def test_caption_features_that_are_not_there_are_refused(tmp_path):
     folder = write_folder(tmp_path / "f30k", train=4, dev=2, test=2)
-    with pytest.raises(ConfigError, match=r"data.text is 'features', but f30k has none: name data.caption_features"):
-        load_corpus(config(folder, text="features"))
+    for text in ("features", "both"):
+        with pytest.raises(
+            ConfigError, match=rf"data.text is '{text}', but f30k has no caption features: name data.caption_features"
+        ):
+            load_corpus(config(folder, text=text))
 
 
-def test_caption_features_are_read_unless_words_are_asked_for():
-    assert load_corpus(DataConfig()).vocabulary is None
-    assert load_corpus(DataConfig(text="words")).vocabulary is not None
+def first_captions(corpus: Corpus) -> list[Padded]:
+    splits = corpus.splits
+    return [pairs.caption_inputs.take(torch.arange(3)) for pairs in (splits.train, splits.dev, splits.test)]
+
+
+def test_the_captions_of_the_demo_are_read_as_words_beside_features_unless_one_of_them_is_asked_for():
+    taken = {text: first_captions(load_corpus(DataConfig(text=text))) for text in ("auto", "words", "features", "both")}
+    for auto, words, features, both in zip(*taken.values(), strict=True):
+        assert features.values.shape == (3, 384)
+        assert (words.vectors, features.lengths, features.vectors) == (None, None, None)
+        for each in (auto, both):
+            assert torch.equal(each.values, words.values)
+            assert torch.equal(each.vectors, features.values)
+
+
+def write_caption_features(folder: Path, *splits: str) -> None:
+    """The feature of caption k of the file is (k, 1)."""
+    for split in splits:
+        captions = len((folder / f"{split}_caps.txt").read_text().splitlines())
+        features = np.stack([np.arange(captions), np.ones(captions)], 1).astype(np.float32)
+        np.save(folder / f"{split}_caps.npy", features)
+
+
+def test_a_folder_with_a_file_of_caption_features_a_split_is_read_in_every_way(tmp_path):
+    folder = write_folder(tmp_path / "f30k", train=4, dev=2, test=3)
+    assert all(taken.vectors is None for taken in first_captions(load_corpus(config(folder))))
+    write_caption_features(folder, "train", "dev", "test")
+    corpora = {text: load_corpus(config(folder, text=text)) for text in ("auto", "words", "features", "both")}
+    assert [corpus.vocabulary is None for corpus in corpora.values()] == [False, False, True, False]
+    expected = torch.tensor([[0.0, 1.0], [1.0, 1.0], [2.0, 1.0]])
+    for auto, words, features, both in zip(*map(first_captions, corpora.values()), strict=True):
+        assert torch.equal(features.values, expected)
+        assert words.vectors is None
+        assert words.values[1].tolist()[:2] == [1, 6]
+        for each in (auto, both):
+            assert torch.equal(each.values, words.values)
+            assert torch.equal(each.vectors, expected)
+
+
+def test_development_images_keep_the_features_of_their_captions(tmp_path):
+    folder = write_folder(tmp_path / "f30k", train=4, dev=1014, test=2)
+    write_caption_features(folder, "train", "dev", "test")
+    dev = load_corpus(config(folder, development="first_1000_images")).splits.dev
+    taken = dev.caption_inputs.take(torch.tensor([1999, 3]))
+    assert taken.vectors[:, 0].tolist() == [1999, 3]
+    assert len(dev.caption_inputs) == 2000
+
+
+def test_a_table_with_a_column_of_caption_features_is_read_in_every_way(tmp_path):
+    rows = [
+        {"image": f"{k}.jpg", "caption": "" if k == 3 else f"a dog {k}", "seen": [float(k), 1.0], "said": [2.0 * k]}
+        for k in range(10)
+    ]
+    (tmp_path / "t.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    source = SourceConfig(image_feature_col="seen", caption_feature_col="said")
+    seen = {}
+    for text in ("auto", "words", "features", "both"):
+        corpus = load_corpus(DataConfig(path=str(tmp_path / "t.jsonl"), source=source, text=text, minimum_word_count=1))
+        for pairs in (corpus.splits.train, corpus.splits.dev, corpus.splits.test):
+            taken = pairs.caption_inputs.take(torch.arange(len(pairs)))
+            vectors = taken.values if text == "features" else taken.vectors
+            assert (vectors is None) == (text == "words")
+            if vectors is not None:
+                assert [f"a dog {int(vector / 2)}" for vector in vectors[:, 0]] == list(pairs.captions)
+            if text != "features":
+                assert taken.lengths.tolist() == [5] * len(pairs)  # <start>, three words, <end>
+            seen.setdefault(text, []).extend(pairs.captions)
+    assert {len(captions) for captions in seen.values()} == {9}, "the empty caption is left out"

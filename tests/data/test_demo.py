@@ -17,7 +17,7 @@ COUNTS = {"train": 1_669, "dev": 198, "test": 498}
 
 @pytest.fixture(scope="module")
 def demo() -> Splits:
-    return load_corpus(DataConfig()).splits
+    return load_corpus(DataConfig(text="features")).splits
 
 
 def parts(demo: Splits) -> dict[str, Pairs]:

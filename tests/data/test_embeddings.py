@@ -18,6 +18,7 @@ from truepair.sources.demo import demo_source
 from truepair.sources.opening import description_of, open_source
 
 IMAGES = 20
+TEXTS = ("auto", "words", "features", "both")
 
 
 def vectors(rows: int, *shape: int, seed: int = 0) -> np.ndarray:
@@ -143,14 +144,33 @@ def test_a_store_without_caption_features_is_read_as_words(tmp_path):
     corpus = load_corpus(DataConfig(path=str(folder)))
     assert corpus.vocabulary is not None
     assert {"dog", "caption"} <= set(corpus.vocabulary.words)
-    with pytest.raises(ConfigError, match=r"data.text is 'features', but .* has none"):
+    with pytest.raises(ConfigError, match=r"data.text is 'features', but .* has no caption features"):
         load_corpus(DataConfig(path=str(folder), text="features"))
+
+
+def test_words_and_caption_features_of_a_store_are_read_side_by_side_or_one_of_them(tmp_path):
+    captions = vectors(2 * IMAGES, 3)
+    folder = write_store(tmp_path, vectors(IMAGES, 4), captions)
+    corpora = {text: load_corpus(DataConfig(path=str(folder), text=text)) for text in TEXTS}
+    for pairs in ("train", "dev", "test"):
+        taken = {}
+        for text, corpus in corpora.items():
+            split = getattr(corpus.splits, pairs)
+            taken[text] = split.caption_inputs.take(torch.arange(len(split)))
+        rows = [int(caption.split()[1]) for caption in split.captions]
+        expected = torch.from_numpy(captions[rows]).float()
+        assert torch.equal(taken["features"].values, expected)
+        assert taken["words"].vectors is None
+        for text in ("auto", "both"):
+            assert torch.equal(taken[text].values, taken["words"].values)
+            assert torch.equal(taken[text].vectors, expected)
+    assert [corpus.vocabulary is None for corpus in corpora.values()] == [False, False, True, False]
 
 
 def test_a_corpus_of_embeddings_takes_the_options_of_a_random_split_and_no_others(tmp_path):
     folder = write_store(tmp_path, vectors(IMAGES, 4), vectors(2 * IMAGES, 3))
     corpus = load_corpus(DataConfig(path=str(folder), test_share=0.3))
-    assert (len(corpus.splits.test.images), corpus.vocabulary) == (6, None)
+    assert len(corpus.splits.test.images) == 6
     with pytest.raises(ConfigError, match=r"data.source is .*'x', .* a folder of embeddings: leave it out"):
         load_corpus(DataConfig(path=str(folder), source=SourceConfig(image_root="x")))
     assert corpus.source == {"kind": "folder", "path": "gone"}

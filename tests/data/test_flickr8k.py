@@ -215,7 +215,7 @@ def test_features_of_captions_have_a_row_a_caption_of_the_file(tmp_path):
     write_lists(folder)
     np.save(tmp_path / "c.npy", np.arange(12, dtype=np.float32)[:, None])
     splits = load(folder, write_features(tmp_path / "f.npy"), caption_features=str(tmp_path / "c.npy")).splits
-    assert splits.dev.caption_inputs.take(torch.arange(2)).values.tolist() == [[4.0], [5.0]]
+    assert splits.dev.caption_inputs.take(torch.arange(2)).vectors.tolist() == [[4.0], [5.0]]
 
 
 @pytest.mark.parametrize("write", [write_tokens, write_csv])

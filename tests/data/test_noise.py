@@ -1,4 +1,5 @@
 from collections import Counter
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -7,7 +8,7 @@ import torch
 from truepair.config import DataConfig, NoiseConfig
 from truepair.data.corpora import load_corpus
 from truepair.data.features import Features
-from truepair.data.noise import inject_noise, read_noise_index, write_noise_index
+from truepair.data.noise import NoiseLevel, inject_noise, noise_level, read_noise_index, write_noise_index
 from truepair.data.pairs import Pairs
 from truepair.errors import ConfigError, DataError
 
@@ -286,3 +287,117 @@ def test_hard_noise_compares_single_captions():
         NoiseConfig(rate=0.1, level="image", partners="similar")
     with pytest.raises(ConfigError, match=r"noise\.index 'noise\.npy': use level 'caption' and no index"):
         NoiseConfig(index="noise.npy", partners="similar")
+
+
+def _share_moved_together(pairs: Pairs) -> float | None:
+    """The same as in `noise_level`, image by image."""
+    given_of = {}
+    for true, given in zip(pairs.true_image_of_caption.tolist(), pairs.image_of_caption.tolist(), strict=True):
+        given_of.setdefault(true, []).append(given)
+    lost = {true: given for true, given in given_of.items() if len(given) > 1 and set(given) != {true}}
+    together = [len(set(given)) == 1 for given in lost.values()]
+    return sum(together) / len(together) if together else None
+
+
+def _moved(image_of_caption: list[int], given: list[int], images: int | None = None) -> Pairs:
+    return replace(
+        _pairs(given, images),
+        image_of_caption=torch.tensor(given),
+        true_image_of_caption=torch.tensor(image_of_caption),
+    )
+
+
+FIVE_AND_ONE = [i for i in range(60) for _ in range(5)] + [*range(60, 400)]
+WITH_1000 = [0] * 1000 + [i for i in range(1, 301) for _ in range(5)]
+
+
+@pytest.mark.parametrize("rate", [0.2, 0.4, 0.8])
+@pytest.mark.parametrize("level", ["caption", "image"])
+@pytest.mark.parametrize(
+    "image_of_caption",
+    [[i for i in range(61) for _ in range(5)], [i for i in range(200) for _ in range(2)], FIVE_AND_ONE, WITH_1000],
+    ids=["five", "two", "five and one", "a thousand and five"],
+)
+def test_the_level_is_found_that_the_noise_was_made_at(image_of_caption, level, rate):
+    for seed in range(3):
+        noisy = inject_noise(_pairs(image_of_caption), rate, seed, level=level)
+        found = noise_level(noisy)
+        assert found.level == level
+        assert found.moved_together == pytest.approx(_share_moved_together(noisy))
+        assert found.moved_together == 1 or level == "caption"
+
+
+def test_an_image_level_index_of_either_convention_is_found_out(tmp_path):
+    pairs = _grouped(100, 5)
+    noisy = inject_noise(pairs, 0.4, seed=0, level="image")
+    write_noise_index(tmp_path / "per_caption.npy", noisy)
+    np.save(tmp_path / "per_image.npy", noisy.image_of_caption.numpy()[::5])
+    for convention in ("per_caption", "per_image"):
+        read = read_noise_index(tmp_path / f"{convention}.npy", pairs, convention=convention)
+        assert noise_level(read) == NoiseLevel("image", 1.0)
+        assert read.realised_noise_rate == pytest.approx(0.4)
+    index = inject_noise(pairs, 0.4, seed=0).image_of_caption.numpy()
+    np.save(tmp_path / "index.npy", index)
+    assert noise_level(read_noise_index(tmp_path / "index.npy", pairs, convention="per_caption")).level == "caption"
+
+
+def test_an_index_that_leaves_some_images_alone_or_gives_one_twice_has_a_level_too():
+    given = [*range(100)]
+    given[:40] = [1] * 20 + [*range(20, 40)]  # 0 and 2 to 19 are shown image 1, with all captions
+    captions = [i for i in range(100) for _ in range(5)]
+    assert noise_level(_moved(captions, [given[i] for i in captions])) == NoiseLevel("image", 1.0)
+
+
+def test_half_of_the_images_moved_with_all_captions_is_mixed():
+    captions = [i for i in range(100) for _ in range(5)]
+    given = [(i + 50) % 100 if i < 10 else i for i in captions]
+    given[250:300:5] = range(70, 80)  # one caption of each of ten others
+    noisy = _moved(captions, given)
+    found = noise_level(noisy)
+    assert (found.level, found.moved_together) == ("mixed", 0.5)
+    assert _share_moved_together(noisy) == 0.5
+    assert found.in_words == "mixed levels: 50.0% of the images that lost captions lost all of them to one image"
+
+
+def test_captions_that_all_moved_but_not_together_are_not_image_level():
+    captions = [i for i in range(100) for _ in range(5)]
+    apart = [(i + 1 + place % 5) % 100 for place, i in enumerate(captions)]  # each caption to another image
+    assert noise_level(_moved(captions, apart)) == NoiseLevel("caption", 0.0)
+
+
+@pytest.mark.parametrize("level", ["caption", "image"])
+def test_with_one_caption_an_image_both_levels_are_the_same(level):
+    found = noise_level(inject_noise(_grouped(300, 1), 0.4, seed=0, level=level))
+    assert found == NoiseLevel("unknown", None)
+    assert found.in_words == "level not known: no image of several captions lost one"
+    only_ones = [*range(5), 5, 5, 5], [1, 2, 3, 4, 0, 5, 5, 5]  # the image of three captions kept them
+    assert noise_level(_moved(*only_ones)) == NoiseLevel("unknown", None)
+
+
+def test_what_chance_does_as_well_says_nothing_about_the_level():
+    two = noise_level(_moved([0, 0, 1, 1], [1, 1, 0, 0]))  # the only exchange that there is
+    assert two == NoiseLevel("unknown", 1.0)
+    assert two.in_words.startswith("level not known, too few images: 100.0% of the images")
+    assert noise_level(_moved([0, 0, 0], [1, 1, 1], images=2)) == NoiseLevel("unknown", 1.0)
+    levels = Counter(noise_level(inject_noise(_grouped(10, 2), 0.5, seed)).level for seed in range(200))
+    assert levels["caption"] >= 195
+    assert noise_level(_moved([0] * 5 + [1] * 5, [1] + [0] * 4 + [1] * 4 + [0])) == NoiseLevel("caption", 0.0)
+
+
+def test_without_noise_there_is_no_level_and_without_the_truth_none_is_known():
+    assert noise_level(inject_noise(_grouped(10, 5), 0.0, seed=0)) == NoiseLevel("none", None)
+    assert NoiseLevel("none", None).in_words == "no caption has a wrong image"
+    assert noise_level(_grouped(10, 5)) is None
+
+
+def test_the_level_does_not_depend_on_the_order_of_captions_or_the_numbers_of_images():
+    noisy = inject_noise(_pairs(FIVE_AND_ONE), 0.6, seed=0)
+    found = noise_level(noisy)
+    assert noise_level(noisy.select(torch.randperm(len(noisy), generator=torch.manual_seed(0)))) == found
+    renamed = torch.randperm(len(noisy.images), generator=torch.manual_seed(1))
+    other = replace(
+        noisy,
+        image_of_caption=renamed[noisy.image_of_caption],
+        true_image_of_caption=renamed[noisy.true_image_of_caption],
+    )
+    assert noise_level(other) == found

@@ -391,3 +391,59 @@ def test_cc152k_needs_no_number_of_captions(tmp_path):
     assert (pairs.image_ids[1], pairs.captions[1]) == ("20001", "20001 seen 0")
     (path / "test_ids.txt").unlink()
     assert _everything(load_precomputed(path, "test"))[:4] == _everything(pairs)[:4]
+
+
+def _with_caption_features(path: Path, *splits: str, rows: int = 12) -> Path:
+    for split in splits:
+        np.save(path / f"{split}_caps.npy", np.random.default_rng(len(split)).standard_normal((rows, 7)))
+    return path
+
+
+def test_caption_features_are_read_a_row_a_caption_and_from_disk(tmp_path):
+    folder = Folder(tmp_path, is_repeated=True).write()
+    assert load_precomputed(folder, "train", captions_per_image=3).caption_inputs is None
+    _with_caption_features(folder, "train")
+    pairs = load_precomputed(folder, "train", captions_per_image=3)
+    assert isinstance(pairs.caption_inputs, FeatureFile)
+    expected = torch.from_numpy(np.load(folder / "train_caps.npy")).float()
+    torch.testing.assert_close(pairs.caption_inputs.take(torch.tensor([11, 0, 5])).values, expected[[11, 0, 5]])
+    assert pairs.captions[11] == "image 3 text 2"
+
+
+@pytest.mark.parametrize("rows", [4, 11, 13])
+def test_caption_features_of_another_number_of_captions_are_refused(tmp_path, rows):
+    folder = _with_caption_features(Folder(tmp_path).write(), "train", rows=rows)
+    with pytest.raises(DataError, match=rf"train_caps.npy has {rows} rows, but the split has 12 captions"):
+        load_precomputed(folder, "train", captions_per_image=3)
+
+
+def test_caption_features_that_are_not_numbers_are_refused_unless_nothing_is_checked(tmp_path):
+    folder = _with_caption_features(Folder(tmp_path).write(), "train")
+    values = np.load(folder / "train_caps.npy")
+    values[5, 2] = np.nan
+    np.save(folder / "train_caps.npy", values)
+    with pytest.raises(DataError, match=r"train_caps.npy holds NaN or infinite values in 1 of 12 rows \(first: row 5"):
+        load_precomputed(folder, "train", captions_per_image=3)
+    assert load_precomputed(folder, "train", captions_per_image=3, check_values=False).caption_inputs is not None
+
+
+@pytest.mark.parametrize(
+    ("present", "told"),
+    [
+        (("train",), "of the split train, but no dev_caps.npy, test_caps.npy"),
+        (("train", "dev"), "of the split train and dev, but no test_caps.npy"),
+        (("test",), "of the split test, but no train_caps.npy, dev_caps.npy"),
+    ],
+)
+def test_caption_features_of_some_splits_only_are_refused_by_name(tmp_path, present, told):
+    path = _with_caption_features(_splits(tmp_path / "corpus"), *present)
+    with pytest.raises(DataError, match=rf"corpus has caption features {told}: make features of all splits, or take"):
+        load_precomputed_splits(path, captions_per_image=3)
+
+
+def test_caption_features_of_all_splits_have_one_width(tmp_path):
+    path = _with_caption_features(_splits(tmp_path / "corpus"), "train", "dev", "test")
+    assert load_precomputed_splits(path, captions_per_image=3).dev.caption_inputs is not None
+    np.save(path / "dev_caps.npy", np.ones((12, 8)))
+    with pytest.raises(DataError, match=r"caption_inputs of 'dev' are vectors of 8, but those of 'train' are vectors"):
+        load_precomputed_splits(path, captions_per_image=3)

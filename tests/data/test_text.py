@@ -1,6 +1,7 @@
 import json
 import pickle
 import random
+from dataclasses import replace
 
 import pytest
 import torch
@@ -11,6 +12,7 @@ from truepair.data.text import (
     SPECIAL_WORDS,
     Tokens,
     Vocabulary,
+    WordsAndVectors,
     check_vocabulary,
     load_vocabulary,
     tokenised,
@@ -201,3 +203,66 @@ def test_a_vocabulary_that_knows_too_little_is_refused_with_what_it_lacks():
     )
     with pytest.raises(DataError, match=message):
         check_vocabulary(vocabulary, ["a dog", "ein dog"], maximum_unknown_share=0.1, name="v.json")
+
+
+def captions_with_features(*captions):
+    """Pairs of one image whose captions have the features (k, -k)."""
+    count = torch.arange(len(captions), dtype=torch.float32)
+    return Pairs(
+        images=Features(torch.ones(1, 2).numpy()),
+        captions=list(captions),
+        image_of_caption=torch.zeros(len(captions), dtype=torch.int64),
+        image_ids=["i"],
+        caption_ids=[f"c{place}" for place in range(len(captions))],
+        caption_inputs=Features(torch.stack([count, -count], 1).numpy()),
+    )
+
+
+def test_words_and_vectors_are_taken_together_in_the_order_asked_for(vocabulary):
+    pairs = captions_with_features("a dog", "a", "dog runs a")
+    words = vocabulary.encode(pairs.captions)
+    both = WordsAndVectors(words, pairs.caption_inputs)
+    rows = torch.tensor([2, 0, 2])
+    taken = both.take(rows)
+    assert len(both) == 3
+    assert torch.equal(taken.values, words.take(rows).values)
+    assert torch.equal(taken.lengths, words.take(rows).lengths)
+    assert taken.vectors.tolist() == [[2, -2], [0, 0], [2, -2]]
+
+
+def test_tokens_stand_in_place_of_features_or_beside_them(vocabulary):
+    pairs = captions_with_features("a dog", "runs")
+    rows = torch.arange(2)
+    alone, beside = (tokenised(pairs, vocabulary, beside_features=both) for both in (False, True))
+    assert isinstance(alone.caption_inputs, Tokens)
+    assert alone.caption_inputs.take(rows).vectors is None
+    assert torch.equal(beside.caption_inputs.take(rows).values, alone.caption_inputs.take(rows).values)
+    assert beside.caption_inputs.take(rows).vectors.tolist() == [[0, 0], [1, -1]]
+    assert (beside.captions, beside.caption_ids) == (pairs.captions, pairs.caption_ids)
+
+
+def test_pairs_without_features_have_words_alone_whatever_is_asked_for(vocabulary):
+    pairs = replace(captions_with_features("a dog", ""), caption_inputs=None)
+    with pytest.raises(DataError, match=r"caption 1 \('c1'\) is empty"):
+        tokenised(pairs, vocabulary, beside_features=True)
+    said = tokenised(replace(pairs, captions=["a dog", "a"]), vocabulary, beside_features=True)
+    assert isinstance(said.caption_inputs, Tokens)
+
+
+def test_a_caption_with_features_may_be_without_words(vocabulary):
+    pairs = captions_with_features("a dog", "  ")
+    taken = tokenised(pairs, vocabulary, beside_features=True).caption_inputs.take(torch.tensor([1, 0]))
+    assert taken.values.tolist() == [[1, 2, 0, 0], [1, 5, 6, 2]]
+    assert taken.lengths.tolist() == [2, 4]
+    assert taken.vectors.tolist() == [[1, -1], [0, 0]]
+    assert vocabulary.encode(["", "a"], empty_allowed=True).take(torch.tensor([0])).values.tolist() == [[1, 2]]
+    with pytest.raises(DataError, match=r"caption 1 \('c1'\) is empty: '  '"):
+        tokenised(pairs, vocabulary)
+
+
+def test_features_beside_words_are_cut_with_the_words_and_travel_to_worker_processes(vocabulary):
+    pairs = tokenised(captions_with_features("a dog runs", "a"), vocabulary, maximum_words=1, beside_features=True)
+    copy = pickle.loads(pickle.dumps(pairs.caption_inputs)).take(torch.tensor([0]))
+    assert (copy.values.tolist(), copy.vectors.tolist()) == ([[1, 5, 2]], [[0, 0]])
+    chosen = pairs.select(torch.tensor([1])).caption_inputs.take(torch.tensor([0]))
+    assert (chosen.values.tolist(), chosen.vectors.tolist()) == ([[1, 5, 2]], [[1, -1]])

@@ -182,6 +182,37 @@ def test_a_split_of_its_own_is_read_with_the_words_of_training(tmp_path):
     assert taken.splits is splits
 
 
+def with_caption_features(tmp_path, *names):
+    """The folder of `region_folder` with a feature a caption, which counts, in these splits."""
+    region_folder(tmp_path, 3)
+    for name in names:
+        count = len(np.load(tmp_path / f"{name}_ims.npy"))
+        np.save(tmp_path / f"{name}_caps.npy", np.arange(count, dtype=np.float32)[:, None])
+    return load_precomputed_splits(tmp_path), DataConfig(path=str(tmp_path))
+
+
+@pytest.mark.parametrize("beside", [True, False])
+def test_a_split_of_its_own_has_features_beside_its_words_if_training_has(tmp_path, beside):
+    splits, data = with_caption_features(tmp_path, "train", "dev", "test", "meta")
+    vocabulary = Vocabulary.build(splits.train.captions, minimum_count=1)
+    splits = replace(splits, train=tokenised(splits.train, vocabulary, beside_features=beside))
+    taken = with_trusted(splits, TrustedConfig(source="split"), data, vocabulary)
+    captions = taken.trusted.caption_inputs.take(torch.arange(3))
+    assert captions.lengths.tolist() == [6, 6, 6]  # <start> the meta picture k <end>
+    if beside:
+        assert captions.vectors.tolist() == [[0], [1], [2]]
+    else:
+        assert captions.vectors is None
+
+
+def test_features_beside_the_words_of_training_only_are_refused(tmp_path):
+    splits, data = with_caption_features(tmp_path, "train", "dev", "test")
+    vocabulary = Vocabulary.build(splits.train.captions, minimum_count=1)
+    splits = replace(splits, train=tokenised(splits.train, vocabulary, beside_features=True))
+    with pytest.raises(DataError, match=r"caption_inputs of 'meta' are words, but .* are words beside vectors of 1"):
+        with_trusted(splits, TrustedConfig(source="split"), data, vocabulary)
+
+
 def test_a_split_that_shares_images_with_the_test_split_is_refused_with_their_ids(tmp_path):
     splits, data = region_folder(tmp_path, 2)  # the very features of the test split
     with pytest.raises(DataError, match=r"3 of 3 images of split 'meta' are in the test split .*0, .*1, .*2\)"):

@@ -1,11 +1,14 @@
 from dataclasses import replace
 
+import numpy as np
 import torch
 from picture_bytes import PictureBytes
 
+from truepair.data.features import Features
 from truepair.data.noise import inject_noise
 from truepair.data.pairs import Pairs, Splits
 from truepair.data.splitting import split_by_name
+from truepair.data.text import tokenised
 from truepair.data.whole import every_pair
 
 
@@ -51,3 +54,11 @@ def test_ids_that_two_splits_share_get_the_splits_name(world):
 def test_truth_is_known_only_if_it_is_in_every_split(world):
     clean = replace(world, true_image_of_caption=None)
     assert every_pair(Splits(inject_noise(clean, 0.2, 0), clean, clean, "x")).is_clean is None
+
+
+def test_vectors_beside_words_are_those_of_the_caption(world, vocabulary):
+    numbered = replace(world, caption_inputs=Features(np.arange(40, dtype=np.float32)[:, None]))
+    whole = every_pair(_splits(tokenised(numbered, vocabulary, beside_features=True)))
+    taken = whole.caption_inputs.take(torch.arange(39, -1, -1))
+    names = [whole.caption_ids[row] for row in range(39, -1, -1)]
+    assert [f"caption {int(vector)}" for vector in taken.vectors[:, 0]] == names

@@ -151,3 +151,15 @@ def test_the_only_region_of_an_image_is_never_blanked():
     torch.manual_seed(0)
     dropped = RegionDropping(0.9, keeps_places=True)(Padded(torch.ones(100, 1, 2), torch.ones(100, dtype=torch.int64)))
     assert (dropped.values == 1).all()
+
+
+def test_vectors_beside_words_are_neither_altered_nor_lost():
+    torch.manual_seed(0)
+    vectors = torch.randn(500, 3)
+    words = Padded(tokens(500).values, torch.full((500,), 20), vectors)
+    dropped = WordDropping(0.5, 1000, MASK)(words)
+    assert dropped.lengths.sum() < words.lengths.sum()
+    assert torch.equal(dropped.vectors, vectors)
+    kept = keep_positions(words, torch.rand(500, 20) < 0.5)
+    assert torch.equal(kept.vectors, vectors)
+    assert keep_positions(numbered([4, 3]), torch.ones(2, 4, dtype=torch.bool)).vectors is None

@@ -14,14 +14,17 @@ from truepair.losses.complementary import active_complementary_loss
 from truepair.methods.protocol import Method
 from truepair.methods.teacher import Teacher
 from truepair.model import InputShape, make_model
+from truepair.scoring.out_of_sample import combined, prior_of
 
 CPU = torch.device("cpu")
 QUICK = OptimisationConfig(weight_average=0.9, learning_rate=3e-3)
 
 
 def teacher(make, fabric, pairs=40, **options):
+    """A teacher without folds that judges after every epoch, unless the options say otherwise."""
     torch.manual_seed(0)
-    return Teacher(TeacherConfig(**{"epochs": 3, "warmup_epochs": 1, **options}), make, pairs, fabric)
+    alone = {"epochs": 3, "warmup_epochs": 1, "fold_epochs": 0, "judge_every": 1}
+    return Teacher(TeacherConfig(**{**alone, **options}), make, pairs, fabric)
 
 
 def train(method, loaders, epochs):
@@ -38,15 +41,15 @@ def few(fabric, pairs=400, rate=0.4, **options):
 
 @pytest.fixture
 def synthetic(fabric):
-    """Trains a teacher on 2,000 pairs of which a share does not match."""
+    """Trains a teacher on 2,000 pairs of which a share does not match, with folds or without."""
 
-    def trained(rate):
+    def trained(rate, **options):
         pairs = latent_factor_pairs(2000, world_seed=0, draw_seed=1).pairs
         noisy = inject_noise(pairs, rate, 0) if rate else pairs
         make = partial(make_model, ModelConfig(embedding=32), InputShape.of(noisy, None))
-        method = teacher(make, fabric, 2000, epochs=10, warmup_epochs=2)
+        method = teacher(make, fabric, 2000, **{"epochs": 10, "warmup_epochs": 2, **options})
         loaders = Loaders(noisy, 64, 0, CPU)
-        train(method, loaders, range(10))
+        train(method, loaders, range(method.epochs))
         return method, loaders
 
     return trained
@@ -61,7 +64,7 @@ def test_in_the_warm_up_every_pair_is_believed_and_nothing_taught(make, fabric, 
     batch = next(iter(loaders.train(0)))
     confidence = method.pair_confidence[batch.pair]
     assert (confidence == 1).all()
-    assert method._taught(batch, confidence) is None
+    assert method._taught(method.models[0], batch, confidence) is None
     similarity = method.models[0](batch)
     expected = active_complementary_loss(similarity, torch.ones(len(batch)))
     torch.testing.assert_close(method._loss(similarity, confidence, None), expected)
@@ -109,13 +112,13 @@ def test_a_step_follows_that_loss_with_the_confidences_of_its_pairs_and_what_the
     method, loaders, _ = few(fabric, temperature=0.2)
     train(method, loaders, range(2))
     method.pair_confidence = torch.linspace(0, 1, 400)[torch.randperm(400, generator=torch.Generator().manual_seed(5))]
-    network, (averaged,) = method._optimiser.model, method.models
+    network, (averaged,) = method._of_all[0].model, method.models
     seen, batches = [], []
     taught_of, loss_of = method._taught, method._loss
 
-    def taught(batch, confidence):
+    def taught(judge, batch, confidence):
         batches.append(batch)
-        return taught_of(batch, confidence)
+        return taught_of(judge, batch, confidence)
 
     def loss(similarity, confidence, targets):
         seen.append((similarity.detach(), confidence, targets, network.training, averaged.training))
@@ -146,9 +149,9 @@ def test_the_gradient_reaches_the_network_and_neither_teacher_nor_confidence(fab
     assert 0 < method.pair_confidence.min() < method.pair_confidence.max() < 1
     batch = next(iter(loaders.train(2)))
     confidence = method.pair_confidence[batch.pair]
-    network, (averaged,) = method._optimiser.model.train(), method.models
+    network, (averaged,) = method._of_all[0].model.train(), method.models
     network.zero_grad()
-    method._loss(network(batch), confidence, method._taught(batch, confidence)).backward()
+    method._loss(network(batch), confidence, method._taught(method.models[0], batch, confidence)).backward()
     assert all(parameter.grad.abs().sum() > 0 for parameter in network.parameters())
     assert all(parameter.grad is None for parameter in averaged.parameters())
     assert not method.pair_confidence.requires_grad
@@ -157,8 +160,9 @@ def test_the_gradient_reaches_the_network_and_neither_teacher_nor_confidence(fab
 def test_without_a_weight_nothing_is_taught(make, fabric, loaders):
     batch = next(iter(loaders.train(0)))
     confidence = torch.full((len(batch),), 0.5)
-    assert teacher(make, fabric, target_weight=0.0)._taught(batch, confidence) is None
-    assert teacher(make, fabric)._taught(batch, confidence) is not None
+    without, method = teacher(make, fabric, target_weight=0.0), teacher(make, fabric)
+    assert without._taught(without.models[0], batch, confidence) is None
+    assert method._taught(method.models[0], batch, confidence) is not None
 
 
 def test_doubted_pairs_learn_the_teachers_targets_without_their_own_partner(make, fabric):
@@ -190,8 +194,8 @@ def test_the_teacher_teaches_in_evaluation_mode_and_the_network_trains_on(make, 
     train(method, loaders, [0])
     method.pair_confidence = torch.full((40,), 0.5)
     batch = next(iter(loaders.train(1)))
-    network = method._optimiser.model.train()
-    once, again = (method._taught(batch, method.pair_confidence[batch.pair]) for _ in range(2))
+    network = method._of_all[0].model.train()
+    once, again = (method._taught(method.models[0], batch, method.pair_confidence[batch.pair]) for _ in range(2))
     assert torch.equal(once, again)
     assert not once.requires_grad
     assert network.training
@@ -217,22 +221,27 @@ def test_after_the_last_epoch_nobody_needs_another_confidence(fabric):
     assert not torch.equal(method.confidence(loaders), before)
 
 
-def test_it_finds_mismatched_pairs_and_how_many_they_are(synthetic):
-    method, loaders = synthetic(0.4)
+FOLDS = {"fold_epochs": 4, "folds": 2, "epochs": 6, "judge_every": 3}
+
+
+@pytest.mark.parametrize("options", [{}, FOLDS], ids=["alone", "folds"])
+def test_it_finds_mismatched_pairs_and_how_many_they_are(synthetic, options):
+    method, loaders = synthetic(0.4, **options)
     metrics = detection_metrics(method.confidence(loaders), loaders.pairs.is_clean)
-    assert metrics.auroc > 0.97
+    assert metrics.auroc > 0.96
     assert metrics.estimated_noise_rate == pytest.approx(0.4, abs=0.06)
     assert (
         method.pair_confidence[loaders.pairs.is_clean].mean()
-        > 0.7
-        > 0.3
+        > 0.65
+        > 0.35
         > method.pair_confidence[~loaders.pairs.is_clean].mean()
     )
     assert not method.notes
 
 
-def test_it_invents_no_noise(synthetic):
-    method, loaders = synthetic(0.0)
+@pytest.mark.parametrize("options", [{}, FOLDS], ids=["alone", "folds"])
+def test_it_invents_no_noise(synthetic, options):
+    method, loaders = synthetic(0.0, **options)
     confidence = method.confidence(loaders)
     assert (1 - confidence).mean() <= 0.02
     assert confidence.median() > 0.98
@@ -257,7 +266,7 @@ def test_confidence_draws_nothing_and_leaves_modes_as_they_were(make, fabric, lo
     confidence = method.confidence(loaders)
     assert torch.equal(torch.get_rng_state(), before)
     assert method.models[0].training
-    assert method._optimiser.model.training
+    assert method._of_all[0].model.training
     assert confidence.shape == (40,)
     assert "40 training pairs" in method.notes[0]
 
@@ -308,6 +317,88 @@ def test_a_restored_method_goes_on_with_the_same_confidences(fabric):
     assert torch.equal(restored.confidence(loaders), confidence)
 
 
+def test_networks_of_the_folds_learn_no_image_of_their_fold_and_judge_it(fabric, monkeypatch):
+    method, loaders, _ = few(fabric, fold_epochs=3, folds=4, warmup_epochs=2)
+    learned, judged = [], []
+    image = loaders.pairs.image_of_caption
+
+    def loss(similarity, confidence, taught):
+        assert taught is None  # networks that judge for each other have no other teacher
+        return active_complementary_loss(similarity, confidence)
+
+    def prior(folds, pairs, *rest):
+        judged.append((folds, rest))
+        return prior_of(folds, pairs, *rest)
+
+    batches = loaders.train
+    monkeypatch.setattr(loaders, "train", lambda epoch, chosen: learned.append(chosen) or batches(epoch, chosen))
+    monkeypatch.setattr(method, "_loss", loss)
+    monkeypatch.setattr("truepair.methods.teacher.prior_of", prior)
+    train(method, loaders, [0])
+    assert (method.pair_confidence == 1).all(), "the warm-up believes every pair"
+    train(method, loaders, [1, 2])
+    assert len(judged) == 2, "after the warm-up and after the last epoch"
+    assert [rest[-1] for _, rest in judged] == [2, 0], "other random pairs each time, the same ones for the prior"
+    for folds, _ in judged:
+        assert torch.equal(torch.cat([fold.pairs for fold in folds]).sort().values, torch.arange(400))
+        for fold, of_network, chosen in zip(folds, method._of_folds, learned[-4:], strict=True):
+            assert fold.models == [of_network.evaluated]
+            assert torch.equal(fold.learned, chosen)
+            assert not set(image[fold.learned].tolist()) & set(image[fold.pairs].tolist())
+    assert torch.equal(method.pair_confidence, method.prior.confidence)
+    assert torch.equal(method.confidence(loaders), method.prior.confidence)
+    assert method.stage == 0
+    assert len(method.models) == 4
+
+
+def test_the_network_of_all_pairs_starts_fresh_from_what_the_folds_said(fabric):
+    method, loaders, _ = few(fabric, fold_epochs=2, folds=2, epochs=4, judge_every=2)
+    fresh = copy.deepcopy(method._of_all[0].evaluated.state_dict())
+    train(method, loaders, range(2))
+    assert all(torch.equal(fresh[name], value) for name, value in method._of_all[0].evaluated.state_dict().items())
+    prior = method.prior.confidence
+    train(method, loaders, [2])
+    assert method.stage == 1
+    assert len(method.models) == 1
+    assert torch.equal(method.pair_confidence, prior), "it learns by the prior"
+    train(method, loaders, [3])
+    assert not torch.equal(method.pair_confidence, prior), "and judges with it after judge_every epochs"
+    assert method.pair_confidence.mean() == pytest.approx(1 - method.prior.noise_rate, abs=0.02)
+    second = method.pair_confidence
+    train(method, loaders, [4, 5])
+    assert torch.equal(method.pair_confidence, second), "after the last epoch no estimate is needed"
+    confidence = method.confidence(loaders)
+    together = combined(method.prior, method.models, loaders.pairs, 0.05, 0, method.epochs)
+    assert torch.equal(confidence, together.confidence)
+    few_pairs = Loaders(loaders.pairs.select(torch.arange(100)), 32, 0, CPU)
+    assert method.confidence(few_pairs).shape == (100,), "of other pairs there is no prior"
+
+
+def test_a_method_restored_in_either_stage_goes_on_identically(fabric):
+    options = {"fold_epochs": 2, "folds": 2, "epochs": 3, "judge_every": 1}
+    for done in (1, 2, 3, 4):
+        method, loaders, new = few(fabric, **options)
+        train(method, loaders, range(done))
+        restored = new()
+        restored.load_state_dict(copy.deepcopy(method.state_dict()))
+        logs = []
+        for either in (method, restored):
+            torch.manual_seed(3)
+            logs.append(train(either, loaders, range(done, 5)))
+        assert logs[0] == logs[1]
+        assert torch.equal(restored.pair_confidence, method.pair_confidence)
+        assert torch.equal(restored.confidence(loaders), method.confidence(loaders))
+
+
+def test_with_too_few_images_for_folds_the_network_judges_alone(make, fabric):
+    pairs = latent_factor_pairs(8, world_seed=0, draw_seed=1).pairs
+    make = partial(make_model, ModelConfig(embedding=16), InputShape.of(pairs, None))
+    method, loaders = teacher(make, fabric, 8, fold_epochs=2), Loaders(pairs, 4, 0, CPU)
+    assert [len(steps) for steps in train(method, loaders, range(method.epochs))] == [0, 0, 2, 2, 2]
+    assert method.prior is None
+    assert method.confidence(loaders).isfinite().all()
+
+
 def test_a_state_of_other_pairs_is_refused(make, fabric):
     with pytest.raises(CheckpointError, match="confidence in 40 pairs, but there are 41"):
         teacher(make, fabric, 41).load_state_dict(teacher(make, fabric).state_dict())
@@ -319,6 +410,10 @@ def test_a_state_of_other_pairs_is_refused(make, fabric):
         ({"optimisation": OptimisationConfig()}, "weight_average is 0"),
         ({"optimisation": OptimisationConfig(weight_average=0.0)}, "set it to a decay such as 0.99"),
         ({"warmup_epochs": 0}, "warmup_epochs is 0"),
+        ({"fold_epochs": 1}, "fold_epochs is 1 and method.warmup_epochs 2"),
+        ({"fold_epochs": -1}, "fold_epochs is -1"),
+        ({"folds": 1}, "folds is 1"),
+        ({"judge_every": -1}, "judge_every is -1"),
         ({"temperature": 0.0}, "temperature is 0.0"),
         ({"negative_weight": -1.0}, "negative_weight is -1.0"),
         ({"epochs": 0}, "epochs is 0"),

@@ -19,7 +19,15 @@ from truepair.evaluation.retrieval import evaluate
 from truepair.scoring.encodings import encode_captions, encode_images
 from truepair.training.folder import load_run, load_runs
 from truepair.training.recipe import SHIPPED, RecipeFile, load_recipe, load_recipe_file
-from truepair.training.reproduce import MEASURES, member_recipe, missing_file, rehearsal, reproduce, with_data_in
+from truepair.training.reproduce import (
+    MEASURES,
+    member_recipe,
+    missing_file,
+    rehearsal,
+    reproduce,
+    with_data_in,
+    with_noise_index,
+)
 
 ROOT = Path(__file__).parents[2]
 
@@ -328,5 +336,61 @@ def test_a_published_noise_index_gives_its_own_rate(corpora, tmp_path):
     recipe = replace(recipe, training=replace(recipe.training, device="cpu"))
     summary = reproduce(RecipeFile(recipe), tmp_path / "mine", (0,))
     assert summary["realised_noise_rate"] == pytest.approx(0.4)
+    assert summary["realised_noise_level"] == {"level": "image", "moved_together": 1.0}
+    assert summary["warnings"] == [], "there is no row to compare with"
     train = load_corpus(recipe.data).splits.train
     assert summary["runs"][0]["members"]["cosine"]["pairs"]["train"] == len(train)
+
+
+def test_an_index_replaces_the_noise_and_the_row_keeps_its_rate():
+    file = load_recipe_file(SHIPPED / "crcl_vse_f30k_80.toml")
+    noisy = with_noise_index(file, Path("index.npy"), "per_image")
+    assert noisy.recipe == replace(file.recipe, noise=NoiseConfig(index="index.npy", index_convention="per_image"))
+    assert noisy.published == replace(file.published, noise_rate=0.8)
+    assert with_noise_index(noisy, Path("other.npy"), "per_caption").published == noisy.published
+    assert (
+        with_noise_index(load_recipe_file(SHIPPED / "crcl_vse_f30k_40.toml"), Path("i.npy"), "per_image").published
+        is None
+    )
+
+
+def test_noise_that_is_not_that_of_the_row_is_warned_of(corpora, tmp_path):
+    file = load_recipe_file(SHIPPED / "crcl_vse_f30k_80.toml")
+    recipe = rehearsal(with_data_in(file.recipe, corpora / "images"))
+    file = replace(file, recipe=replace(recipe, training=replace(recipe.training, device="cpu")))
+    same = reproduce(file, tmp_path / "mine", (0,))
+    assert same["realised_noise_level"]["level"] == "caption"
+    assert same["warnings"] == []
+
+    def warnings(**row):
+        """Of the run that is done, beside another row."""
+        return reproduce(replace(file, published=replace(file.published, **row)), tmp_path / "mine", (0,))["warnings"]
+
+    (level,) = warnings(noise_level="image")
+    assert level.startswith("this run has caption-level noise (caption level: 0.0% of the images that lost captions")
+    assert level.endswith("but the row was measured with image-level noise: the numbers are not comparable")
+    assert warnings(noise_level=None) == []
+    assert warnings(noise_rate=0.795) == []
+    (rate,) = warnings(noise_rate=0.5)
+    assert rate.startswith("80.00% of the training captions were mismatched here, but 50% for the published row")
+
+    results = tmp_path / "mine" / "cosine_0" / "results.json"
+    values = json.loads(results.read_text())
+    assert values.pop("realised_noise_level") == same["realised_noise_level"]
+    results.write_text(json.dumps(values), encoding="utf-8")  # as earlier versions wrote it
+    assert warnings(noise_level="image") == []
+
+
+def test_an_ensemble_of_runs_that_do_not_tell_their_level_is_not_tested_again(corpora, sgraf_on_coco, tmp_path):
+    folder = tmp_path / "crcl_sgraf_coco_40"
+    shutil.copytree(sgraf_on_coco[0], folder)
+    ensemble = json.loads((folder / "ensemble_0.json").read_text())
+    for name in ("saf", "sgr"):
+        results = folder / f"{name}_0" / "results.json"
+        values = json.loads(results.read_text())
+        del values["realised_noise_level"], ensemble["members"][name]["realised_noise_level"]
+        results.write_text(json.dumps(values), encoding="utf-8")
+    (folder / "ensemble_0.json").write_text(json.dumps(ensemble), encoding="utf-8")
+    before = times(tmp_path)
+    assert rehearsed("crcl_sgraf_coco_40", corpora / "images", tmp_path)["ours"] == sgraf_on_coco[1]["ours"]
+    assert times(tmp_path) == before

@@ -11,8 +11,10 @@ import torch
 
 from truepair.config import BaselineConfig, DataConfig, DisnclConfig, NoiseConfig, Recipe, SourceConfig, TrainingConfig
 from truepair.data.corpora import Corpus, load_corpus
+from truepair.data.noise import noise_level
 from truepair.data.pairs import Splits
 from truepair.data.text import Vocabulary
+from truepair.encoders.words import WordsBesideVector
 from truepair.errors import CheckpointError, ConfigError, DataError
 from truepair.evaluation import retrieval
 from truepair.evaluation.retrieval import evaluate
@@ -133,6 +135,21 @@ def test_options_and_numbers_that_only_another_version_has_are_named(name, recip
         finished(recipe, tmp_path)
 
 
+def test_results_hold_the_level_of_the_noise_and_are_read_where_an_earlier_version_did_not_look(
+    recipe, corpus, tmp_path
+):
+    noisy = replace(recipe, noise=NoiseConfig(rate=0.5, level="image"))
+    results = run(noisy, tmp_path, corpus)
+    assert results.realised_noise_level == noise_level(prepared_splits(noisy, corpus).splits.train)
+    assert finished(noisy, tmp_path) == results
+    content = json.loads((tmp_path / "results.json").read_text(encoding="utf-8"))
+    assert set(content.pop("realised_noise_level")) == {"level", "moved_together"}
+    (tmp_path / "results.json").write_text(json.dumps(content), encoding="utf-8")
+    earlier = finished(noisy, tmp_path)
+    assert earlier == replace(results, realised_noise_level=None)
+    assert earlier.as_dict() == content
+
+
 def test_weights_of_another_kind_of_checkpoint_are_refused(recipe, corpus, tmp_path):
     run(recipe, tmp_path, corpus)
     shutil.copy(tmp_path / "last.safetensors", tmp_path / "best.safetensors")
@@ -214,6 +231,23 @@ def test_a_run_does_not_need_the_vocabulary_file_again_to_be_read(recipe, tmp_pa
     (tmp_path / "run" / "vocabulary.json").unlink()
     with pytest.raises(DataError, match=r"cannot read the vocabulary .*vocabulary\.json"):
         load_run(tmp_path / "run")
+
+
+@pytest.mark.parametrize("words", ["mean", "gru"])
+def test_a_run_on_words_beside_caption_features_is_read_back_as_it_was(recipe, table, tmp_path, words):
+    np.save(tmp_path / "captions.npy", np.random.default_rng(1).standard_normal((24, 5)).astype(np.float32))
+    data = replace(table.data, caption_features=str(tmp_path / "captions.npy"))
+    model = replace(recipe.model, words=words, projection="plain", feature_scaling="root")
+    recipe = replace(recipe, data=data, model=model)
+    results = run(recipe, tmp_path / "run")
+    read_back = load_run(tmp_path / "run")
+    assert read_back.recipe == recipe
+    assert type(read_back.models[0].text_encoder) is WordsBesideVector
+    assert read_back.corpus.splits.test.caption_inputs.take(torch.tensor([0])).vectors.shape == (1, 5)
+    assert evaluate(read_back.models, read_back.splits.test) == results.test
+    described = json.loads((tmp_path / "run" / "run.json").read_text(encoding="utf-8"))["inputs"]
+    assert (described["caption"], described["vector_width"]) == ("words_and_vector", 5)
+    assert finished(recipe, tmp_path / "run") == results
 
 
 def test_runs_of_different_words_are_not_one_model(recipe, table, tmp_path):

@@ -7,7 +7,6 @@ and each fold is scored by models trained on the other folds.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from functools import partial
 
 import numpy as np
@@ -25,44 +24,10 @@ from truepair.errors import ConfigError
 from truepair.model import InputShape, MatchingModel, first_word_vectors, make_model
 from truepair.progress import progress
 from truepair.random_streams import Stream
+from truepair.scoring.cross_fitting import Fold, folds_by_image
 from truepair.similarity.cosine import CosineSimilarity
 from truepair.training.device import make_fabric
 from truepair.training.run import build_method
-
-_FEWEST_IMAGES = 3
-"""Images in a fold below which a pair of a random image and caption has no negative left."""
-
-
-@dataclass(frozen=True)
-class Fold:
-    """Some pairs and the models that may score them.
-
-    Attributes:
-        pairs: ``[fold]``, ids of the pairs.
-        learned: ``[learned]``, ids of the pairs that the models were trained on, none of which has an image of the
-            fold.
-        models: Models in evaluation mode whose similarities are averaged.
-    """
-
-    pairs: Int[Tensor, " fold"]
-    learned: Int[Tensor, " learned"]
-    models: list[MatchingModel]
-
-
-def folds_by_image(image_of_caption: Int[Tensor, " pairs"], folds: int, seed: int) -> list[Int[Tensor, " _"]]:
-    """The pairs cut into `folds` parts with about as many images each; captions of one image stay together.
-
-    Raises:
-        ConfigError: If a fold would have fewer than 3 images.
-    """
-    images, image = image_of_caption.unique(return_inverse=True)
-    if len(images) < _FEWEST_IMAGES * folds:
-        raise ConfigError(
-            f"audit.folds is {folds}, but {len(images):,} images make at most {len(images) // _FEWEST_IMAGES} folds of "
-            f"{_FEWEST_IMAGES}: lower it, or audit more pairs"
-        )
-    fold_of_image = torch.from_numpy(Stream.AUDIT_FOLDS.generator(seed).permutation(len(images)) % folds)
-    return [(fold_of_image[image] == fold).nonzero().flatten() for fold in range(folds)]
 
 
 def cross_fitted(pairs: Pairs, vocabulary: Vocabulary | None, config: AuditConfig) -> list[Fold]:
@@ -92,8 +57,9 @@ def zero_shot(pairs: Pairs) -> list[Fold]:
         ConfigError: If images or captions have no vectors, or vectors of different width.
     """
     image, caption = pairs.images.take(torch.tensor([0])), inputs_of_captions(pairs).take(torch.tensor([0]))
-    shapes = [list(side.values.shape[1:]) for side in (image, caption)]
-    if not (image.lengths is None and caption.lengths is None and caption.values.is_floating_point()):
+    vectors = caption.values if caption.vectors is None else caption.vectors
+    shapes = [list(side.shape[1:]) for side in (image.values, vectors)]
+    if not (image.lengths is None and vectors.dim() == 2 and vectors.is_floating_point()):
         raise ConfigError(
             "audit.zero_shot compares features as they are, but these are regions or words: give one vector an image "
             "and one a caption, of one space, as 'truepair embed' makes with CLIP or SigLIP on both sides"

@@ -21,11 +21,9 @@ from truepair.audit.findings import Findings, find, findings_table, precision_at
 from truepair.audit.image_facts import image_facts
 from truepair.audit.issues import KINDS, issues_of, write_issues
 from truepair.audit.partners import NONE
-from truepair.audit.probability import Probabilities, probabilities
 from truepair.audit.report import write_report
-from truepair.audit.score import candidates_of, cross_fitted_features, scores_by_a_run
+from truepair.audit.score import scores_by_a_run
 from truepair.audit.sensitivity import sensitivity
-from truepair.audit.siblings import joint_inference
 from truepair.cleaning.summary import IN_MEMORY, AuditSummary, Files, Finds, ScoredBy, Together
 from truepair.config import DataConfig, NoiseConfig
 from truepair.config.audit import AuditConfig
@@ -39,10 +37,14 @@ from truepair.errors import CheckpointError, ConfigError, DataError
 from truepair.evaluation.detection import detection_metrics
 from truepair.files.parquet import write_parquet
 from truepair.model import MatchingModel
+from truepair.progress import progress
+from truepair.scoring.captions_of_image import joint_inference
 from truepair.scoring.confidence import warnings_about
+from truepair.scoring.cross_fitting import candidates_of, cross_fitted_features
 from truepair.scoring.encodings import are_local
 from truepair.scoring.log_odds import Scores
 from truepair.scoring.noise_rate import share_above
+from truepair.scoring.probability import Probabilities, noise_rate_interval, probabilities
 from truepair.sources.protocol import Skipped
 from truepair.sources.skipped import SKIPPED, read_skipped, write_skipped
 from truepair.training.device import hardware, make_fabric, peak_memory_mb
@@ -166,9 +168,15 @@ def _cross_fit(
 ) -> AuditSummary:
     device = make_fabric(config.device).device  # refused here, in words, where there is none
     folds = zero_shot(pairs) if config.zero_shot else cross_fitted(pairs, vocabulary, config)
-    features = cross_fitted_features(
-        folds, pairs, candidates=config.candidates, temperature=config.temperature, seed=config.seed
-    )
+    with progress("scoring", "pairs", len(pairs)) as shown:
+        features = cross_fitted_features(
+            folds,
+            pairs,
+            config.candidates,
+            config.temperature,
+            config.seed,
+            progress=shown.advance,
+        )
     found = probabilities(features, config.seed)
     scores = Scores(features.pairs[:, 0], found.log_odds.float(), found.random_log_odds.float())
     together = joint_inference(folds, pairs, found.match, found.log_odds, config.seed) if found.weights else None
@@ -219,7 +227,10 @@ def _cross_fit(
             seed=config.seed,
         )
     of_images = None if together is None else Together(together.images, round(together.moved_together, 3))
-    return _write(_Found(findings, scored_by, found, finds, of_images), source, out, config, _Work(started, device, []))
+    interval = noise_rate_interval(features, found, config.seed)
+    return _write(
+        _Found(findings, scored_by, found, finds, of_images, interval), source, out, config, _Work(started, device, [])
+    )
 
 
 @dataclass(frozen=True)
@@ -231,6 +242,7 @@ class _Found:
     probabilities: Probabilities | None = None
     finds: Finds | None = None
     together: Together | None = None
+    interval: tuple[float, float] | None = None
 
 
 @dataclass(frozen=True)
@@ -283,7 +295,7 @@ def _summary(found: _Found, source: _Audited, config: AuditConfig, work: _Work) 
         images=len(pairs.image_of_caption.unique()),
         estimated_mismatches=round(float(mismatch.sum()), 1) if is_known else None,
         estimated_noise_rate=round(float(mismatch.mean()), 4) if is_known else None,
-        noise_rate_interval=None if probabilities is None else [round(end, 4) for end in probabilities.interval],
+        noise_rate_interval=None if found.interval is None else [round(end, 4) for end in found.interval],
         evidence_weights=None if probabilities is None else probabilities.weights,
         warnings=[*warnings_about(pairs), *(() if probabilities is None else probabilities.warnings)],
         separation=round(share_above(scores.log_odds, scores.random_log_odds), 4),

@@ -14,14 +14,13 @@ import torch
 from jaxtyping import Bool, Int
 from torch import Tensor
 
-from truepair.audit.crossfit import Fold
-from truepair.audit.probability import Probabilities
-from truepair.audit.score import reference_pairs_of
 from truepair.cleaning.summary import Finds
 from truepair.data.pairs import Pairs
 from truepair.random_streams import Stream
+from truepair.scoring.cross_fitting import Fold, reference_pairs_of
 from truepair.scoring.encodings import encode_captions, item_vectors
 from truepair.scoring.pair_features import pair_features
+from truepair.scoring.probability import Probabilities
 from truepair.scoring.reference_pairs import FEWEST_REFERENCE_PAIRS
 
 _SURE = 0.9

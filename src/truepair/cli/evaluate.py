@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Literal
 
@@ -45,6 +45,8 @@ class Evaluate:
 def command(arguments: Sequence[str], output: Output) -> None:
     """Parse, evaluate, print."""
     parsed = parse(Evaluate, "evaluate", arguments, main=MAIN)
+    from truepair.cli.tables import mismatches
+    from truepair.data.noise import noise_level
     from truepair.errors import ConfigError
     from truepair.evaluation.retrieval import evaluate
     from truepair.training.device import make_fabric
@@ -75,6 +77,10 @@ def command(arguments: Sequence[str], output: Output) -> None:
             f"median rank {values['median_rank']:g}, mean {values['mean_rank']:.1f}"
         )
     output.line(f"rSum {metrics.rsum:.1f} of 600")
+    noise = [(run.train.realised_noise_rate, noise_level(run.train)) for run in runs]
+    for rate, level in dict.fromkeys(noise):
+        if rate:
+            output.line(mismatches(rate, level))
     output.summary(
         {
             "corpus": first.corpus.splits.name,
@@ -83,6 +89,7 @@ def command(arguments: Sequence[str], output: Output) -> None:
             "captions": len(pairs),
             "folds": folds,
             "models": len(models),
+            "noise": [{"realised_rate": rate, "realised_level": level and asdict(level)} for rate, level in noise],
             **metrics.as_dict(),
         }
     )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 
 from tyro.conf import Positional
@@ -42,11 +42,21 @@ def command(arguments: Sequence[str], output: Output) -> None:
     """Parse, shuffle, write."""
     parsed = parse(Noise, "noise", arguments, main=MAIN)
     from truepair.data.corpora import load_corpus
-    from truepair.data.noise import noisy, write_noise_index
+    from truepair.data.noise import noise_level, noisy, write_noise_index
 
     train = noisy(load_corpus(replace(parsed.data, path=parsed.target)).splits.train, parsed.noise)
     write_noise_index(parsed.out, train)
     rate = train.realised_noise_rate or 0.0
     mismatched = round(rate * len(train))
-    output.line(f"{parsed.out}: {len(train):,} captions, {mismatched:,} of them mismatched ({rate:.2%})")
-    output.summary({"out": parsed.out, "captions": len(train), "mismatched": mismatched, "realised_rate": rate})
+    level = noise_level(train)
+    in_words = "" if level is None else f"; {level.in_words}"
+    output.line(f"{parsed.out}: {len(train):,} captions, {mismatched:,} of them mismatched ({rate:.2%}{in_words})")
+    output.summary(
+        {
+            "out": parsed.out,
+            "captions": len(train),
+            "mismatched": mismatched,
+            "realised_rate": rate,
+            "realised_level": level and asdict(level),
+        }
+    )

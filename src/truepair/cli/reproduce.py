@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
+from functools import cache
 from pathlib import Path
 from typing import Any, Literal
 
@@ -14,8 +15,8 @@ from truepair.cli.output import Output
 from truepair.cli.parsing import parse
 from truepair.cli.tables import mismatches
 from truepair.config import Recipe
-from truepair.errors import ConfigError
-from truepair.training.recipe import load_recipe_file
+from truepair.errors import ConfigError, TruepairError
+from truepair.training.recipe import RecipeFile, load_recipe_file
 
 LABELS = {
     "image_to_text_r1": "i2t R@1",
@@ -28,7 +29,17 @@ LABELS = {
 }
 
 
-MAIN = ("recipes", "data", "out", "seeds", "rehearse", "device", "precision")
+MAIN = ("recipes", "data", "out", "seeds", "rehearse", "noise.index", "device", "precision")
+
+
+@dataclass(frozen=True)
+class NoiseIndex:
+    """A noise index for all recipes."""
+
+    index: Path | None = None
+    """A published noise index (.npy) to use instead of the noise of the recipes."""
+    index_convention: Literal["per_caption", "per_image"] = "per_caption"
+    """What the index holds: the image of each caption (NCR, CRCL, MSCN) or a permutation of images (DECL)."""
 
 
 @dataclass(frozen=True)
@@ -60,6 +71,8 @@ class Reproduce:
     """Where to train, whatever the recipes say; "auto" takes a GPU if there is one."""
     precision: Literal["32-true", "bf16-mixed"] | None = None
     """Arithmetic of the forward pass in training, whatever the recipes say."""
+    noise: NoiseIndex = field(default_factory=NoiseIndex)
+    """Mismatches put in on purpose."""
 
 
 def command(arguments: Sequence[str], output: Output) -> None:
@@ -79,7 +92,10 @@ def command(arguments: Sequence[str], output: Output) -> None:
         recipe = _with_hardware(with_data_in(file.recipe, parsed.data), parsed)
         _refuse_missing(recipe, name)
         files[name] = replace(file, recipe=rehearsal(recipe) if parsed.rehearse else recipe)
-        plan(files[name], out / name, seeds)
+    if parsed.noise.index is not None:
+        files = _with_noise_index(files, parsed.noise.index, parsed.noise.index_convention)
+    for name, file in files.items():
+        plan(file, out / name, seeds)
     summaries = {}
     for name, file in files.items():
         summary = summaries[name] = reproduce(file, out / name, seeds)
@@ -112,6 +128,24 @@ def _refuse_missing(recipe: Recipe, name: str) -> None:
         )
 
 
+def _with_noise_index(
+    files: Mapping[str, RecipeFile], index: Path, convention: Literal["per_caption", "per_image"]
+) -> dict[str, RecipeFile]:
+    """The recipes with the noise of an index file, which is tried on the training pairs of each."""
+    from truepair.data.corpora import load_corpus
+    from truepair.training.reproduce import with_noise_index
+    from truepair.training.splits import prepared_splits
+
+    corpus, noisy = cache(load_corpus), {}
+    for name, file in files.items():
+        try:
+            noisy[name] = with_noise_index(file, index, convention)
+            prepared_splits(noisy[name].recipe, corpus(noisy[name].recipe.data))
+        except TruepairError as error:
+            raise type(error)(f"{name}: {error}") from error
+    return noisy
+
+
 def comparison(name: str, summary: Mapping[str, Any], *, is_rehearsal: bool = False) -> str:
     """A recipe's results beside the published ones, and everything that they depend on.
 
@@ -120,6 +154,9 @@ def comparison(name: str, summary: Mapping[str, Any], *, is_rehearsal: bool = Fa
         summary: What `reproduce` returned.
         is_rehearsal: Say so in every line that has a number.
     """
+    from truepair.data.noise import NoiseLevel
+
+    level = summary["realised_noise_level"]
     ours = {measure: _plus_minus(**summary["ours"][measure]) for measure in LABELS}
     head = "REHEARSAL" if is_rehearsal else "ours"
     rows = [("", head, "published", "difference")]
@@ -135,7 +172,8 @@ def comparison(name: str, summary: Mapping[str, Any], *, is_rehearsal: bool = Fa
             f"{'REHEARSAL, the numbers mean nothing: ' if is_rehearsal else ''}{name}",
             *(f"{a:<9} {b:>13} {c:>10} {d:>11}" for a, b, c, d in rows),
             f"seeds: {seeds}{' (mean ± standard deviation)' if len(summary['seeds']) > 1 else ''}",
-            mismatches(summary["realised_noise_rate"]),
+            mismatches(summary["realised_noise_rate"], NoiseLevel(**level) if level else None),
+            *(f"warning: {line}" for line in summary["warnings"]),
             f"protocol: {summary['protocol']}",
             f"published: {summary['source'] or 'no number in the recipe'}",
             *(f"note: {line}" for line in summary["notes"]),

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:  # PyTorch takes seconds to load
+    import truepair.data.noise
     import truepair.training.results
 
 
@@ -38,11 +39,12 @@ def results_table(results: Mapping[str, truepair.training.results.RunResults]) -
     return "\n".join([lines[0], "-" * len(lines[0]), *lines[1:]])
 
 
-def mismatches(realised_rate: float | None) -> str:
-    """How much noise the training pairs were given, in a line.
+def mismatches(realised_rate: float | None, level: truepair.data.noise.NoiseLevel | None) -> str:
+    """How much noise the training pairs were given, and at which level, in a line.
 
     Args:
         realised_rate: Share in [0, 1] of the training pairs that truly do not match; None if it is not known.
+        level: What the pairs show; None if it is not known.
     """
     share = "not known, none put in" if realised_rate is None else f"{realised_rate:.2%}, put in"
-    return f"mismatched training captions: {share}"
+    return f"mismatched training captions: {share}{'' if level is None else f' ({level.in_words})'}"

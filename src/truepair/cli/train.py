@@ -88,7 +88,7 @@ def command(arguments: Sequence[str], output: Output) -> None:
     for note in results.notes:
         output.note(f"note: {note}")
     if recipe.noise.rate or recipe.noise.index:
-        output.line(mismatches(results.realised_noise_rate))
+        output.line(mismatches(results.realised_noise_rate, results.realised_noise_level))
     output.line(results_table({recipe.method.name: results}))
     output.line(f"\nrun: {out}")
     output.summary({"out": out, **asdict(results)})

@@ -34,11 +34,16 @@ class AuditConfig:
     repetitions: int | None = None
     """Models trained for each fold; their similarities are averaged. More takes longer and finds more. 2 by default, or
     1 where a model has --most-learned pairs to learn from."""
-    method: MethodConfig = field(default_factory=TeacherConfig)
-    """How a fold's models are trained: by the default method."""
+    method: MethodConfig = field(default_factory=lambda: TeacherConfig(fold_epochs=0, judge_every=1))
+    """How a fold's models are trained: by the default method, without folds of its own."""
     model: ModelConfig = field(
         default_factory=lambda: ModelConfig(
-            embedding=512, input_dropout=0.4, words="mean", word_vectors="captions", word_vector_dropout=0.2
+            embedding=256,
+            input_dropout=0.4,
+            words="mean",
+            word_vectors="captions",
+            projection="plain",
+            feature_scaling="auto",
         )
     )
     """The backbone of a fold's models. Where captions are words, their mean is read, which costs a tenth of a GRU."""

@@ -19,9 +19,9 @@ class DataConfig:
     captions: a table, a folder, tar shards, a Hugging Face dataset, COCO captions, Karpathy's splits, Flickr8K."""
     source: SourceConfig = field(default_factory=SourceConfig)
     """How pictures with captions are read."""
-    text: Literal["auto", "words", "features"] = "auto"
-    """What the text encoder reads: words of the captions or a column of caption features; "auto" takes the features
-    where there are any."""
+    text: Literal["auto", "words", "features", "both"] = "auto"
+    """What the text encoder reads: words of the captions, caption features, or both side by side; "auto" takes both
+    where there are features, and words otherwise."""
     minimum_word_count: int = 4
     """Words rarer than this in the training captions become <unk> (SCAN and its heirs: 4)."""
     vocabulary: str | None = None

@@ -17,6 +17,9 @@ from truepair.errors import ConfigError
 FEWEST_CODES = 8
 """Pairs of a batch below which DisNCL compares no codes over the batch: correlations would be chance."""
 
+_MANY_PAIRS = 10_000
+"""Pairs of which half are enough for the default method's networks of the folds to learn from."""
+
 
 def _refuse_true_correspondence(training: TrainingConfig) -> None:
     if training.oracle == "true_correspondence":
@@ -391,16 +394,24 @@ class TeacherConfig:
     """The default method, truepair's own: averaged weights estimate the confidence in the pairs to learn from."""
 
     default_model: ClassVar[ModelConfig] = ModelConfig(
-        input_dropout=0.4, word_vector_dropout=0.2, word_vectors="captions"
+        input_dropout=0.4, word_vectors="captions", projection="plain", feature_scaling="auto"
     )
     """The backbone of a recipe that names none; the papers' methods have what their papers had."""
 
     name: Literal["teacher"] = "teacher"
     """Which method this is."""
-    epochs: int = 16
-    """Epochs, warm-up included."""
+    fold_epochs: int = 5
+    """Epochs of the networks that judge the pairs which they did not learn, each of all folds but one; 0 is without
+    them: the network then judges the pairs that it learns."""
+    folds: int | None = None
+    """Parts that the images are cut into for these networks. 2 by default, which cost as much as one network of all
+    pairs; 4 where there are fewer than 10,000 pairs."""
+    epochs: int = 11
+    """Epochs of the network of all pairs."""
     warmup_epochs: int = 2
-    """Warm-up epochs, in which every confidence is 1."""
+    """Warm-up epochs of the networks that judge first, in which every confidence is 1."""
+    judge_every: int = 3
+    """Epochs of the network of all pairs between two estimates of the confidence in them; 0 keeps the first."""
     temperature: float = 0.05
     """τ of the matching probabilities and of the soft targets."""
     negative_weight: float = 5.0
@@ -408,17 +419,23 @@ class TeacherConfig:
     target_weight: float = 1.0
     """Weight of the soft targets, from which a pair learns as far as its confidence is below 1; 0 is without."""
     optimisation: OptimisationConfig = field(
-        default_factory=lambda: OptimisationConfig(weight_average=0.99, decay_epochs=16)
+        default_factory=lambda: OptimisationConfig(learning_rate=1e-3, schedule="cosine", weight_average=0.99)
     )
-    """Optimiser and schedule. The averaged weights score the pairs, are tested and saved, and take the place of a
-    falling learning rate."""
+    """Optimiser and schedule. The averaged weights score the pairs, are tested and saved."""
 
     def __post_init__(self) -> None:
         """Refuse values that cannot train."""
         for name in ("epochs", "temperature"):
             if not getattr(self, name) > 0:
                 raise ConfigError(f"method.{name} is {getattr(self, name)}, but it must be above 0")
-        for name in ("negative_weight", "target_weight"):
+        if self.fold_epochs and self.fold_epochs < self.warmup_epochs:
+            raise ConfigError(
+                f"method.fold_epochs is {self.fold_epochs} and method.warmup_epochs {self.warmup_epochs}, but the "
+                "networks of the folds judge after the warm-up: use at least as many, or 0 for no folds"
+            )
+        if self.folds is not None and self.folds < 2:
+            raise ConfigError(f"method.folds is {self.folds}, but each network leaves one fold out: use at least 2")
+        for name in ("fold_epochs", "judge_every", "negative_weight", "target_weight"):
             if not getattr(self, name) >= 0:
                 raise ConfigError(f"method.{name} is {getattr(self, name)}, but it must be at least 0")
         if not self.optimisation.weight_average:
@@ -432,6 +449,16 @@ class TeacherConfig:
                 "at least 1"
             )
 
+    def judges_after(self, epoch: int) -> bool:
+        """Whether an epoch of the network of all pairs, counted from 0, ends with a new estimate of the confidence."""
+        done = epoch + 1
+        is_warm = self.fold_epochs > 0 or done >= self.warmup_epochs
+        return is_warm and done < self.epochs and self.judge_every > 0 and done % self.judge_every == 0
+
+    def folds_of(self, pairs: int) -> int:
+        """Parts that so many pairs are cut into."""
+        return self.folds or (2 if pairs >= _MANY_PAIRS else 4)
+
     def network(self, model: ModelConfig) -> ModelConfig:
         """The backbone as it is."""
         return model
@@ -442,7 +469,7 @@ class TeacherConfig:
 
     def rehearsed(self) -> TeacherConfig:
         """One epoch of each kind."""
-        return replace(self, warmup_epochs=1, epochs=2)
+        return replace(self, fold_epochs=min(1, self.fold_epochs), warmup_epochs=1, epochs=2)
 
 
 MethodConfig = BaselineConfig | CrclConfig | DisnclConfig | MscnConfig | TeacherConfig

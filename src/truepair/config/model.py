@@ -51,6 +51,15 @@ class ModelConfig:
     """Cosine similarity: dropout on word vectors, or on the mean of a caption's; no paper here uses it."""
     input_dropout: float = 0.0
     """Probability that a value of the input features is zeroed in training; no paper here uses it."""
+    projection: Literal["batch_norm", "plain"] = "batch_norm"
+    """Cosine similarity: the map of features to the joint space. "batch_norm" is that of VSE∞ (every published system):
+    a linear map, and beside it a network of half the width with batch normalisation. "plain" has no normalisation, a
+    hidden layer as wide as the joint space and PyTorch's initialisation (here)."""
+    feature_scaling: Literal["none", "length", "root", "auto"] = "none"
+    """Cosine similarity: what features become before the network reads them. "none" leaves them as they are (every
+    published system). "length" gives each vector a root mean square of ½. "root" takes the square root of each value of
+    the image features first, its sign kept (power normalisation: Perronnin et al., ECCV 2010; here). "auto" is "root"
+    where image features are never negative, as activations of a ReLU, and "length" otherwise."""
     batch_norm_rows: Literal["padded", "valid"] = "padded"
     """Rows that batch statistics are of when regions are dropped: the whole padded batch, as released, or the regions
     that are kept."""

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
-from jaxtyping import Bool, Int
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 from torch.nn.functional import pad
 
@@ -21,10 +21,13 @@ class Padded:
         values: ``[items, dim]`` vectors when `lengths` is None, else ``[items, positions, dim]`` features or
             ``[items, positions]`` token ids. Positions past an item's length hold zeros.
         lengths: ``[items]``, valid positions per item, at least 1; None for single vectors.
+        vectors: ``[items, dim]``, one frozen vector an item beside its sequence, of a caption that is read both as
+            words and as a vector; else None.
     """
 
     values: Tensor
     lengths: Int[Tensor, " items"] | None = None
+    vectors: Float[Tensor, "items dim"] | None = None
 
     def __len__(self) -> int:
         return self.values.shape[0]
@@ -44,11 +47,13 @@ class Padded:
     def to(self, device: torch.device) -> Padded:
         """The same items on `device`."""
         lengths = None if self.lengths is None else self.lengths.to(device, non_blocking=True)
-        return Padded(self.values.to(device, non_blocking=True), lengths)
+        vectors = None if self.vectors is None else self.vectors.to(device, non_blocking=True)
+        return Padded(self.values.to(device, non_blocking=True), lengths, vectors)
 
     def rows(self, chosen: slice | Int[Tensor, " chosen"]) -> Padded:
         """Some of the items, in the order asked for."""
-        return Padded(self.values[chosen], None if self.lengths is None else self.lengths[chosen])
+        lengths = None if self.lengths is None else self.lengths[chosen]
+        return Padded(self.values[chosen], lengths, None if self.vectors is None else self.vectors[chosen])
 
 
 def joined(parts: Sequence[Padded]) -> Padded:
@@ -58,7 +63,12 @@ def joined(parts: Sequence[Padded]) -> Padded:
     longest = max(part.values.shape[1] for part in parts)
     tail = [0, 0] * (parts[0].values.dim() - 2)
     values = [pad(part.values, [*tail, 0, longest - part.values.shape[1]]) for part in parts]
-    return Padded(torch.cat(values), torch.cat([part.lengths for part in parts if part.lengths is not None]))
+    vectors = [part.vectors for part in parts if part.vectors is not None]
+    return Padded(
+        torch.cat(values),
+        torch.cat([part.lengths for part in parts if part.lengths is not None]),
+        torch.cat(vectors) if vectors else None,
+    )
 
 
 @dataclass

@@ -79,16 +79,16 @@ def load_corpus(config: DataConfig) -> Corpus:
     if config.development != "all":
         splits = replace(splits, dev=_first_images(splits.dev, config.development, notes))
     has_features = splits.train.caption_inputs is not None
-    reads_words = config.text == "words" or not has_features
-    if config.text == "features" and not has_features:
+    if config.text in ("features", "both") and not has_features:
         raise ConfigError(
-            f"data.text is 'features', but {splits.name} has none: name data.caption_features, or a table's "
-            "--caption-feature-col, or use 'words'"
+            f"data.text is {config.text!r}, but {splits.name} has no caption features: name data.caption_features, or "
+            "a table's --caption-feature-col, or use 'words'"
         )
+    reads_words = config.text != "features"
     if config.vocabulary is not None and not reads_words:
         raise ConfigError(
-            f"data.vocabulary is {config.vocabulary!r}, but captions of {splits.name} have features, which are read "
-            "instead of words: set data.text to 'words', or leave the vocabulary out"
+            f"data.vocabulary is {config.vocabulary!r}, but data.text is 'features', so that no words are read: set "
+            "data.text to 'words' or 'both', or leave the vocabulary out"
         )
     vocabulary = None
     if reads_words:
@@ -185,13 +185,16 @@ def _first_images(dev: Pairs, development: str, notes: list[str]) -> Pairs:
 
 
 def _with_words(splits: Splits, config: DataConfig, notes: list[str]) -> tuple[Splits, Vocabulary]:
-    """Tokens for the text encoder, and the vocabulary that made them."""
+    """Tokens for the text encoder, beside caption features where these are to be read too; and the vocabulary."""
     given = config.vocabulary
     if given is None:
         vocabulary = Vocabulary.build(splits.train.captions, minimum_count=config.minimum_word_count)
     else:
         vocabulary = load_vocabulary(Path(given))
-    train, dev, test = (tokenised(pairs, vocabulary) for pairs in (splits.train, splits.dev, splits.test))
+    train, dev, test = (
+        tokenised(pairs, vocabulary, beside_features=config.text != "words")
+        for pairs in (splits.train, splits.dev, splits.test)
+    )
     if given is not None:
         limit = config.maximum_unknown_share
         share = check_vocabulary(vocabulary, train.captions, maximum_unknown_share=limit, name=given)

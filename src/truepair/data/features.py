@@ -143,9 +143,10 @@ def check_same_form(splits: Mapping[str, Pairs]) -> None:
 
 
 def _form(inputs: Inputs) -> str:
-    values = inputs.take(torch.tensor([0])).values
+    items = inputs.take(torch.tensor([0]))
+    values = items.values
     if not values.is_floating_point():
-        return "words"
+        return "words" if items.vectors is None else f"words beside vectors of {items.vectors.shape[1]}"
     return f"vectors of {values.shape[1]}" if values.dim() == 2 else f"regions of {values.shape[1]} × {values.shape[2]}"
 
 

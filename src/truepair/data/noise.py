@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal, get_args
 
@@ -20,11 +20,44 @@ from truepair.random_streams import Stream
 Level = Literal["caption", "image"]
 Partners = Literal["random", "similar"]
 Convention = Literal["per_caption", "per_image"]
+FoundLevel = Literal["none", "caption", "image", "mixed", "unknown"]
 
 _LIKES = 100
 """Most similar captions that one may exchange images with."""
 _SIMILARITIES = 1 << 23
 """Similarities in memory at a time."""
+_NEARLY_ALL = 0.95
+"""Noise is image-level from this share of images that moved with all captions, caption-level up to 1 minus it."""
+_CHANCE = 0.01
+"""Captions that move singly are an explanation of what happens to them with at least this probability."""
+
+
+@dataclass(frozen=True)
+class NoiseLevel:
+    """At which level captions have wrong images; results at different levels are not comparable.
+
+    Attributes:
+        level: "caption": captions moved singly; "image": all captions of an image moved together; "mixed": some of
+            both; "none": no caption has a wrong image; "unknown": no image of several captions lost one, so that both
+            levels are the same, or so few did that captions that move singly may well look the same.
+        moved_together: Of the images of several captions that lost any, the share, in [0, 1], that lost all of them to
+            one other image; None if no such image lost any.
+    """
+
+    level: FoundLevel
+    moved_together: float | None
+
+    @property
+    def in_words(self) -> str:
+        """The level and the share that it was found by, as reports say them."""
+        if self.level == "none":
+            return "no caption has a wrong image"
+        if self.moved_together is None:
+            return "level not known: no image of several captions lost one"
+        level = {"mixed": "mixed levels", "unknown": "level not known, too few images"}.get(
+            self.level, f"{self.level} level"
+        )
+        return f"{level}: {self.moved_together:.1%} of the images that lost captions lost all of them to one image"
 
 
 def noisy(pairs: Pairs, noise: NoiseConfig) -> Pairs:
@@ -126,6 +159,47 @@ def read_noise_index(path: Path, pairs: Pairs, *, convention: Convention) -> Pai
         )
     index = index.astype(np.int64)
     return _with_noise(pairs, index if convention == "per_caption" else index[pairs.image_of_caption.numpy()])
+
+
+def noise_level(pairs: Pairs) -> NoiseLevel | None:
+    """The level of the noise that pairs have, whatever put it in; None if the truth is not known.
+
+    Only images that truly have several captions, and lost at least one, can tell. The noise is image-level if nearly
+    all of them lost all their captions to one other image, and caption-level if nearly none did, or no more than chance
+    explains. Where captions move singly, an image of k captions that lost any lost all of them to one image with
+    probability r^k Σ_j t_j^k / (1 - (1 - r)^k): r is the realised rate, t_j the share of the captions lost by images
+    other than j that image j got.
+
+    Args:
+        pairs: Noisy pairs; their `true_image_of_caption` says how many captions an image has.
+    """
+    if pairs.true_image_of_caption is None:
+        return None
+    true, given = pairs.true_image_of_caption.numpy(), pairs.image_of_caption.numpy()
+    images, wrong = len(pairs.images), given != true
+    if not wrong.any():
+        return NoiseLevel("none", None)
+    captions, lost = (np.bincount(true[which], minlength=images) for which in (slice(None), wrong))
+    can_tell = (captions >= 2) & (lost > 0)
+    if not can_tell.any():
+        return NoiseLevel("unknown", None)
+    of_one = np.zeros(images, dtype=np.int64)
+    of_one[true] = given  # the image that one of the captions now has
+    lost_to_it = np.bincount(true[wrong & (given == of_one[true])], minlength=images)
+    moved_together = (lost_to_it == captions)[can_tell]
+    share = float(moved_together.mean())
+
+    from scipy.stats import binom
+
+    got = np.bincount(given[wrong], minlength=images) / np.maximum(wrong.sum() - lost, 1)
+    rate, own = float(wrong.mean()), captions[can_tell]
+    counts, place = np.unique(own, return_inverse=True)
+    to_one = np.array([(got**k).sum() for k in counts])[place] - got[can_tell] ** own  # not to itself
+    by_chance = rate**own * np.minimum(to_one, 1) / (1 - (1 - rate) ** own)
+    is_chance = binom.sf(moved_together.sum() - 1, len(own), by_chance.mean()) > _CHANCE
+    if share >= _NEARLY_ALL:
+        return NoiseLevel("unknown" if is_chance else "image", share)
+    return NoiseLevel("caption" if is_chance or share <= 1 - _NEARLY_ALL else "mixed", share)
 
 
 def write_noise_index(path: Path, pairs: Pairs) -> None:

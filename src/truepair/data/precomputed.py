@@ -35,6 +35,8 @@ def load_precomputed(
 ) -> Pairs:
     """One split: ``{split}_ims.npy``, ``{split}_caps.txt`` or ``_caps.tsv``, and ``{split}_ids.txt`` if there is one.
 
+    ``{split}_caps.npy``, if it is there, holds features of the captions by a frozen text encoder, one row a caption.
+
     Captions stand one a line, those of an image next to each other, images in the order of the features; a ``.tsv``
     (CC152K) has an image id before each caption, in quotes if it contains a quotation mark, a tab or a line end, as
     csv.writer writes it. Features come in two layouts, which give the same pairs: one row an
@@ -76,7 +78,20 @@ def load_precomputed(
         image_of_caption=torch.arange(images).repeat_interleave(captions_per_image),
         image_ids=image_ids,
         caption_ids=caption_ids,
+        caption_inputs=_caption_features(folder / f"{split}_caps.npy", len(captions), check_values),
     )
+
+
+def _caption_features(path: Path, captions: int, check_values: bool) -> FeatureFile | None:
+    """Features of a split's captions; None if there is no such file."""
+    if not path.exists():
+        return None
+    features = FeatureFile(path)
+    if len(features) != captions:
+        raise DataError(f"{path} has {len(features):,} rows, but the split has {captions:,} captions")
+    if check_values:
+        check_finite(features, str(path))
+    return features
 
 
 def load_precomputed_splits(
@@ -107,6 +122,13 @@ def load_precomputed_splits(
         name: load_precomputed(folder, name, captions_per_image=captions_per_image, check_values=check_values)
         for name in names
     }
+    with_features = [name for name in names if splits[name].caption_inputs is not None]
+    if with_features and len(with_features) < len(names):
+        missing = ", ".join(f"{name}_caps.npy" for name in names if name not in with_features)
+        raise DataError(
+            f"{folder} has caption features of the split {' and '.join(with_features)}, but no {missing}: make "
+            "features of all splits, or take the others away"
+        )
     check_same_form(splits)
     train, dev, test = (splits[name] for name in names)
     return Splits(train, dev, test, folder.name)

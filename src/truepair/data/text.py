@@ -19,7 +19,7 @@ from jaxtyping import Int
 from torch import Tensor
 
 from truepair.data.batch import Padded
-from truepair.data.pairs import Pairs
+from truepair.data.pairs import Inputs, Pairs
 from truepair.errors import DataError
 
 SPECIAL_WORDS = ("<pad>", "<start>", "<end>", "<unk>", "<mask>")
@@ -144,7 +144,12 @@ class Vocabulary:
         return self.id_of["<mask>"]
 
     def encode(
-        self, captions: Sequence[str], *, maximum_words: int | None = None, caption_ids: Sequence[str] | None = None
+        self,
+        captions: Sequence[str],
+        *,
+        maximum_words: int | None = None,
+        caption_ids: Sequence[str] | None = None,
+        empty_allowed: bool = False,
     ) -> Tokens:
         """Each caption as ``<start>``, its words (``<unk>`` for those not in the vocabulary) and ``<end>``.
 
@@ -152,9 +157,10 @@ class Vocabulary:
             captions: Captions.
             maximum_words: Words after this many are cut off, before ``<end>``; None keeps all.
             caption_ids: Their names, for messages.
+            empty_allowed: Whether a caption without words is encoded too, as ``<start>`` and ``<end>`` alone.
 
         Raises:
-            DataError: If a caption has no words, or `maximum_words` is below 1.
+            DataError: If a caption has no words and must have some, or `maximum_words` is below 1.
         """
         if maximum_words is not None and maximum_words < 1:
             raise DataError(f"maximum_words is {maximum_words}, but a caption needs at least 1 word")
@@ -162,7 +168,7 @@ class Vocabulary:
         ids, ends = array("i"), array("q", [0])
         for caption, text in enumerate(captions):
             words = words_of(text)[:maximum_words]
-            if not words:
+            if not words and not empty_allowed:
                 name = "" if caption_ids is None else f" ({caption_ids[caption]!r})"
                 raise DataError(f"caption {caption:,}{name} is empty: {text!r}; leave the pair out or write a caption")
             ids.append(start)
@@ -172,14 +178,29 @@ class Vocabulary:
         return Tokens(torch.from_numpy(np.array(ids)), torch.from_numpy(np.array(ends)))
 
 
-def tokenised(pairs: Pairs, vocabulary: Vocabulary, *, maximum_words: int | None = None) -> Pairs:
-    """The same pairs with token ids as `caption_inputs`.
+def tokenised(
+    pairs: Pairs, vocabulary: Vocabulary, *, maximum_words: int | None = None, beside_features: bool = False
+) -> Pairs:
+    """The same pairs with token ids as `caption_inputs`, in place of caption features or beside them.
+
+    Args:
+        pairs: The pairs.
+        vocabulary: What makes the tokens.
+        maximum_words: See `Vocabulary.encode`.
+        beside_features: Whether caption features, where the pairs have any, are kept as vectors beside the words.
+            Captions may then be without words.
 
     Raises:
         DataError: See `Vocabulary.encode`.
     """
-    tokens = vocabulary.encode(pairs.captions, maximum_words=maximum_words, caption_ids=pairs.caption_ids)
-    return replace(pairs, caption_inputs=tokens)
+    features = pairs.caption_inputs if beside_features else None
+    tokens = vocabulary.encode(
+        pairs.captions,
+        maximum_words=maximum_words,
+        caption_ids=pairs.caption_ids,
+        empty_allowed=features is not None,
+    )
+    return replace(pairs, caption_inputs=tokens if features is None else WordsAndVectors(tokens, features))
 
 
 def load_vocabulary(path: Path) -> Vocabulary:
@@ -245,3 +266,23 @@ class Tokens:
         # Positions past a caption's end are clamped to some valid place first and zeroed afterwards.
         values = self.ids[(starts[:, None] + positions).clamp(max=len(self.ids) - 1)].long()
         return Padded(values.masked_fill(positions >= lengths[:, None], 0), lengths)
+
+
+@dataclass(frozen=True, eq=False)
+class WordsAndVectors:
+    """`Inputs` of captions that are read in two ways: as token ids, and as a frozen vector beside them.
+
+    Attributes:
+        words: Token ids of the captions.
+        vectors: One vector a caption.
+    """
+
+    words: Inputs
+    vectors: Inputs
+
+    def __len__(self) -> int:
+        return len(self.words)
+
+    def take(self, rows: Int[Tensor, " items"]) -> Padded:
+        """See `Inputs.take`."""
+        return replace(self.words.take(rows), vectors=self.vectors.take(rows).values)

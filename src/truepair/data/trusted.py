@@ -14,6 +14,7 @@ from torch import Tensor
 
 from truepair.config import DataConfig, TrustedConfig
 from truepair.data.features import FeatureFile, check_same_form
+from truepair.data.loader import inputs_of_captions
 from truepair.data.pairs import Inputs, Pairs, Splits
 from truepair.data.precomputed import is_precomputed, load_precomputed
 from truepair.data.splitting import known_split, one_of_each_image, pairs_and_their_images
@@ -149,7 +150,8 @@ def _from_split(splits: Splits, name: str, data: DataConfig, vocabulary: Vocabul
         )
     trusted = load_precomputed(folder, name, captions_per_image=_captions_per_row(folder, name))
     if vocabulary is not None:
-        trusted = tokenised(trusted, vocabulary)
+        has_vectors = inputs_of_captions(splits.train).take(torch.tensor([0])).vectors is not None
+        trusted = tokenised(trusted, vocabulary, beside_features=has_vectors)
     check_same_form({"train": splits.train, name: trusted})
     if len(trusted) < 2:
         raise DataError(f"split {name!r} of {folder} has {len(trusted)} pair, but at least 2 are needed to learn from")

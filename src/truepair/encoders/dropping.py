@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import torch
 import torch.nn as nn
 from torch import Tensor
@@ -25,9 +27,9 @@ def keep_positions(items: Padded, keep: Tensor) -> Padded:
     lengths = keep.sum(1)
     order = torch.argsort(~keep, dim=1, stable=True)[:, : int(lengths.max())]
     index = order if items.values.dim() == 2 else order[..., None].expand(-1, -1, items.values.shape[2])
-    packed = Padded(items.values.gather(1, index), lengths)
-    outside = ~packed.mask
-    return Padded(packed.values.masked_fill(outside if packed.values.dim() == 2 else outside[..., None], 0), lengths)
+    packed = Padded(items.values.gather(1, index), lengths, items.vectors)
+    outside = ~packed.mask if packed.values.dim() == 2 else ~packed.mask[..., None]
+    return replace(packed, values=packed.values.masked_fill(outside, 0))
 
 
 class RegionDropping(nn.Module):
@@ -79,4 +81,4 @@ class WordDropping(nn.Module):
         any_word = torch.randint(self.vocabulary_size, ids.shape, device=ids.device)
         values = torch.where(altered & (kind < 0.5), self.mask, ids)
         values = torch.where(altered & (kind >= 0.5) & (kind < 0.6), any_word, values)
-        return keep_positions(Padded(values, tokens.lengths), ~(altered & (kind >= 0.6)))
+        return keep_positions(replace(tokens, values=values), ~(altered & (kind >= 0.6)))

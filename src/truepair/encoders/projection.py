@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Literal
+
 import torch.nn as nn
 from jaxtyping import Float
 from torch import Tensor
@@ -33,13 +35,81 @@ class ResidualProjection(nn.Module):
         return unflattened
 
 
-class VectorEncoder(nn.Module):
-    """Frozen global vectors, one an item → unit vectors of the joint space."""
+class PlainProjection(nn.Module):
+    """``FC(x) + MLP(x)`` without normalisation: Linear → ReLU → Linear beside a linear map, as wide as the joint space.
 
-    def __init__(self, features: int, embedding: int, input_dropout: float = 0.0) -> None:
+    PyTorch's own initialisation throughout. For frozen vectors, whose distribution training does not change, batch
+    statistics are noise: benchmarks/RESULTS.md has what each choice costs.
+    """
+
+    def __init__(self, features: int, embedding: int) -> None:
         super().__init__()
+        self.linear = nn.Linear(features, embedding)
+        self.network = nn.Sequential(
+            nn.Linear(features, embedding), nn.ReLU(inplace=True), nn.Linear(embedding, embedding)
+        )
+
+    def forward(self, features: Float[Tensor, "*rows features"]) -> Float[Tensor, "*rows embedding"]:
+        """Project the last dimension."""
+        projected: Tensor = self.linear(features) + self.network(features)
+        return projected
+
+
+def projection(kind: Literal["batch_norm", "plain"], features: int, embedding: int) -> nn.Module:
+    """The map that ``model.projection`` names."""
+    return ResidualProjection(features, embedding) if kind == "batch_norm" else PlainProjection(features, embedding)
+
+
+class FeatureScaling(nn.Module):
+    r"""What frozen features become before a network reads them.
+
+    .. math::
+        x \to \frac{\sqrt d}{2} \frac{z}{\lVert z \rVert}, \quad z_i = x_i
+        \quad\text{or}\quad z_i = \operatorname{sign}(x_i) \sqrt{|x_i|}
+
+    so that features of any encoder come in one range, and, with the root, a few large values do not decide alone
+    (Perronnin, Sánchez & Mensink, ECCV 2010). Vectors of zeros stay zero.
+
+    Args:
+        kind: "none", "length" or "root" (``model.feature_scaling``).
+    """
+
+    def __init__(self, kind: Literal["none", "length", "root"]) -> None:
+        super().__init__()
+        self.kind = kind
+
+    def forward(self, features: Float[Tensor, "*rows features"]) -> Float[Tensor, "*rows features"]:
+        """Scale along the last dimension."""
+        if self.kind == "none":
+            return features
+        values = features.sign() * features.abs().sqrt() if self.kind == "root" else features
+        scaled: Tensor = unit_length(values) * (features.shape[-1] ** 0.5 / 2)
+        return scaled
+
+
+class VectorEncoder(nn.Module):
+    """Frozen global vectors, one an item → unit vectors of the joint space.
+
+    Args:
+        features: Width of a vector.
+        embedding: Width of the joint space.
+        input_dropout: Probability that an input value is zeroed, in training mode.
+        kind: ``model.projection``.
+        scaling: ``model.feature_scaling``.
+    """
+
+    def __init__(
+        self,
+        features: int,
+        embedding: int,
+        input_dropout: float = 0.0,
+        kind: Literal["batch_norm", "plain"] = "batch_norm",
+        scaling: Literal["none", "length", "root"] = "none",
+    ) -> None:
+        super().__init__()
+        self.scaling = FeatureScaling(scaling)
         self.dropout = nn.Dropout(input_dropout)
-        self.projection = ResidualProjection(features, embedding)
+        self.projection = projection(kind, features, embedding)
 
     def forward(self, items: Padded) -> Padded:
         """Vectors ``[items, features]`` → ``[items, embedding]``, length 1."""
@@ -47,7 +117,7 @@ class VectorEncoder(nn.Module):
 
     def features(self, items: Padded) -> Padded:
         """Vectors ``[items, features]`` → ``[items, embedding]``."""
-        return Padded(self.projection(self.dropout(items.values)))
+        return Padded(self.projection(self.dropout(self.scaling(items.values))))
 
     def encoding(self, features: Padded) -> Padded:
         """Vectors of any length → of length 1."""
@@ -55,8 +125,11 @@ class VectorEncoder(nn.Module):
 
 
 class UnitVectors(nn.Module):
-    """Frozen global vectors of a space that both sides share already → unit vectors; nothing is learned."""
+    """Frozen global vectors of a space that both sides share already → unit vectors; nothing is learned.
+
+    Of captions that have a vector beside their words, the vector counts.
+    """
 
     def forward(self, items: Padded) -> Padded:
         """Vectors ``[items, features]``, made of length 1."""
-        return Padded(unit_length(items.values))
+        return Padded(unit_length(items.values if items.vectors is None else items.vectors))

@@ -8,7 +8,7 @@ import torch.nn as nn
 
 from truepair.data.batch import Padded
 from truepair.encoders.dropping import RegionDropping
-from truepair.encoders.projection import ResidualProjection
+from truepair.encoders.projection import FeatureScaling, projection
 
 
 class RegionEncoder(nn.Module):
@@ -19,6 +19,8 @@ class RegionEncoder(nn.Module):
         embedding: Width of the joint space.
         input_dropout: Probability that an input value is zeroed, in training mode.
         dropping: Probability that a region is left out, in training mode.
+        kind: ``model.projection``.
+        scaling: ``model.feature_scaling``.
         batch_norm_rows: Over which rows batch statistics run when sets differ in size: "padded" (all, zero rows
             included: CRCL's released code) or "valid" (the regions that are there; also the cheaper one).
     """
@@ -29,18 +31,21 @@ class RegionEncoder(nn.Module):
         embedding: int,
         input_dropout: float = 0.0,
         dropping: float = 0.0,
+        kind: Literal["batch_norm", "plain"] = "batch_norm",
+        scaling: Literal["none", "length", "root"] = "none",
         batch_norm_rows: Literal["padded", "valid"] = "padded",
     ) -> None:
         super().__init__()
         self.dropping = RegionDropping(dropping)
         self.dropout = nn.Dropout(input_dropout)
-        self.projection = ResidualProjection(features, embedding)
+        self.scaling = FeatureScaling(scaling)
+        self.projection = projection(kind, features, embedding)
         self.batch_norm_rows = batch_norm_rows
 
     def forward(self, items: Padded) -> Padded:
         """One vector a region; rows past an image's length are meaningless and masked in pooling."""
         items = self.dropping(items)
-        values = self.dropout(items.values)
+        values = self.dropout(self.scaling(items.values))
         if self.batch_norm_rows == "padded":
             return Padded(self.projection(values), items.lengths)
         rows = self.projection(values[items.mask])

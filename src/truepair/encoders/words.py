@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Literal
+
 import torch.nn as nn
 
 from truepair.data.batch import Padded
@@ -60,6 +62,7 @@ class MeanWordEncoder(nn.Module):
         word_size: Width of word vectors.
         dropout: Dropout on the mean word vector.
         dropping: Probability that a word is altered, in training mode (`WordDropping`).
+        kind: ``model.projection``.
     """
 
     def __init__(
@@ -70,11 +73,12 @@ class MeanWordEncoder(nn.Module):
         word_size: int = 300,
         dropout: float = 0.0,
         dropping: float = 0.0,
+        kind: Literal["batch_norm", "plain"] = "batch_norm",
     ) -> None:
         super().__init__()
         self.dropping = WordDropping(dropping, vocabulary_size, mask)
         self.vectors = _word_vectors(vocabulary_size, word_size)
-        self.projection = VectorEncoder(word_size, embedding, dropout)
+        self.projection = VectorEncoder(word_size, embedding, dropout, kind)
 
     def forward(self, items: Padded) -> Padded:
         """One unit vector a caption."""
@@ -84,13 +88,43 @@ class MeanWordEncoder(nn.Module):
         """Token ids → vectors ``[captions, embedding]`` of any length."""
         items = self.dropping(items)
         assert items.lengths is not None  # captions have words
-        vectors = self.vectors(items.values).masked_fill(~items.mask[..., None], 0)
-        mean = vectors.sum(1) / items.lengths[:, None]
+        share = items.mask / items.lengths[:, None]  # [captions, words], of each word in the mean
+        mean = (share[:, None].to(self.vectors.weight) @ self.vectors(items.values)).squeeze(1)  # [captions, word_size]
         return self.projection.features(Padded(mean))
 
     def encoding(self, features: Padded) -> Padded:
         """Vectors of any length → of length 1."""
         return self.projection.encoding(features)
+
+
+class WordsBesideVector(nn.Module):
+    """Captions that are read in two ways: words by an encoder, and a frozen vector by a projection, summed.
+
+    The sum stands before the last step of the word encoder, which makes unit vectors.
+
+    Args:
+        words: An encoder of token ids with ``features`` and ``encoding``: `MeanWordEncoder`, or a pooled `WordEncoder`.
+        vector: What reads the frozen vector, `Padded.vectors`.
+    """
+
+    def __init__(self, words: nn.Module, vector: VectorEncoder) -> None:
+        super().__init__()
+        self.words = words
+        self.vector = vector
+
+    def forward(self, items: Padded) -> Padded:
+        """Token ids with vectors → one unit vector a caption."""
+        return self.encoding(self.features(items))
+
+    def features(self, items: Padded) -> Padded:
+        """Token ids with vectors → vectors ``[captions, embedding]`` of any length."""
+        assert items.vectors is not None  # InputShape says that the captions have them
+        of_words = self.words.features(items)  # type: ignore[operator]  # see the class
+        return Padded(of_words.values + self.vector.features(Padded(items.vectors)).values)
+
+    def encoding(self, features: Padded) -> Padded:
+        """Vectors of any length → of length 1."""
+        return self.vector.encoding(features)
 
 
 def _word_vectors(vocabulary_size: int, size: int) -> nn.Embedding:

@@ -1,24 +1,27 @@
-"""The default method, truepair's own: an averaged network, the teacher, estimates the confidence in pairs.
+"""The default method, truepair's own: models judge pairs that they did not learn, and a network learns by that.
 
 It puts together what each of the papers has that holds up at every noise rate, and what none of them has:
 
+- out-of-sample confidence: the images are cut into folds, a network is trained for a few epochs without each fold, and
+  judges the captions of an image together (`scoring.out_of_sample`). What such networks say about images that they
+  never saw corrects what a single one has learned by heart;
 - CRCL's active complementary loss, which learns from a pair as far as its confidence says (`losses.complementary`);
-- confidence as the posterior of a mixture (MSCN, DisNCL), refitted after every epoch to the teacher's scores: averaged
-  weights (Mean Teacher, Tarvainen & Valpola, NeurIPS 2017) know fewer mismatched pairs by heart than the last ones;
-- neighbour agreement (LEMoN, ICML 2025), which against random pairs gives the noise rate (`scoring.confidence`);
-- for pairs of low confidence, soft targets over the batch (DisNCL): the teacher's, without their own partner.
+- averaged weights, the teacher (Tarvainen & Valpola, NeurIPS 2017), which know fewer mismatched pairs by heart than the
+  last ones, and neighbour agreement (LEMoN, ICML 2025), which gives the noise rate inside a fold
+  (`scoring.confidence`).
 
-There is one stage, and nothing to set for a noise rate. docs/papers.md says where each value is from, and
+There is nothing to set for a noise rate, or for its level. docs/papers.md says where each value is from, and
 benchmarks/RESULTS.md what each part gives.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor
 
 from truepair.config import TeacherConfig
@@ -31,53 +34,107 @@ from truepair.losses.soft_targets import targets_among_others
 from truepair.methods.protocol import MakeModel, StepLog
 from truepair.model import MatchingModel
 from truepair.optimisation import Optimiser
-from truepair.scoring.confidence import estimated_confidence
+from truepair.scoring.confidence import ConfidenceEstimate, estimated_confidence
+from truepair.scoring.cross_fitting import FEWEST_IMAGES, Fold, folds_by_image
+from truepair.scoring.out_of_sample import Prior, combined, prior_of
 
 if TYPE_CHECKING:  # slow to load: a method is handed one
     import lightning_fabric
 
 
 class Teacher:
-    """One network, its average, and the confidence in each pair.
+    """Networks that each learn all folds but one, then one that learns all pairs; and the confidence in each pair.
 
     Attributes:
-        pair_confidence: ``[pairs]``, in [0, 1]: that each training pair matches, by the last estimate.
+        stage: 0 while the networks of the folds are trained, 1 afterwards; always 0 without them.
+        pair_confidence: ``[pairs]``, in [0, 1]: that each training pair matches, as the networks learn by it.
+        prior: What the networks of the folds say in the end; None before, and where they learned nothing consistent.
     """
-
-    stage = 0
 
     def __init__(
         self, config: TeacherConfig, make_model: MakeModel, pairs: int, fabric: lightning_fabric.Fabric
     ) -> None:
         self.config = config
-        self.epochs = config.epochs
+        self.epochs = config.fold_epochs + config.epochs
+        self.stage = 0
         self.notes: Sequence[str] = ()
         self.pair_confidence = torch.ones(pairs, device=fabric.device)
+        self.prior: Prior | None = None
         self._fabric = fabric
-        self._optimiser = Optimiser(make_model(), config.optimisation, config.epochs, fabric)
+        folds = config.folds_of(pairs) if config.fold_epochs else 0
+        self._of_folds, self._of_all = (
+            [Optimiser(make_model(), config.optimisation, epochs, fabric) for _ in range(networks)]
+            for networks, epochs in ((folds, config.fold_epochs), (1, config.epochs))
+        )
 
     @property
     def models(self) -> Sequence[MatchingModel]:
-        """See `Method.models`: one, the teacher."""
-        return [self._optimiser.evaluated]
+        """See `Method.models`: the networks of the folds, then the one of all pairs."""
+        return [optimiser.evaluated for optimiser in (self._of_folds if self._trains_folds else self._of_all)]
+
+    @property
+    def _trains_folds(self) -> bool:
+        return self.stage == 0 and self.config.fold_epochs > 0
 
     def train_epoch(self, epoch: int, loaders: Loaders) -> Iterator[StepLog]:
-        """See `Method.train_epoch`: an epoch, and after it, from the end of the warm-up on, a new estimate."""
-        network, steps = self._optimiser.model, loaders.batches_per_epoch()
-        network.train()
-        for step, batch in enumerate(loaders.train(epoch)):
-            confidence = self.pair_confidence[batch.pair]
-            loss = self._loss(network(batch), confidence, self._taught(batch, confidence))
-            yield self._optimiser.step(loss, epoch + step / steps) | {"confidence": confidence.mean().item()}
-        if self.config.warmup_epochs <= epoch + 1 < self.epochs:
-            found = estimated_confidence(self.models, loaders.pairs, self.config.temperature, loaders.seed)
-            self.pair_confidence = found.confidence.to(self._fabric.device)
+        """See `Method.train_epoch`: an epoch of the networks of all folds, or of the network of all pairs."""
+        if epoch < self.config.fold_epochs:
+            yield from self._train_folds(epoch, loaders)
+            return
+        self.stage = int(self.config.fold_epochs > 0)
+        (of_all,) = self._of_all
+        epoch -= self.config.fold_epochs
+        yield from self._train(of_all, epoch, loaders, None)
+        if self.config.judges_after(epoch):
+            self.pair_confidence = self._estimate(loaders, epoch).confidence.to(self._fabric.device)
 
-    def _taught(self, batch: Batch, confidence: Float[Tensor, " pairs"]) -> Float[Tensor, "pairs pairs"] | None:
-        """The teacher's similarities of a batch; None where they would teach nothing."""
-        if not self.config.target_weight or bool((confidence == 1).all()):
+    def _train_folds(self, epoch: int, loaders: Loaders) -> Iterator[StepLog]:
+        """An epoch of each fold's network on the other folds, and from the warm-up on a new confidence in all pairs.
+
+        Each network judges its own fold, of which it knows no image, so that no pair is learned by a confidence that
+        comes from a network which learned it.
+        """
+        folds = self._cut(loaders)
+        if not folds:
+            return
+        for optimiser, fold in zip(self._of_folds, folds, strict=True):
+            yield from self._train(optimiser, epoch, loaders, fold.learned)
+        if epoch + 1 >= self.config.warmup_epochs:
+            drawn = (epoch + 1) % self.config.fold_epochs  # 0 for the prior, the last estimate
+            self.prior = prior_of(folds, loaders.pairs, self.config.temperature, loaders.seed, drawn)
+            if self.prior is not None:
+                self.pair_confidence = self.prior.confidence.to(self._fabric.device)
+
+    def _cut(self, loaders: Loaders) -> list[Fold]:
+        """The folds of the pairs, with the networks that did not learn them; none if there are too few images."""
+        if len(loaders.pairs.image_of_caption.unique()) < FEWEST_IMAGES * len(self._of_folds):
+            return []
+        pairs = folds_by_image(loaders.pairs.image_of_caption, len(self._of_folds), loaders.seed)
+        learned = [torch.cat([other for other in pairs if other is not fold]) for fold in pairs]
+        models = [[optimiser.evaluated] for optimiser in self._of_folds]
+        return [Fold(*each) for each in zip(pairs, learned, models, strict=True)]
+
+    def _train(
+        self,
+        optimiser: Optimiser[MatchingModel],
+        epoch: int,
+        loaders: Loaders,
+        chosen: Int[Tensor, " chosen"] | None,
+    ) -> Iterator[StepLog]:
+        """An epoch of one network over the chosen pairs, or all."""
+        network, steps = optimiser.model, loaders.batches_per_epoch(None if chosen is None else len(chosen))
+        network.train()
+        for step, batch in enumerate(loaders.train(epoch, chosen)):
+            confidence = self.pair_confidence[batch.pair]
+            loss = self._loss(network(batch), confidence, self._taught(optimiser.evaluated, batch, confidence))
+            yield optimiser.step(loss, epoch + step / steps) | {"confidence": confidence.mean().item()}
+
+    def _taught(
+        self, teacher: MatchingModel, batch: Batch, confidence: Float[Tensor, " pairs"]
+    ) -> Float[Tensor, "pairs pairs"] | None:
+        """The averaged network's similarities of a batch; None where they would teach nothing."""
+        if not self.config.target_weight or self._trains_folds or bool((confidence == 1).all()):
             return None
-        (teacher,) = self.models
         with torch.no_grad(), self._fabric.autocast():
             similarity: Tensor = teacher.eval()(batch)
         return similarity
@@ -107,19 +164,41 @@ class Teacher:
         return loss + info_nce(similarity, config.temperature, weights=doubt, targets=targets)
 
     def confidence(self, loaders: Loaders) -> Float[Tensor, " pairs"]:
-        """See `Method.confidence`: a new estimate by the present teacher; `notes` then hold its warnings."""
-        found = estimated_confidence(self.models, loaders.pairs, self.config.temperature, loaders.seed)
+        """See `Method.confidence`: the prior together with the present network; `notes` then hold its warnings.
+
+        Without a prior of these pairs, the present network's estimate alone.
+        """
+        found = self._estimate(loaders, self.epochs)
         self.notes = found.warnings
         return found.confidence
 
+    def _estimate(self, loaders: Loaders, drawn: int) -> ConfidenceEstimate:
+        """Of all pairs; other reference pairs and random pairs for every value of `drawn`."""
+        pairs, temperature, seed = loaders.pairs, self.config.temperature, loaders.seed
+        if self.prior is None or len(self.prior.confidence) != len(pairs):
+            return estimated_confidence(self.models, pairs, temperature, seed, drawn)
+        if self._trains_folds:
+            return self.prior.estimate
+        return combined(self.prior, self.models, pairs, temperature, seed, drawn)
+
     def state_dict(self) -> dict[str, Any]:
         """See `Method.state_dict`."""
-        return {"confidence": self.pair_confidence, **self._optimiser.state_dict()}
+        networks = [*(self._of_folds if self._trains_folds else ()), *self._of_all]
+        return {
+            "stage": self.stage,
+            "confidence": self.pair_confidence,
+            "prior": None if self.prior is None else asdict(self.prior),
+            "networks": [optimiser.state_dict() for optimiser in networks],
+        }
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """See `Method.load_state_dict`."""
         if state["confidence"].shape != self.pair_confidence.shape:
             known, pairs = len(state["confidence"]), len(self.pair_confidence)
             raise CheckpointError(f"it has the confidence in {known:,} pairs, but there are {pairs:,}")
+        self.stage = state["stage"]
         self.pair_confidence = state["confidence"].to(self._fabric.device)
-        self._optimiser.load_state_dict(state)
+        self.prior = None if state["prior"] is None else Prior(**state["prior"])
+        networks = [*(self._of_folds if self._trains_folds else ()), *self._of_all]
+        for optimiser, saved in zip(networks, state["networks"], strict=True):
+            optimiser.load_state_dict(saved)

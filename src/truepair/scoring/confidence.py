@@ -105,14 +105,14 @@ class ConfidenceEstimate:
 
 
 def estimated_confidence(
-    models: Sequence[MatchingModel], pairs: Pairs, temperature: float, seed: int
+    models: Sequence[MatchingModel], pairs: Pairs, temperature: float, seed: int, *key: int
 ) -> ConfidenceEstimate:
     """Confidence in all pairs, in evaluation mode, from log-odds and neighbour agreement.
 
     1. Some pairs of different images are candidates; those that a mixture over their similarities calls clean are the
        reference pairs.
     2. The neighbour agreement of all pairs against that of random pairs gives the noise rate
-       (`fit_with_known_mismatches`).
+       (`noise_rate.rate_against_random`).
     3. Log-odds and neighbour agreement of a pair, weighted with `WEIGHT`, are its score, which gives the confidence
        (`confidence_at`).
 
@@ -125,18 +125,32 @@ def estimated_confidence(
         pairs: Training pairs.
         temperature: τ that they are trained with.
         seed: Of the reference pairs and the random pairs.
+        key: Further numbers, of the epoch for instance, that draw other pairs from the same seed.
     """
     images = len(pairs.image_of_caption.unique())
     if images < FEWEST_REFERENCE_PAIRS:
         said = f"there are pairs of {images} images, too few to compare them: every confidence is 1"
         return ConfidenceEstimate(torch.ones(len(pairs)), 0.0, (said,))
-    generator = Stream.REFERENCE_PAIRS.generator(seed)
+    return confidence_from(in_sample_features(models, pairs, temperature, seed, *key), warnings=warnings_about(pairs))
+
+
+def in_sample_features(
+    models: Sequence[MatchingModel], pairs: Pairs, temperature: float, seed: int, *key: int
+) -> PairFeatures:
+    """Features of all pairs by models that learned them, among reference pairs that look right to these models.
+
+    Args:
+        models: Their similarities are averaged.
+        pairs: Pairs of at least `FEWEST_REFERENCE_PAIRS` images.
+        temperature: τ that they are trained with.
+        seed: Of the reference pairs and the random pairs.
+        key: Further numbers that draw other pairs from the same seed.
+    """
+    generator = Stream.REFERENCE_PAIRS.generator(seed, *key)
     candidates = reference_candidates(pairs, generator)
     reference = reference_among(models, pairs, candidates)
     random_images = pairs.image_of_caption[candidates[:REFERENCE_PAIRS]]
-    all_pairs = torch.arange(len(pairs))
-    features = pair_features(models, pairs, all_pairs, reference, random_images, temperature, generator)
-    return confidence_from(features, warnings=warnings_about(pairs))
+    return pair_features(models, pairs, torch.arange(len(pairs)), reference, random_images, temperature, generator)
 
 
 def confidence_from(features: PairFeatures, *, warnings: tuple[str, ...] = ()) -> ConfidenceEstimate:
@@ -151,24 +165,27 @@ def confidence_from(features: PairFeatures, *, warnings: tuple[str, ...] = ()) -
         )
         return ConfidenceEstimate(torch.full_like(features.log_odds, 0.5), 0.5, (*warnings, said))
 
-    # The noise rate, by neighbour agreement alone.
-    rate, is_bound = rate_against_random(features.agreement, features.random_agreement)
-
-    # The pairs, by both features.
-    scores = features.log_odds + WEIGHT * features.agreement
-    random_scores = features.random_log_odds + WEIGHT * features.random_agreement
+    # The noise rate, by neighbour agreement alone; the pairs, by both features.
+    rate = rate_against_random(features.agreement, features.random_agreement)
+    scores, random_scores = in_sample_scores(features)
     if scores.mean() <= random_scores.mean():
         said = (
             f"scores of pairs (mean {scores.mean():.3f}, standard deviation {scores.std():.3f}) are no higher than "
             f"those of random pairs (mean {random_scores.mean():.3f}): every confidence is 1"
         )
         return ConfidenceEstimate(torch.ones_like(scores), 0.0, (*warnings, said))
-    if is_bound:
-        said = (
-            f"the noise rate of {100 * rate:.0f} % is an upper bound: neighbour agreement does not fall into two groups"
-        )
-        warnings = (*warnings, said)
     return ConfidenceEstimate(confidence_at(rate, scores, random_scores), rate, warnings)
+
+
+def in_sample_scores(features: PairFeatures) -> tuple[Float[Tensor, " pairs"], Float[Tensor, " random"]]:
+    """Log-odds and neighbour agreement of pairs and of random pairs, weighted with `WEIGHT`.
+
+    Fixed weights: those that tell pairs from random pairs best would rest on what was learned by heart.
+    """
+    return (
+        features.log_odds + WEIGHT * features.agreement,
+        features.random_log_odds + WEIGHT * features.random_agreement,
+    )
 
 
 def confidence_at(
@@ -193,12 +210,25 @@ def confidence_at(
     s, null = scores.double(), random_scores.double()
     clean_mean = (s.mean() - noise_rate * null.mean()) / (1 - noise_rate)
     logit = (clean_mean - null.mean()) / (2 * null.var()) * s  # a s, [pairs]
-    # b by bisection: the mean confidence rises with it.
-    low, high = -logit.max() - 40, -logit.min() + 40  # mean confidences of about 0 and 1
+    return shifted_to_mean(logit, 1 - noise_rate).to(scores)
+
+
+def shifted_to_mean(log_odds: Float[Tensor, " pairs"], mean: float) -> Float[Tensor, " pairs"]:
+    """Probabilities of log-odds, all shifted by the same amount, so that the probabilities have the given mean.
+
+    Args:
+        log_odds: ``[pairs]``, in double precision.
+        mean: In (0, 1).
+
+    >>> shifted_to_mean(torch.tensor([-1.0, 3.0]), 0.5)
+    tensor([0.1192, 0.8808])
+    """
+    # By bisection: the mean probability rises with the shift.
+    low, high = -log_odds.max() - 40, -log_odds.min() + 40  # means of about 0 and 1
     for _ in range(100):
         middle = (low + high) / 2
-        low, high = (middle, high) if (logit + middle).sigmoid().mean() < 1 - noise_rate else (low, middle)
-    return (logit + (low + high) / 2).sigmoid().to(scores)
+        low, high = (middle, high) if (log_odds + middle).sigmoid().mean() < mean else (low, middle)
+    return (log_odds + (low + high) / 2).sigmoid()
 
 
 def warnings_about(pairs: Pairs) -> tuple[str, ...]:

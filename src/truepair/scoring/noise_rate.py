@@ -10,15 +10,15 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from truepair.scoring.mixtures import fit_with_known_mismatches
-
 Unknown = Literal["too few pairs", "captions elsewhere"]
 """Why nothing consistent was learned: too few pairs to say, or captions that belong to other images."""
 
 LEAST_RATE = 0.005
 """Smallest estimate of the noise rate: some pair is always the least plausible, and keeps its place in the order."""
-_MAX_ITERATIONS = 10_000
-"""Of fitting the rate: of many pairs with weak features, a thousand steps are not enough."""
+_LOWEST_SHARES = torch.linspace(0.05, 0.5, 19, dtype=torch.float64)
+"""Shares of random pairs below the scores at which the noise rate is read."""
+_AGREEING = 2.5
+"""Standard errors within which two estimates of the noise rate agree."""
 _CONSISTENT = 5
 """Standard errors by which the share of pairs above random pairs must exceed one half."""
 _SURELY_BELOW = 3
@@ -110,13 +110,25 @@ def share_above(scores: Float[Tensor, " pairs"], of_random: Float[Tensor, " rand
     return ((below + not_above).double().mean() / (2 * len(ordered))).item()
 
 
-def rate_against_random(scores: Float[Tensor, " pairs"], of_random: Float[Tensor, " random"]) -> tuple[float, bool]:
-    """The share of pairs that score like random ones, in (0, 1), and whether it is only an upper bound.
+def rate_against_random(scores: Float[Tensor, " pairs"], of_random: Float[Tensor, " random"]) -> float:
+    r"""The share of pairs that score like random ones, in [`LEAST_RATE`, 1 - `LEAST_RATE`].
 
-    It is one where the scores do not fall into two groups: mismatched pairs are above random ones half the time, the
-    others more often.
+    Mismatched pairs are distributed like random ones, and matching pairs are rare where random ones score low. With the
+    shares F and F_0 of pairs and of random pairs below a score, every :math:`F / F_0` is therefore an upper bound of
+    the noise rate in expectation, tighter the lower the score, but noisier (Storey, JRSS B 2002, whose λ is 1 - F_0).
+    Of scores at which F_0 is 0.05, …, 0.5, the highest one is taken whose estimate agrees with those of all
+    lower ones, within `_AGREEING` standard errors of these (Lepski's method). No shape of either distribution is
+    assumed: a mixture of Gaussians gave a rate of 7 % where 80 % were mismatched and models knew little.
     """
-    mixture = fit_with_known_mismatches(scores, of_random, max_iterations=_MAX_ITERATIONS)
-    if mixture.degenerate:
-        return min(max(2 * (1 - share_above(scores, of_random)), LEAST_RATE), 1 - LEAST_RATE), True
-    return max(mixture.noise_rate, LEAST_RATE), False
+    values, known = scores.double().sort().values, of_random.double().sort().values
+    places = (_LOWEST_SHARES * len(known)).long().clamp(1, len(known) - 1)
+    of_null = places.double() / len(known)  # F_0
+    below = torch.searchsorted(values, known[places]).double() / len(values)  # F
+    rate = below / of_null
+    at_least = below.clamp(min=1 / len(values))  # where no pair is, there might be one
+    relative = (1 - below) / (len(values) * at_least) + (1 - of_null) / (len(known) * of_null)
+    error = _AGREEING * (at_least / of_null) * relative.sqrt()
+    agrees = (rate[:, None] - rate).abs() <= error  # [estimate, lower one]
+    agrees |= torch.ones_like(agrees).triu()  # only lower ones count
+    chosen = int(agrees.all(1).nonzero().max())
+    return min(max(float(rate[chosen]), LEAST_RATE), 1 - LEAST_RATE)

@@ -91,7 +91,7 @@ def load_run(folder: Path, corpus: Corpus | None = None) -> TrainedRun:
     recipe, shape = _description(folder)
     if not (folder / "best.safetensors").exists():
         raise CheckpointError(f"the run in {folder} has not finished its first epoch: resume it with 'truepair train'")
-    vocabulary = load_vocabulary(folder / "vocabulary.json") if shape.caption == "words" else None
+    vocabulary = load_vocabulary(folder / "vocabulary.json") if shape.has_words else None
     if corpus is None or corpus.vocabulary != vocabulary:
         corpus = load_corpus(_with_words_of(folder, recipe.data, vocabulary))
     best = _best_weights(folder)
@@ -253,7 +253,7 @@ def _with_words_of(folder: Path, data: DataConfig, vocabulary: Vocabulary | None
 
 def _refuse_other_words(folder: Path, shape: InputShape, corpus: Corpus) -> None:
     """Ids of words must mean what they meant when the run began."""
-    if shape.caption != "words":
+    if not shape.has_words:
         return
     different = _different_words(load_vocabulary(folder / "vocabulary.json"), corpus.vocabulary)
     if different:

@@ -37,6 +37,10 @@ class Published:
     """Sum of the six as printed, even where the columns add up to something else."""
     note: str = ""
     """What to know when comparing."""
+    noise_rate: float | None = None
+    """Share of the training captions that were mismatched; the recipe's own `noise.rate` if left out."""
+    noise_level: Literal["caption", "image"] | None = None
+    """At which level they were; left out where no paper or code tells."""
 
     def __post_init__(self) -> None:
         """Refuse what cannot have been printed."""
@@ -49,6 +53,8 @@ class Published:
                 )
         if not 0 <= self.rsum <= 600:
             raise ConfigError(f"published.rsum is {self.rsum:g}, but the sum of six percentages is in [0, 600]")
+        if self.noise_rate is not None and not 0 <= self.noise_rate < 1:
+            raise ConfigError(f"published.noise_rate is {self.noise_rate:g}, but it is a share in [0, 1)")
 
 
 @dataclass(frozen=True)

@@ -8,10 +8,10 @@ from dataclasses import asdict, dataclass, replace
 from functools import cache
 from operator import attrgetter
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from truepair import __version__
-from truepair.config import Recipe
+from truepair.config import NoiseConfig, Recipe
 from truepair.data.corpora import Corpus, load_corpus
 from truepair.data.precomputed import is_precomputed
 from truepair.errors import CheckpointError, ConfigError
@@ -38,6 +38,9 @@ _FILES = (
     "trusted.path",
 )
 """Options that name a file or a folder."""
+
+_RATES_DIFFER = 0.01
+"""How far apart noise rates may be before a reproduction warns; published index files are off by less than 0.0001."""
 
 Plan = Mapping[int, Mapping[Member, tuple[Recipe, Path]]]
 """Seed → network → recipe and folder of its run."""
@@ -167,6 +170,17 @@ def with_data_in(recipe: Recipe, folder: Path) -> Recipe:
     return recipe
 
 
+def with_noise_index(file: RecipeFile, index: Path, convention: Literal["per_caption", "per_image"]) -> RecipeFile:
+    """The recipe with the noise of a published index file in place of its own; the published row keeps its rate.
+
+    Raises:
+        ConfigError: If the recipe takes its trusted pairs from those that the index numbers.
+    """
+    noise = NoiseConfig(index=str(index), index_convention=convention)
+    published = file.published and replace(file.published, noise_rate=_published_noise_rate(file))
+    return replace(file, recipe=replace(file.recipe, noise=noise), published=published)
+
+
 def missing_file(recipe: Recipe) -> tuple[str, Path] | None:
     """The first file that the recipe needs and that is not there, with the option that names it; None if all are.
 
@@ -218,6 +232,8 @@ def _summary(file: RecipeFile, runs: Sequence[_Seed]) -> dict[str, Any]:
         "seeds": [run.seed for run in runs],
         "protocol": _protocol(file.similarities, first),
         "realised_noise_rate": first.realised_noise_rate,
+        "realised_noise_level": first.realised_noise_level and asdict(first.realised_noise_level),
+        "warnings": _noise_warnings(file, first),
         "ours": {name: {"mean": mean[name], "sd": sd[name]} for name in MEASURES},
         "published": theirs,
         "difference": theirs and {name: mean[name] - theirs[name] for name in MEASURES},
@@ -228,6 +244,33 @@ def _summary(file: RecipeFile, runs: Sequence[_Seed]) -> dict[str, Any]:
         "truepair": __version__,
         "runs": [run.as_dict() for run in runs],
     }
+
+
+def _published_noise_rate(file: RecipeFile) -> float | None:
+    """The noise rate of the published row; None if there is no row, or an index file stands for its noise."""
+    if file.published is None:
+        return None
+    own = file.recipe.noise.rate if file.recipe.noise.index is None else None
+    return own if file.published.noise_rate is None else file.published.noise_rate
+
+
+def _noise_warnings(file: RecipeFile, results: RunResults) -> list[str]:
+    """Where the noise that was found is not that of the published row."""
+    warnings = []
+    theirs, ours = _published_noise_rate(file), results.realised_noise_rate or 0.0
+    if theirs is not None and abs(ours - theirs) > _RATES_DIFFER:
+        warnings.append(
+            f"{ours:.2%} of the training captions were mismatched here, but {theirs:.0%} for the published row: the "
+            "numbers are not comparable"
+        )
+    level, row = results.realised_noise_level, file.published and file.published.noise_level
+    if row is not None and level is not None and level.level in {"caption", "image", "mixed"} - {row}:
+        held = "this run has" if file.recipe.noise.index is None else "this index holds"
+        warnings.append(
+            f"{held} {level.level}-level noise ({level.in_words}), but the row was measured with {row}-level noise: "
+            "the numbers are not comparable"
+        )
+    return warnings
 
 
 def _protocol(members: Sequence[str], results: RunResults) -> str:

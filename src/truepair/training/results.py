@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
 import dacite
 
 from truepair.config import NoiseConfig, TrustedConfig
+from truepair.data.noise import NoiseLevel
 from truepair.errors import CheckpointError
 from truepair.evaluation.detection import DetectionMetrics
 from truepair.evaluation.recall import RetrievalMetrics
@@ -57,6 +58,8 @@ class RunResults:
         networks: Networks whose similarities are averaged.
         noise: Mismatches put in on purpose.
         realised_noise_rate: Share of the training pairs that truly do not match; None if the truth is not known.
+        realised_noise_level: At which level they do not match, as the pairs themselves show it; None if the truth is
+            not known, or the run is of a version that did not look.
         trusted: Pairs known to match; None if there were none.
         seed: Seed of the training.
         epochs: Epochs of a whole run.
@@ -79,6 +82,7 @@ class RunResults:
     networks: int
     noise: NoiseConfig
     realised_noise_rate: float | None
+    realised_noise_level: NoiseLevel | None = field(default=None, kw_only=True)
     trusted: TrustedConfig | None
     seed: int
     epochs: int
@@ -93,8 +97,14 @@ class RunResults:
     truepair: str
 
     def as_dict(self) -> dict[str, Any]:
-        """All values by name, as ``results.json`` holds them: the test's rSum included."""
-        return asdict(self) | {"test": self.test.as_dict()}
+        """All values by name, as ``results.json`` holds them: the test's rSum included.
+
+        A noise level that is None is left out, as in files of versions that did not look for it.
+        """
+        values = asdict(self) | {"test": self.test.as_dict()}
+        if self.realised_noise_level is None:
+            del values["realised_noise_level"]
+        return values
 
 
 def write_results(folder: Path, results: RunResults) -> None:

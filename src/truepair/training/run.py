@@ -13,6 +13,7 @@ from truepair import __version__
 from truepair.config import MethodConfig, Recipe
 from truepair.data.corpora import Corpus, load_corpus
 from truepair.data.loader import Loaders
+from truepair.data.noise import noise_level
 from truepair.data.pairs import Pairs
 from truepair.errors import ConfigError
 from truepair.evaluation.detection import detection_metrics
@@ -95,6 +96,7 @@ def run(recipe: Recipe, folder: Path, corpus: Corpus | None = None) -> RunResult
         networks=len(method.models),
         noise=recipe.noise,
         realised_noise_rate=train.realised_noise_rate,
+        realised_noise_level=noise_level(train),
         trusted=None if trusted is None else recipe.trusted,
         seed=training.seed,
         epochs=method.epochs,

@@ -4,9 +4,11 @@ from math import exp, log
 import numpy as np
 import pytest
 import torch
+from moved_captions import RATE, moved_captions
 
 from truepair.audit.crossfit import zero_shot
-from truepair.audit.siblings import (
+from truepair.evaluation.detection import detection_metrics
+from truepair.scoring.captions_of_image import (
     MOST_TOGETHER,
     Group,
     captions_by_image,
@@ -15,39 +17,6 @@ from truepair.audit.siblings import (
     links_of,
     random_links,
 )
-from truepair.data.features import Features
-from truepair.data.pairs import Pairs
-from truepair.evaluation.detection import detection_metrics
-
-RATE = 0.4
-
-
-def corpus(images, each, moved, seed=0):
-    """Vectors of captions near those of their true images; single captions, or all of an image, are another's."""
-    generator = np.random.default_rng(seed)
-    truth = generator.normal(size=(images, 16))
-    image_of_caption = np.repeat(np.arange(images), each)
-    if moved == "captions":
-        is_moved = generator.random(images * each) < RATE
-        origin = (image_of_caption + generator.integers(1, images, images * each)) % images
-    else:
-        is_moved = (generator.random(images) < RATE)[image_of_caption]
-        origin = (image_of_caption + 1) % images
-    origin = np.where(is_moved, origin, image_of_caption)
-
-    def near(rows, noise):
-        values = rows + noise * generator.normal(size=rows.shape)
-        return Features((values / np.linalg.norm(values, axis=1, keepdims=True)).astype(np.float32))
-
-    return Pairs(
-        images=near(truth, 1.5),
-        captions=[f"words {caption}" for caption in range(images * each)],
-        image_of_caption=torch.from_numpy(image_of_caption),
-        image_ids=[f"image {image}" for image in range(images)],
-        caption_ids=[f"caption {caption}" for caption in range(images * each)],
-        caption_inputs=near(truth[origin], 0.7),
-        true_image_of_caption=torch.from_numpy(origin),
-    )
 
 
 def own_probabilities(pairs):
@@ -66,7 +35,7 @@ def own_probabilities(pairs):
 
 @pytest.mark.parametrize(("moved", "together"), [("captions", 0.0), ("images", 1.0)])
 def test_captions_of_one_image_find_more_mismatches_and_learn_whether_they_moved_together(moved, together):
-    pairs = corpus(1500, 5, moved)
+    pairs = moved_captions(1500, 5, moved)
     fold, match, log_odds = own_probabilities(pairs)
     found = joint_inference([fold], pairs, match, log_odds, seed=0)
     assert found.images == 1500
@@ -115,8 +84,23 @@ def test_probabilities_are_the_sums_over_all_labellings(size):
     torch.testing.assert_close(found.match[captions], expected, atol=2e-4, rtol=0)
 
 
+@pytest.mark.parametrize("rate", [0.1, 0.3, 0.7])
+@pytest.mark.parametrize("seed", range(3))
+def test_as_many_pairs_match_as_their_own_features_say_where_all_captions_of_an_image_move(rate, seed):
+    """The mean is five times as steep in b there as where captions move one by one."""
+    generator = torch.Generator().manual_seed(seed)
+    is_clean = torch.arange(500) >= rate * 500
+    log_odds = torch.where(is_clean, 2.0, -2.0)[:, None] + 2 * torch.randn(500, 5, generator=generator)
+    captions, links = torch.arange(2500).reshape(500, 5), 4 + torch.randn(500, 10, generator=generator)
+    match = (log_odds.flatten() + log((1 - rate) / rate)).sigmoid()
+    found = inferred([Group(captions, links)], match, log_odds.flatten())
+    assert found.moved_together > 0.99
+    assert float(found.match.mean()) == pytest.approx(float(match.mean()), abs=1e-4)
+    assert detection_metrics(found.match, is_clean.repeat_interleave(5)).auroc > 0.97
+
+
 def test_links_are_cosines_of_captions_of_one_image_and_of_different_ones():
-    pairs = corpus(30, 3, "captions")
+    pairs = moved_captions(30, 3, "captions")
     (fold,) = zero_shot(pairs)
     vectors = pairs.caption_inputs.take(torch.arange(90)).values
     (captions,) = captions_by_image(pairs.image_of_caption, torch.arange(90))
@@ -139,14 +123,14 @@ def test_captions_are_grouped_by_image_and_long_lists_are_cut():
 
 
 def test_a_corpus_with_one_caption_an_image_is_left_as_it_is():
-    pairs = corpus(300, 1, "captions")
+    pairs = moved_captions(300, 1, "captions")
     fold, match, log_odds = own_probabilities(pairs)
     assert joint_inference([fold], pairs, match, log_odds, seed=0) is None
 
 
 def test_the_same_caption_said_twice_does_not_support_itself():
     """Without links, captions of one image are apart; with them, a mismatched double would look like two that agree."""
-    pairs = corpus(400, 3, "captions")
+    pairs = moved_captions(400, 3, "captions")
     (fold,) = zero_shot(pairs)
     features = pairs.caption_inputs.array
     features[1::3] = features[0::3]

@@ -2,8 +2,8 @@ r"""From features of pairs to the probability that a pair matches, without a sin
 
 Random pairs surely do not match, and a mismatched pair looks like one of them to a model that did not learn it. So
 
-1. the noise rate r is that of a mixture over the pairs' log-odds, one component of which is that of random pairs
-   (`mixtures.fit_with_known_mismatches`);
+1. the noise rate r is read where random pairs' log-odds are low and matching pairs are rare
+   (`noise_rate.rate_against_random`);
 2. matching pairs are taken to be random pairs, reweighted: :math:`f_1(e) = f_0(e)\, e^{a + b e}` for features e.
    Of such densities the odds are logistic, and expectation–maximisation alternates a logistic regression of pairs,
    weighted by the probability p that they match, against random pairs, with
@@ -28,8 +28,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from truepair.random_streams import Stream
-from truepair.scoring.mixtures import fit_with_known_mismatches
-from truepair.scoring.noise_rate import LEAST_RATE, Comparison, Unknown, rate_against_random, share_above
+from truepair.scoring.noise_rate import Comparison, Unknown, rate_against_random, share_above
 from truepair.scoring.pair_features import FEATURES, PairFeatures
 
 _MOST_FITTED = 50_000
@@ -59,8 +58,6 @@ class Probabilities:
         random_log_odds: ``[random]``, the same of the random pairs.
         noise_rate: Estimated share of mismatched pairs: the mean probability that a pair does not match; NaN where it
             is unknown.
-        interval: Of the noise rate: from all ways to estimate it, and 95 % of resamples of the pairs; (0, 1) where it
-            is unknown.
         weights: By feature, what a standard deviation of it adds to the log-odds; empty where they are unknown.
         match_of: The probability that a pair with such features ``[rows, features]`` matches; NaN where it is unknown.
         warnings: Why not to rely on it, in sentences with figures; empty if nothing speaks against it.
@@ -72,7 +69,6 @@ class Probabilities:
     log_odds: Float[Tensor, " pairs"]
     random_log_odds: Float[Tensor, " random"]
     noise_rate: float
-    interval: tuple[float, float]
     weights: dict[str, float]
     match_of: Callable[[Tensor], Tensor]
     warnings: tuple[str, ...] = ()
@@ -98,10 +94,7 @@ def probabilities(features: PairFeatures, seed: int) -> Probabilities:
 
     # The noise rate, by the log-odds alone.
     generator = Stream.AUDIT_PROBABILITIES.generator(seed)
-    rate, is_bound = rate_against_random(features.log_odds, features.random_log_odds)
-    warnings = []
-    if is_bound:
-        warnings.append(f"the noise rate of {100 * rate:.0f} % is an upper bound: log-odds do not fall into two groups")
+    rate = rate_against_random(features.log_odds, features.random_log_odds)
 
     # The probabilities at that rate, by all features.
     fitted = features if len(features.pairs) <= _MOST_FITTED else _some(features, _MOST_FITTED, generator)
@@ -109,22 +102,20 @@ def probabilities(features: PairFeatures, seed: int) -> Probabilities:
     log_odds, random_log_odds = tilt(features.pairs), tilt(features.random)
     match = _posterior(log_odds, rate)
 
-    # Their mean, which is nearer to the true rate than the mixture's in nearly all that was measured, and its interval.
-    mean = 1 - float(match.mean())
-    rates = [*_resampled(features, rate, generator), _Tilt.free_rate(fitted, rate), mean]
-    told = _told_from_random(features, mean)
+    # What speaks against relying on them.
+    warnings = []
+    told = _told_from_random(features, rate)
     if told < _LEAST_TOLD:
         warnings.append(
             f"the models tell a matching pair from a random one in only {100 * told:.0f} % of comparisons: matching "
-            f"pairs that they do not understand count as mismatches, and the noise rate of {100 * mean:.0f} % may be "
+            f"pairs that they do not understand count as mismatches, and the noise rate of {100 * rate:.0f} % may be "
             "far too high; audit features of pretrained networks ('truepair embed'), or more pairs"
         )
     return Probabilities(
         match=match.to(features.log_odds),
         log_odds=log_odds,
         random_log_odds=random_log_odds,
-        noise_rate=mean,
-        interval=(max(min(rates), 0.0), min(max(rates), 1.0)),
+        noise_rate=1 - float(match.mean()),
         weights=tilt.weights,
         match_of=lambda rows: _posterior(tilt(rows), rate),
         warnings=tuple(warnings),
@@ -147,7 +138,6 @@ def _unknown(features: PairFeatures, comparison: Comparison, reason: Unknown) ->
         log_odds=features.log_odds.double(),
         random_log_odds=features.random_log_odds.double(),
         noise_rate=float("nan"),
-        interval=(0.0, 1.0),
         weights={},
         match_of=lambda rows: rows.new_full(rows.shape[:1], torch.nan),
         warnings=(said,),
@@ -196,17 +186,6 @@ class _Tilt:
     @classmethod
     def fitted(cls, features: PairFeatures, rate: float) -> _Tilt:
         """By expectation–maximisation at the given noise rate."""
-        tilt, _ = cls._fit(features, rate, keep_rate=True)
-        return tilt
-
-    @classmethod
-    def free_rate(cls, features: PairFeatures, rate: float) -> float:
-        """The noise rate, where it is fitted too, from a first guess on."""
-        _, rate = cls._fit(features, rate, keep_rate=False)
-        return rate
-
-    @classmethod
-    def _fit(cls, features: PairFeatures, rate: float, *, keep_rate: bool) -> tuple[_Tilt, float]:
         from sklearn.linear_model import LogisticRegression  # takes a second to load
 
         # Rows of pairs and of random pairs, standardised together: [pairs + random, features].
@@ -225,11 +204,9 @@ class _Tilt:
             regression = LogisticRegression(C=_REGULARISATION).fit(rows, is_pair, sample_weight=weights)
             tilt = cls(mean, scale, regression.coef_[0], float(regression.intercept_[0]))
             before, match = match, _posterior(tilt(features.pairs), rate).numpy()
-            if not keep_rate:
-                rate = float(np.clip(1 - match.mean(), LEAST_RATE, 1 - LEAST_RATE))
             if np.abs(match - before).mean() < _TOLERANCE:
                 break
-        return tilt, rate
+        return tilt
 
 
 def _some(features: PairFeatures, most: int, generator: np.random.Generator) -> PairFeatures:
@@ -241,18 +218,29 @@ def _some(features: PairFeatures, most: int, generator: np.random.Generator) -> 
     return PairFeatures(some(features.pairs), some(features.random))
 
 
-def _resampled(features: PairFeatures, rate: float, generator: np.random.Generator) -> tuple[float, float]:
-    """95 % of the rates that resamples of pairs and random pairs give."""
+def noise_rate_interval(features: PairFeatures, found: Probabilities, seed: int) -> tuple[float, float]:
+    """95 % of the noise rates that resamples of pairs and random pairs give, and the one that was found.
+
+    It says how much the estimate depends on the pairs drawn, not how far the models mislead it.
+
+    Args:
+        features: Of the pairs and of random pairs.
+        found: What they gave.
+        seed: Of the resamples.
+
+    Returns:
+        (0, 1) where the rate is unknown.
+    """
+    if found.unknown is not None:
+        return 0.0, 1.0
+    generator = Stream.AUDIT_PROBABILITIES.generator(seed)
     log_odds, random = features.log_odds, features.random_log_odds
-    size = min(len(log_odds), _MOST_RESAMPLED)
-    found = []
+    size, other_size = (min(len(values), _MOST_RESAMPLED) for values in (log_odds, random))
+    rates = []
     for _ in range(_RESAMPLES):
         some = torch.from_numpy(generator.integers(len(log_odds), size=size))
-        others = torch.from_numpy(generator.integers(len(random), size=min(len(random), _MOST_RESAMPLED)))
-        mixture = fit_with_known_mismatches(log_odds[some], random[others])
-        if not mixture.degenerate:
-            found.append(mixture.noise_rate)
-    if not found:
-        return rate, rate
-    low, high = (np.quantile(found, (0.025, 0.975)) - np.mean(found)) * (size / len(log_odds)) ** 0.5
-    return rate + float(low), rate + float(high)
+        others = torch.from_numpy(generator.integers(len(random), size=other_size))
+        rates.append(rate_against_random(log_odds[some], random[others]))
+    low, high = (np.quantile(rates, (0.025, 0.975)) - np.mean(rates)) * (size / len(log_odds)) ** 0.5
+    rate = found.noise_rate
+    return max(rate + float(low), 0.0), min(rate + float(high), 1.0)

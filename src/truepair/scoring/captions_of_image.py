@@ -30,13 +30,13 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from truepair.audit.crossfit import Fold
-from truepair.audit.probability import log_ratio
 from truepair.data.pairs import Pairs
 from truepair.model import MatchingModel
 from truepair.random_streams import Stream
+from truepair.scoring.cross_fitting import Fold
 from truepair.scoring.encodings import encode_captions, item_vectors
-from truepair.scoring.noise_rate import rate_against_random
+from truepair.scoring.noise_rate import Comparison, rate_against_random
+from truepair.scoring.probability import log_ratio
 
 MOST_TOGETHER = 8
 """Captions of an image in one joint inference; an image with more has several such groups."""
@@ -51,6 +51,8 @@ _MOST_FITTED = 20_000
 """Groups of a size that ρ and b are fitted to."""
 _MAX_STEPS = 100
 _TOLERANCE = 1e-4
+_LEAST_SLOPE = 0.05
+"""Of the log-odds of the mean in b, for steps that stay small where hardly any pair is in doubt."""
 
 
 @dataclass(frozen=True)
@@ -103,7 +105,7 @@ def joint_inference(
         seed: Of the random pairs of captions.
 
     Returns:
-        None if no image has several captions, or their links do not differ from random ones in two groups.
+        None if no image has several captions, or their links do not differ from random ones.
     """
     # Links of captions of one image, and of random pairs of captions.
     generator = Stream.CAPTION_LINKS.generator(seed)
@@ -119,9 +121,9 @@ def joint_inference(
     # How much more likely each link is between captions that belong together: log f1 / f0.
     of_random = torch.cat(random)
     every = torch.cat([group.links.flatten() for group in groups])  # [links of all groups]
-    rate, is_bound = rate_against_random(every, of_random)
-    if is_bound:
+    if Comparison.of(every, of_random).unknown:
         return None
+    rate = rate_against_random(every, of_random)
     ratio = log_ratio(every, of_random, rate).split([group.links.numel() for group in groups])
     each = zip(groups, ratio, strict=True)
     weighed = [Group(g.captions, r.reshape(g.links.shape).where(g.links < _SAME, 0.0)) for g, r in each]
@@ -146,11 +148,14 @@ def inferred(
     some = [Group(group.captions[:_MOST_FITTED], group.links[:_MOST_FITTED]) for group in groups]
     for _ in range(_MAX_STEPS):
         found = [_marginals(group, log_odds, field, together) for group in some]
-        mean = float(torch.cat([marginal.flatten() for marginal, _, _ in found]).mean().clamp(1e-9, 1 - 1e-9))
-        neither = sum(float(neither) for _, neither, _ in found)
-        alike = sum(float(alike) for _, _, alike in found)
+        marginals = torch.cat([each.match.flatten() for each in found])
+        mean = float(marginals.mean().clamp(1e-9, 1 - 1e-9))
+        neither, alike = sum(float(each.neither) for each in found), sum(float(each.alike) for each in found)
+        # Newton's step: where the captions of an image move together, their mean is up to n times as steep in b.
+        slope = sum(float(each.spread) for each in found) / (len(marginals) * mean * (1 - mean))
+        step = float(np.log(wanted / (1 - wanted)) - np.log(mean / (1 - mean))) / max(slope, _LEAST_SLOPE)
         before = field, together
-        field += float(np.log(wanted / (1 - wanted)) - np.log(mean / (1 - mean)))
+        field += min(max(step, -1.0), 1.0)
         together = min(max(alike / max(neither, 1e-9), 1e-4), 1 - 1e-4)
         if max(abs(field - before[0]), abs(together - before[1])) < _TOLERANCE:
             break
@@ -159,7 +164,7 @@ def inferred(
     result = own.clone()
     for group in groups:
         for captions, links in zip(group.captions.split(_MOST_FITTED), group.links.split(_MOST_FITTED), strict=True):
-            result[captions] = _marginals(Group(captions, links), log_odds, field, together)[0]
+            result[captions] = _marginals(Group(captions, links), log_odds, field, together).match
     return JointInference(result.to(match), sum(len(group.captions) for group in groups), together)
 
 
@@ -224,10 +229,25 @@ def _by_size(groups: Sequence[Group]) -> list[Group]:
     ]
 
 
-def _marginals(
-    group: Group, log_odds: Float[Tensor, " pairs"], field: float, together: float
-) -> tuple[Float[Tensor, "images n"], Tensor, Tensor]:
-    """Of each caption, the probability to match; of links, how many join two that do not, and two that came along."""
+@dataclass(frozen=True)
+class _Marginals:
+    """Of some images.
+
+    Attributes:
+        match: ``[images, n]``, of each caption, the probability to match.
+        spread: Variance of the number of captions of an image that match, summed over the images.
+        neither: How many links join two captions that do not match.
+        alike: How many of these join two that came along.
+    """
+
+    match: Float[Tensor, "images n"]
+    spread: Tensor
+    neither: Tensor
+    alike: Tensor
+
+
+def _marginals(group: Group, log_odds: Float[Tensor, " pairs"], field: float, together: float) -> _Marginals:
+    """At the log-odds b of the prior, `field`, and ρ, `together`."""
     size = group.captions.shape[1]
     share = 1 / (1 + (size - 1) * _CORRELATION)
     first, second = torch.triu_indices(size, size, 1)
@@ -238,5 +258,10 @@ def _marginals(
     of_neither = torch.logaddexp(alike, torch.full_like(alike, float(np.log1p(-together))))
     own = share * log_odds.double()[group.captions] + field
     probability = (own @ labels.T + links @ both.T + of_neither @ neither.T).softmax(1)  # [images, 2 ** n]
-    joins_neither = probability @ neither
-    return probability @ labels, joins_neither.sum(), (joins_neither * (alike - of_neither).exp()).sum()
+    joins_neither, matching = probability @ neither, labels.sum(1)
+    return _Marginals(
+        match=probability @ labels,
+        spread=(probability @ matching**2 - (probability @ matching) ** 2).sum(),
+        neither=joins_neither.sum(),
+        alike=(joins_neither * (alike - of_neither).exp()).sum(),
+    )

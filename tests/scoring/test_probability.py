@@ -5,10 +5,10 @@ import numpy as np
 import pytest
 import torch
 
-from truepair.audit import probability as module
-from truepair.audit.probability import probabilities
 from truepair.evaluation.detection import detection_metrics
+from truepair.scoring import probability as module
 from truepair.scoring.pair_features import PairFeatures
+from truepair.scoring.probability import noise_rate_interval, probabilities
 
 SHIFT = torch.tensor([0.5, 2.0, 1.5, 1.0, 0.0])
 
@@ -28,7 +28,8 @@ def test_rate_probabilities_and_weights_are_those_that_made_the_features(rate):
     features, clean = drawn(6000, rate)
     found = probabilities(features, seed=0)
     assert found.noise_rate == pytest.approx(rate, abs=0.03)
-    assert found.interval[0] - 0.01 <= rate <= found.interval[1] + 0.01
+    low, high = noise_rate_interval(features, found, seed=0)
+    assert low - 0.01 <= rate <= high + 0.01
     # Bayes' rule with the densities that the features were drawn from.
     log_ratio = features.pairs.double() @ SHIFT.double() - (SHIFT**2).sum() / 2
     right = (log_ratio + log((1 - rate) / rate)).sigmoid()
@@ -49,15 +50,15 @@ def test_no_noise_is_not_invented():
     assert found.match.mean() > 0.98
 
 
-def is_unknown(found, pairs):
+def is_unknown(found, features):
     """Nothing is said about any pair, and nothing about the noise rate."""
     return (
-        found.match.shape == (pairs,)
+        found.match.shape == features.log_odds.shape
         and bool(found.match.isnan().all())
         and bool(found.random.isnan().all())
         and bool(found.match_of(torch.zeros(3, 5)).isnan().all())
         and np.isnan(found.noise_rate)
-        and found.interval == (0.0, 1.0)
+        and noise_rate_interval(features, found, seed=0) == (0.0, 1.0)
         and not found.weights
     )
 
@@ -66,7 +67,7 @@ def test_forty_pairs_with_hardly_any_difference_are_too_few_to_say():
     """All captions are right, and the features show little of it, as models that learned from 30 pairs do."""
     features, _ = drawn(40, 0.0, random=160, shift=torch.full((5,), 0.3))
     found = probabilities(features, seed=0)
-    assert is_unknown(found, 40)
+    assert is_unknown(found, features)
     assert found.unknown == "too few pairs"
     (said,) = found.warnings
     assert said.startswith("nothing consistent was learned: pairs are more plausible than random pairs in ")
@@ -76,7 +77,7 @@ def test_forty_pairs_with_hardly_any_difference_are_too_few_to_say():
 def test_thousands_of_shuffled_pairs_have_captions_that_belong_elsewhere():
     features, _ = drawn(2000, 1.0)
     found = probabilities(features, seed=0)
-    assert is_unknown(found, 2000)
+    assert is_unknown(found, features)
     assert found.unknown == "captions elsewhere"
     (said,) = found.warnings
     assert "though 2,000 pairs are enough: the captions seem to belong to other images" in said
@@ -110,11 +111,22 @@ def test_features_that_tell_everything_end_and_stay_finite():
 
 def test_it_depends_on_the_seed_in_the_interval_only_where_all_pairs_are_fitted():
     features, _ = drawn(1500, 0.3)
-    one, again, other = (probabilities(features, seed) for seed in (0, 0, 1))
-    assert torch.equal(one.match, again.match)
-    assert one.interval == again.interval
+    one, other = (probabilities(features, seed) for seed in (0, 1))
     assert torch.equal(one.match, other.match)
-    assert one.interval != other.interval
+    assert one.noise_rate == other.noise_rate
+    intervals = [noise_rate_interval(features, one, seed) for seed in (0, 0, 1)]
+    assert intervals[0] == intervals[1] != intervals[2]
+
+
+def test_the_interval_lies_around_the_rate_and_is_narrower_with_more_pairs():
+    widths = []
+    for pairs in (300, 3000, 30_000):  # more than are resampled
+        features, _ = drawn(pairs, 0.3, random=4 * pairs)
+        found = probabilities(features, seed=0)
+        low, high = noise_rate_interval(features, found, seed=0)
+        assert 0 <= low < found.noise_rate < high <= 1
+        widths.append(high - low)
+    assert widths[0] > 1.5 * widths[1] > 2.25 * widths[2]
 
 
 def test_a_part_of_the_pairs_is_enough_to_fit(monkeypatch):
@@ -125,16 +137,7 @@ def test_a_part_of_the_pairs_is_enough_to_fit(monkeypatch):
     part = probabilities(features, seed=0)
     assert part.match.shape == whole.match.shape
     assert (part.match - whole.match).abs().mean() < 0.02
-    assert np.diff(part.interval)[0] < 0.15
-
-
-def test_features_in_one_group_give_an_upper_bound_of_the_rate():
-    generator = torch.Generator().manual_seed(0)
-    low, high = 0.1 * torch.randn(1500, 5, generator=generator) - 1, 0.1 * torch.randn(500, 5, generator=generator) + 4
-    pairs = 0.1 * torch.randn(1000, 5, generator=generator)  # above three quarters of the random pairs
-    found = probabilities(PairFeatures(pairs, torch.cat([low, high])), seed=0)
-    assert found.noise_rate == pytest.approx(0.5, abs=0.01)
-    assert "is an upper bound" in found.warnings[0]
+    assert np.diff(noise_rate_interval(features, part, seed=0))[0] < 0.15
 
 
 @pytest.mark.parametrize(("shift", "is_trusted"), [(0.3, False), (1.5, True)])

@@ -1,0 +1,114 @@
+"""Confidence in training pairs by models that did not learn them, and together with one that did.
+
+A network that has learned a mismatched pair finds it plausible. Models that were trained on other images do not: their
+log-odds, with the captions of an image judged together, are the prior. A network that is then trained on all pairs, as
+far as the prior says, judges better than either alone, so that the final confidence adds its log-odds to the prior's.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from truepair.data.pairs import Pairs
+from truepair.model import MatchingModel
+from truepair.scoring.captions_of_image import joint_inference
+from truepair.scoring.confidence import (
+    ConfidenceEstimate,
+    confidence_at,
+    in_sample_features,
+    in_sample_scores,
+    shifted_to_mean,
+    warnings_about,
+)
+from truepair.scoring.cross_fitting import Fold, cross_fitted_features
+from truepair.scoring.probability import probabilities
+
+_LEAST = 1e-6
+"""Probabilities nearer to 0 or 1 are not told apart."""
+
+
+@dataclass(frozen=True)
+class Prior:
+    """Confidence in pairs by models that did not learn them.
+
+    Attributes:
+        confidence: ``[pairs]``, probability, in [0, 1], that each pair matches; captions of an image judged together.
+        log_odds: ``[pairs]``, of each pair by its own features, whatever the noise rate and the other captions.
+        noise_rate: Estimated share of mismatched pairs.
+        moved_together: Of two captions that do not match their image, how often they belong together, in [0, 1]: 0 if
+            captions went astray one by one, 1 if with all others of their image. None where images have one caption.
+        warnings: Why not to rely on it, in sentences with figures.
+    """
+
+    confidence: Float[Tensor, " pairs"]
+    log_odds: Float[Tensor, " pairs"]
+    noise_rate: float
+    moved_together: float | None
+    warnings: tuple[str, ...]
+
+    @property
+    def estimate(self) -> ConfidenceEstimate:
+        """The same as an estimate of its own."""
+        return ConfidenceEstimate(self.confidence, self.noise_rate, self.warnings)
+
+
+def prior_of(folds: Sequence[Fold], pairs: Pairs, temperature: float, seed: int, *key: int) -> Prior | None:
+    """Confidence in every pair by the models of its fold; None where they learned nothing consistent.
+
+    Memory grows with the pairs by a few numbers each; encodings are in memory a block at a time.
+
+    Args:
+        folds: Pairs and the models that score them; each pair is in exactly one, with all others of its image.
+        pairs: The pairs.
+        temperature: τ that the models were trained with.
+        seed: Of reference pairs and random pairs.
+        key: Further numbers, of the epoch for instance, that draw other pairs from the same seed.
+    """
+    features = cross_fitted_features(folds, pairs, None, temperature, seed, *key)
+    found = probabilities(features, seed)
+    if found.unknown is not None:
+        return None
+    together = joint_inference(folds, pairs, found.match, found.log_odds, seed)
+    return Prior(
+        confidence=found.match if together is None else together.match,
+        log_odds=found.log_odds,
+        noise_rate=found.noise_rate,
+        moved_together=None if together is None else together.moved_together,
+        warnings=(*warnings_about(pairs), *found.warnings),
+    )
+
+
+def combined(
+    prior: Prior, models: Sequence[MatchingModel], pairs: Pairs, temperature: float, seed: int, *key: int
+) -> ConfidenceEstimate:
+    r"""The prior together with what models say that learned the pairs; the noise rate is the prior's.
+
+    Both log-odds of a pair rest on the same features of the same pair, so that their mean is taken. The captions of an
+    image are then judged together, by links that these models give.
+
+    Args:
+        prior: Of the pairs.
+        models: Their similarities are averaged.
+        pairs: The pairs.
+        temperature: τ that the models were trained with.
+        seed: Of reference pairs and random pairs.
+        key: Further numbers that draw other pairs from the same seed.
+    """
+    features = in_sample_features(models, pairs, temperature, seed, *key)
+    scores, random_scores = in_sample_scores(features)
+    if scores.mean() <= random_scores.mean():
+        return prior.estimate
+    own = confidence_at(prior.noise_rate, scores, random_scores).double().clamp(_LEAST, 1 - _LEAST).logit()
+    own = own - math.log((1 - prior.noise_rate) / prior.noise_rate)  # of the features, whatever the noise rate
+    log_odds = (prior.log_odds.double() + own) / 2
+    match = shifted_to_mean(log_odds, 1 - prior.noise_rate).to(prior.confidence)
+    every = torch.arange(len(pairs))
+    together = joint_inference([Fold(every, every, list(models))], pairs, match, log_odds, seed)
+    confidence = match if together is None else together.match
+    return ConfidenceEstimate(confidence, prior.noise_rate, prior.warnings)
