@@ -78,6 +78,7 @@ SYSTEMS: Mapping[str, Options] = {
 """The rows of the main tables."""
 ABLATIONS: Mapping[str, Options] = {
     "teacher, no out-of-sample stage": TEACHER | {"method.fold_epochs": 0, "method.judge_every": 1},
+    "teacher, no soft targets": TEACHER | {"method.target_weight": 0.0},
     "teacher, first estimate kept": TEACHER | {"method.judge_every": 0},
     "teacher, no complementary loss": TEACHER | {"method.negative_weight": 0.0},
     "teacher, last weights": TEACHER | {"method.optimisation.weight_average": 0.001},

@@ -390,6 +390,13 @@ def test_a_method_restored_in_either_stage_goes_on_identically(fabric):
         assert torch.equal(restored.confidence(loaders), method.confidence(loaders))
 
 
+def test_small_corpora_have_more_folds_and_longer_ones():
+    config = TeacherConfig()
+    assert [(config.folds_of(pairs), config.fold_epochs_of(pairs)) for pairs in (9_999, 10_000)] == [(4, 12), (2, 5)]
+    config = TeacherConfig(folds=3, fold_epochs=7)
+    assert [(config.folds_of(pairs), config.fold_epochs_of(pairs)) for pairs in (9_999, 10_000)] == [(3, 7), (3, 7)]
+
+
 def test_with_too_few_images_for_folds_the_network_judges_alone(make, fabric):
     pairs = latent_factor_pairs(8, world_seed=0, draw_seed=1).pairs
     make = partial(make_model, ModelConfig(embedding=16), InputShape.of(pairs, None))

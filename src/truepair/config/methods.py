@@ -391,7 +391,7 @@ class DisnclConfig:
 
 @dataclass(frozen=True)
 class TeacherConfig:
-    """The default method, truepair's own: averaged weights estimate the confidence in the pairs to learn from."""
+    """The default method: networks judge pairs that they did not learn, and one network learns all pairs by that."""
 
     default_model: ClassVar[ModelConfig] = ModelConfig(
         input_dropout=0.4, word_vectors="captions", projection="plain", feature_scaling="auto"
@@ -400,9 +400,9 @@ class TeacherConfig:
 
     name: Literal["teacher"] = "teacher"
     """Which method this is."""
-    fold_epochs: int = 5
+    fold_epochs: int | None = None
     """Epochs of the networks that judge the pairs which they did not learn, each of all folds but one; 0 is without
-    them: the network then judges the pairs that it learns."""
+    them: the network then judges the pairs that it learns. 5 by default, 12 where there are fewer than 10,000 pairs."""
     folds: int | None = None
     """Parts that the images are cut into for these networks. 2 by default, which cost as much as one network of all
     pairs; 4 where there are fewer than 10,000 pairs."""
@@ -417,7 +417,8 @@ class TeacherConfig:
     negative_weight: float = 5.0
     """λ, the weight of the complementary loss (CRCL)."""
     target_weight: float = 1.0
-    """Weight of the soft targets, from which a pair learns as far as its confidence is below 1; 0 is without."""
+    """Weight of the soft targets, from which the network of all pairs learns a pair as far as its confidence is below
+    1; 0 is without."""
     optimisation: OptimisationConfig = field(
         default_factory=lambda: OptimisationConfig(learning_rate=1e-3, schedule="cosine", weight_average=0.99)
     )
@@ -428,7 +429,7 @@ class TeacherConfig:
         for name in ("epochs", "temperature"):
             if not getattr(self, name) > 0:
                 raise ConfigError(f"method.{name} is {getattr(self, name)}, but it must be above 0")
-        if self.fold_epochs and self.fold_epochs < self.warmup_epochs:
+        if self.fold_epochs is not None and 0 < self.fold_epochs < self.warmup_epochs:
             raise ConfigError(
                 f"method.fold_epochs is {self.fold_epochs} and method.warmup_epochs {self.warmup_epochs}, but the "
                 "networks of the folds judge after the warm-up: use at least as many, or 0 for no folds"
@@ -436,7 +437,7 @@ class TeacherConfig:
         if self.folds is not None and self.folds < 2:
             raise ConfigError(f"method.folds is {self.folds}, but each network leaves one fold out: use at least 2")
         for name in ("fold_epochs", "judge_every", "negative_weight", "target_weight"):
-            if not getattr(self, name) >= 0:
+            if getattr(self, name) is not None and not getattr(self, name) >= 0:
                 raise ConfigError(f"method.{name} is {getattr(self, name)}, but it must be at least 0")
         if not self.optimisation.weight_average:
             raise ConfigError(
@@ -452,12 +453,16 @@ class TeacherConfig:
     def judges_after(self, epoch: int) -> bool:
         """Whether an epoch of the network of all pairs, counted from 0, ends with a new estimate of the confidence."""
         done = epoch + 1
-        is_warm = self.fold_epochs > 0 or done >= self.warmup_epochs
+        is_warm = self.fold_epochs != 0 or done >= self.warmup_epochs
         return is_warm and done < self.epochs and self.judge_every > 0 and done % self.judge_every == 0
 
     def folds_of(self, pairs: int) -> int:
         """Parts that so many pairs are cut into."""
         return self.folds or (2 if pairs >= _MANY_PAIRS else 4)
+
+    def fold_epochs_of(self, pairs: int) -> int:
+        """Epochs of the networks of the folds of so many pairs."""
+        return (5 if pairs >= _MANY_PAIRS else 12) if self.fold_epochs is None else self.fold_epochs
 
     def network(self, model: ModelConfig) -> ModelConfig:
         """The backbone as it is."""
@@ -469,7 +474,7 @@ class TeacherConfig:
 
     def rehearsed(self) -> TeacherConfig:
         """One epoch of each kind."""
-        return replace(self, fold_epochs=min(1, self.fold_epochs), warmup_epochs=1, epochs=2)
+        return replace(self, fold_epochs=0 if self.fold_epochs == 0 else 1, warmup_epochs=1, epochs=2)
 
 
 MethodConfig = BaselineConfig | CrclConfig | DisnclConfig | MscnConfig | TeacherConfig

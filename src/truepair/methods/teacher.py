@@ -55,16 +55,17 @@ class Teacher:
         self, config: TeacherConfig, make_model: MakeModel, pairs: int, fabric: lightning_fabric.Fabric
     ) -> None:
         self.config = config
-        self.epochs = config.fold_epochs + config.epochs
+        self._fold_epochs = config.fold_epochs_of(pairs)
+        self.epochs = self._fold_epochs + config.epochs
         self.stage = 0
         self.notes: Sequence[str] = ()
         self.pair_confidence = torch.ones(pairs, device=fabric.device)
         self.prior: Prior | None = None
         self._fabric = fabric
-        folds = config.folds_of(pairs) if config.fold_epochs else 0
+        folds = config.folds_of(pairs) if self._fold_epochs else 0
         self._of_folds, self._of_all = (
             [Optimiser(make_model(), config.optimisation, epochs, fabric) for _ in range(networks)]
-            for networks, epochs in ((folds, config.fold_epochs), (1, config.epochs))
+            for networks, epochs in ((folds, self._fold_epochs), (1, config.epochs))
         )
 
     @property
@@ -74,16 +75,16 @@ class Teacher:
 
     @property
     def _trains_folds(self) -> bool:
-        return self.stage == 0 and self.config.fold_epochs > 0
+        return self.stage == 0 and self._fold_epochs > 0
 
     def train_epoch(self, epoch: int, loaders: Loaders) -> Iterator[StepLog]:
         """See `Method.train_epoch`: an epoch of the networks of all folds, or of the network of all pairs."""
-        if epoch < self.config.fold_epochs:
+        if epoch < self._fold_epochs:
             yield from self._train_folds(epoch, loaders)
             return
-        self.stage = int(self.config.fold_epochs > 0)
+        self.stage = int(self._fold_epochs > 0)
         (of_all,) = self._of_all
-        epoch -= self.config.fold_epochs
+        epoch -= self._fold_epochs
         yield from self._train(of_all, epoch, loaders, None)
         if self.config.judges_after(epoch):
             self.pair_confidence = self._estimate(loaders, epoch).confidence.to(self._fabric.device)
@@ -100,7 +101,7 @@ class Teacher:
         for optimiser, fold in zip(self._of_folds, folds, strict=True):
             yield from self._train(optimiser, epoch, loaders, fold.learned)
         if epoch + 1 >= self.config.warmup_epochs:
-            drawn = (epoch + 1) % self.config.fold_epochs  # 0 for the prior, the last estimate
+            drawn = (epoch + 1) % self._fold_epochs  # 0 for the prior, the last estimate
             self.prior = prior_of(folds, loaders.pairs, self.config.temperature, loaders.seed, drawn)
             if self.prior is not None:
                 self.pair_confidence = self.prior.confidence.to(self._fabric.device)
