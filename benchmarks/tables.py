@@ -3,7 +3,8 @@
     python benchmarks/tables.py            # rewrite what stands between the marks in both files
     python benchmarks/tables.py --check    # say whether they are what the numbers give
 
-``ladder.json``, beside this file, is what ``accuracy.py --collect`` wrote of finished runs.
+``ladder.json`` and ``demo.json``, beside this file, hold the numbers of finished runs, as ``accuracy.py --collect`` and
+``demo_accuracy.py --collect`` wrote them.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 HERE = Path(__file__).parent
-NUMBERS = HERE / "ladder.json"
+NUMBERS = (HERE / "ladder.json", HERE / "demo.json")
 PAGES = (HERE.parent / "README.md", HERE / "RESULTS.md")
 
 Numbers = Mapping[str, Any]
@@ -77,6 +78,19 @@ def _in_bold(cells: Sequence[Sequence[Numbers]], compared: int) -> list[str]:
     return said
 
 
+def demo_table(numbers: Sequence[Numbers]) -> str:
+    """The table of `truepair demo`, over the seeds that were run."""
+    runs = chosen(numbers, backbone="demo", level="caption", rate=0.4)
+    rows = []
+    for system in ("plain InfoNCE", "CRCL", "MSCN", "DisNCL", "teacher", "plain oracle"):
+        of_system = chosen(runs, system=system)
+        found = [run["detection"] for run in of_system]
+        rates = [None if each["estimated_noise_rate"] is None else 100 * each["estimated_noise_rate"] for each in found]
+        row = [system, spread([run["test"]["rsum"] for run in of_system], 1), spread([e["auroc"] for e in found], 3)]
+        rows.append([*row, spread([e["expected_calibration_error"] for e in found], 3), spread(rates, 1)])
+    return markdown(["demo, 40 % shuffled", "rSum", "AUROC", "calibration error", "estimated rate, %"], rows)
+
+
 def ladder_tables(numbers: Sequence[Numbers]) -> str:
     """One table a backbone and kind of noise, with all that was measured."""
     tables = []
@@ -107,7 +121,11 @@ def _full(runs: Sequence[Numbers]) -> str:
     return markdown(head.split(" | "), rows)
 
 
-TABLES: Mapping[str, Callable[[Sequence[Numbers]], str]] = {"ladder": readme_table, "full ladder": ladder_tables}
+TABLES: Mapping[str, Callable[[Sequence[Numbers]], str]] = {
+    "ladder": readme_table,
+    "demo": demo_table,
+    "full ladder": ladder_tables,
+}
 """What stands between ``<!-- NAME -->`` and ``<!-- end of NAME -->``."""
 
 
@@ -129,12 +147,12 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--check", action="store_true", help="write nothing; exit code 1 if a page is out of date")
     arguments = parser.parse_args()
-    numbers = json.loads(NUMBERS.read_text())
+    numbers = [run for path in NUMBERS for run in json.loads(path.read_text())]
     for path in PAGES:
         page = path.read_text(encoding="utf-8")
         wanted = rewritten(page, numbers)
         if arguments.check and page != wanted:
-            sys.exit(f"{path} is not what {NUMBERS} gives: run python benchmarks/tables.py")
+            sys.exit(f"{path} is not what the numbers give: run python benchmarks/tables.py")
         if not arguments.check:
             path.write_text(wanted, encoding="utf-8")
 

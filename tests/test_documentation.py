@@ -62,3 +62,8 @@ def test_help_of_each_command_has_an_example_and_does_not_load_torch(command):
     assert done.returncode == 0, done.stderr
     assert "For example:" in done.stdout
     assert f"truepair {command}" in done.stdout
+
+
+def test_the_tables_are_what_the_numbers_give():
+    done = subprocess.run([sys.executable, str(ROOT / "benchmarks" / "tables.py"), "--check"], check=False)
+    assert done.returncode == 0
