@@ -45,7 +45,7 @@ MAIN = ("out", "seed")
 class Demo:
     """Audit real pairs, shuffle 40 % of their captions, and train on them plainly and robustly.
 
-    Needs no data and no network: 2,365 pictures with captions come with truepair. Takes about five minutes on 2 cores.
+    Needs no data and no network: 2,365 pictures with captions come with truepair. Takes about three minutes on 2 cores.
 
     For example:
       truepair demo --out demo-run
