@@ -20,7 +20,6 @@ from __future__ import annotations
 import argparse
 import json
 import re
-import statistics
 import subprocess
 import sys
 from collections.abc import Iterable, Mapping, Sequence
@@ -245,12 +244,6 @@ def collected(out: Path) -> list[dict[str, Any]]:
     systems = [*SYSTEMS, *ABLATIONS]
     found = (numbers_of(run, folder_of(out, run)) for run in wanted([*BACKBONES], LEVELS, systems))
     return [numbers for numbers in found if numbers is not None]
-
-
-def spread(values: Sequence[float], digits: int) -> str:
-    """Mean and standard deviation, or the value where there is one."""
-    mean = f"{statistics.mean(values):.{digits}f}"
-    return mean if len(values) == 1 else f"{mean} ± {statistics.stdev(values):.{digits}f}"
 
 
 def main() -> None:

@@ -7,7 +7,7 @@
     python benchmarks/detection.py demo --out runs/detection --systems audit --audit.folds 8
 
 All pairs of the demo are audited, and the training pairs of a FOLDER, with five captions an image, whose regions are
-averaged to one vector, as with ``accuracy.py --pooled``. Captions are shuffled at random, or among captions that are
+averaged to one vector, as in ``accuracy.py``. Captions are shuffled at random, or among captions that are
 alike (hard noise). Every system sees the same noise, and has the audit's backbone, batches, folds (four unless given)
 and repetitions; options that begin with --audit are the audit's own.
 
@@ -19,7 +19,7 @@ mismatch probability (15 bins), and the estimated rate its mean, for systems tha
 all shuffled captions whose suggested picture is their own, "given back" of those that get it by the suggestions that
 the audit believes most, as many as leave at least 90 % of them right.
 
---fix trains plainly, with the options that ``demo`` and ``accuracy.py`` have for it, on the noisy training pairs, on
+--fix trains plainly, on the demo by its recipe and on folders with options of its own: on the noisy training pairs, on
 those that an audit of them keeps, on those and the ones that it gave another picture, and on the truly matching ones.
 
 Everything runs on one thread, a result is saved as soon as it is there, and the same command goes on where it stopped.
@@ -42,9 +42,10 @@ import numpy as np
 import pyarrow.parquet as pq
 import torch
 import tyro
-from accuracy import pooled, spread
+from accuracy import pooled
 from detection_baselines import BASELINES, GIVE_PROBABILITIES, PlainConfig, PlainNetworks
 from jaxtyping import Bool
+from tables import spread
 from torch import Tensor
 
 from truepair.audit.run import audit_pairs
@@ -80,7 +81,7 @@ ALIKE = {"random": "", "similar": " among captions that are alike"}
 LEAST_PRECISION = 0.9
 """Of suggestions that count as given back."""
 PLAIN_ON_THE_DEMO = recipes(0, TrainingConfig(), rate=0.0)["plain"]
-# Of accuracy.py, pooled: step size 1e-3, a tenth of it after 7 of at most 12 passes, stopped after 4 without progress.
+# Step size 1e-3, a tenth of it after 7 of at most 12 passes, stopped after 4 without progress.
 PLAIN_ON_FOLDERS = Recipe(
     model=ModelConfig(embedding=256, words="mean", input_dropout=0.2),
     method=BaselineConfig(epochs=12, optimisation=OptimisationConfig(learning_rate=1e-3, decay_epochs=7)),

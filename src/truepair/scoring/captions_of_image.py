@@ -83,10 +83,6 @@ class JointInference:
     images: int
     moved_together: float
 
-    def as_dict(self) -> dict[str, float]:
-        """Without the probabilities."""
-        return {"images": self.images, "moved_together": round(self.moved_together, 3)}
-
 
 def joint_inference(
     folds: Sequence[Fold],
