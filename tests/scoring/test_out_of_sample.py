@@ -104,6 +104,14 @@ def test_the_mean_confidence_is_what_the_rate_of_the_prior_leaves(rate, each):
     assert found.noise_rate == rate
 
 
+@pytest.mark.parametrize("rate", [0.0, 1.0])
+def test_a_prior_that_is_sure_of_every_pair_can_be_combined(rate, singles):
+    pairs, prior = singles
+    found = combined(replace(prior, noise_rate=rate), cosines(pairs), pairs, TEMPERATURE, 0)
+    assert found.confidence.isfinite().all()
+    assert found.confidence.mean().item() == pytest.approx(1 - rate, abs=1e-4)
+
+
 @pytest.mark.parametrize("moved", ["captions", "images"])
 def test_another_look_at_the_same_pairs_judges_better_together_with_the_prior_than_alone(moved):
     pairs, seen_again = moved_captions(600, 5, moved), moved_captions(600, 5, moved, view=1)

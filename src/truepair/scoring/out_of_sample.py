@@ -2,7 +2,8 @@
 
 A network that has learned a mismatched pair finds it plausible. Models that were trained on other images do not: their
 log-odds, with the captions of an image judged together, are the prior. A network that is then trained on all pairs, as
-far as the prior says, judges better than either alone, so that the final confidence adds its log-odds to the prior's.
+far as the prior says, judges better together with it than either does alone: the final confidence rests on the mean of
+both log-odds.
 """
 
 from __future__ import annotations
@@ -40,7 +41,7 @@ class Prior:
     Attributes:
         confidence: ``[pairs]``, probability, in [0, 1], that each pair matches; captions of an image judged together.
         log_odds: ``[pairs]``, of each pair by its own features, whatever the noise rate and the other captions.
-        noise_rate: Estimated share of mismatched pairs.
+        noise_rate: Estimated share of mismatched pairs, in [0, 1].
         moved_together: Of two captions that do not match their image, how often they belong together, in [0, 1]: 0 if
             captions went astray one by one, 1 if with all others of their image. None where images have one caption.
         warnings: Why not to rely on it, in sentences with figures.
@@ -104,10 +105,11 @@ def combined(
     scores, random_scores = in_sample_scores(features)
     if scores.mean() <= random_scores.mean():
         return prior.estimate
-    own = confidence_at(prior.noise_rate, scores, random_scores).double().clamp(_LEAST, 1 - _LEAST).logit()
-    own = own - math.log((1 - prior.noise_rate) / prior.noise_rate)  # of the features, whatever the noise rate
+    rate = min(max(prior.noise_rate, _LEAST), 1 - _LEAST)  # 0 where every pair surely matches
+    own = confidence_at(rate, scores, random_scores).double().clamp(_LEAST, 1 - _LEAST).logit()
+    own = own - math.log((1 - rate) / rate)  # of the features, whatever the noise rate
     log_odds = (prior.log_odds.double() + own) / 2
-    match = shifted_to_mean(log_odds, 1 - prior.noise_rate).to(prior.confidence)
+    match = shifted_to_mean(log_odds, 1 - rate).to(prior.confidence)
     every = torch.arange(len(pairs))
     together = joint_inference([Fold(every, every, list(models))], pairs, match, log_odds, seed)
     confidence = match if together is None else together.match
