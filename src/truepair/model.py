@@ -19,7 +19,7 @@ from truepair.data.text import Vocabulary
 from truepair.encoders.codes import ExclusiveBranch, GaussianHead, SharedEncoder
 from truepair.encoders.local import LinearEncoder, LocalEncoder, WholeVector
 from truepair.encoders.pooling import GeneralisedPooling, PooledEncoder
-from truepair.encoders.projection import VectorEncoder
+from truepair.encoders.projection import Scaling, VectorEncoder
 from truepair.encoders.regions import RegionEncoder
 from truepair.encoders.word_vectors import co_occurrence_vectors
 from truepair.encoders.words import MeanWordEncoder, WordEncoder, WordsBesideVector
@@ -218,7 +218,7 @@ def _pooled_model(config: ModelConfig, inputs: InputShape) -> MatchingModel:
 
 def _caption_encoder(config: ModelConfig, inputs: InputShape) -> nn.Module:
     """Words pooled, a frozen vector projected, or the sum of both."""
-    scaling: Literal["none", "length"] = "none" if config.feature_scaling == "none" else "length"
+    scaling: Scaling = "none" if config.feature_scaling == "none" else "length"
     if not inputs.has_words:
         return _vector_encoder(config, inputs.caption_width, scaling)
     words = (
@@ -239,14 +239,14 @@ def _caption_encoder(config: ModelConfig, inputs: InputShape) -> nn.Module:
     return WordsBesideVector(encoder, _vector_encoder(config, inputs.vector_width, scaling))
 
 
-def _image_scaling(config: ModelConfig, inputs: InputShape) -> Literal["none", "length", "root"]:
+def _image_scaling(config: ModelConfig, inputs: InputShape) -> Scaling:
     """What image features become before they are read."""
     if config.feature_scaling != "auto":
         return config.feature_scaling
     return "root" if inputs.image_is_positive else "length"
 
 
-def _vector_encoder(config: ModelConfig, features: int, scaling: Literal["none", "length", "root"]) -> VectorEncoder:
+def _vector_encoder(config: ModelConfig, features: int, scaling: Scaling) -> VectorEncoder:
     return VectorEncoder(features, config.embedding, config.input_dropout, config.projection, scaling)
 
 

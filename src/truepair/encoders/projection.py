@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Literal, TypeAlias
 
 import torch.nn as nn
 from jaxtyping import Float
@@ -10,6 +10,11 @@ from torch import Tensor
 
 from truepair.data.batch import Padded
 from truepair.layers import unit_length, xavier_linear
+
+Projection: TypeAlias = Literal["batch_norm", "plain"]
+"""What ``model.projection`` may be."""
+Scaling: TypeAlias = Literal["none", "length", "root"]
+"""What ``model.feature_scaling`` may be, once "auto" is decided."""
 
 
 class ResidualProjection(nn.Module):
@@ -55,7 +60,7 @@ class PlainProjection(nn.Module):
         return projected
 
 
-def projection(kind: Literal["batch_norm", "plain"], features: int, embedding: int) -> nn.Module:
+def projection(kind: Projection, features: int, embedding: int) -> nn.Module:
     """The map that ``model.projection`` names."""
     return ResidualProjection(features, embedding) if kind == "batch_norm" else PlainProjection(features, embedding)
 
@@ -74,7 +79,7 @@ class FeatureScaling(nn.Module):
         kind: "none", "length" or "root" (``model.feature_scaling``).
     """
 
-    def __init__(self, kind: Literal["none", "length", "root"]) -> None:
+    def __init__(self, kind: Scaling) -> None:
         super().__init__()
         self.kind = kind
 
@@ -103,8 +108,8 @@ class VectorEncoder(nn.Module):
         features: int,
         embedding: int,
         input_dropout: float = 0.0,
-        kind: Literal["batch_norm", "plain"] = "batch_norm",
-        scaling: Literal["none", "length", "root"] = "none",
+        kind: Projection = "batch_norm",
+        scaling: Scaling = "none",
     ) -> None:
         super().__init__()
         self.scaling = FeatureScaling(scaling)

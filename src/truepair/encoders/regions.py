@@ -8,7 +8,7 @@ import torch.nn as nn
 
 from truepair.data.batch import Padded
 from truepair.encoders.dropping import RegionDropping
-from truepair.encoders.projection import FeatureScaling, projection
+from truepair.encoders.projection import FeatureScaling, Projection, Scaling, projection
 
 
 class RegionEncoder(nn.Module):
@@ -31,8 +31,8 @@ class RegionEncoder(nn.Module):
         embedding: int,
         input_dropout: float = 0.0,
         dropping: float = 0.0,
-        kind: Literal["batch_norm", "plain"] = "batch_norm",
-        scaling: Literal["none", "length", "root"] = "none",
+        kind: Projection = "batch_norm",
+        scaling: Scaling = "none",
         batch_norm_rows: Literal["padded", "valid"] = "padded",
     ) -> None:
         super().__init__()

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Literal
-
 import torch.nn as nn
 
 from truepair.data.batch import Padded
 from truepair.encoders.dropping import WordDropping
-from truepair.encoders.projection import VectorEncoder
+from truepair.encoders.projection import Projection, VectorEncoder
 from truepair.encoders.recurrent import BidirectionalGru
 
 
@@ -73,7 +71,7 @@ class MeanWordEncoder(nn.Module):
         word_size: int = 300,
         dropout: float = 0.0,
         dropping: float = 0.0,
-        kind: Literal["batch_norm", "plain"] = "batch_norm",
+        kind: Projection = "batch_norm",
     ) -> None:
         super().__init__()
         self.dropping = WordDropping(dropping, vocabulary_size, mask)
