@@ -1,13 +1,16 @@
 """The recipes that come with truepair: named for what they do, with numbers that add up or a note that they do not."""
 
+import json
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import pytest
 
 from truepair.cli.train import starting_recipe
-from truepair.config import BaselineConfig, DisnclConfig, MscnConfig, OptimisationConfig
+from truepair.config import BaselineConfig, DisnclConfig, ModelConfig, MscnConfig, OptimisationConfig
 from truepair.errors import ConfigError
-from truepair.training.recipe import SHIPPED, Published, RecipeFile, load_recipe, load_recipe_file
+from truepair.training.recipe import SHIPPED, Published, RecipeFile, load_recipe, load_recipe_file, recipe_from
+from truepair.training.reproduce import member_recipe
 
 ROOT = Path(__file__).parent.parent
 RECIPES = {path.stem: path for path in sorted(SHIPPED.glob("*.toml"))}
@@ -150,12 +153,13 @@ def written(tmp_path: Path, text: str) -> Path:
     return path
 
 
-def test_members_and_the_published_section_are_read_and_are_no_part_of_the_recipe(tmp_path):
+def test_members_and_the_published_section_are_read_and_the_recipe_is_that_of_one_member(tmp_path):
     plain = load_recipe(written(tmp_path, "[noise]\nrate = 0.2\n"))
     published = Published("a paper", (70.0, 90.5, 95.0), (50.0, 80.0, 90.0), 475.5)
     path = written(tmp_path, 'members = ["saf", "sgr"]\n[noise]\nrate = 0.2\n' + SECTION)
-    assert load_recipe(path) == plain
-    assert load_recipe_file(path) == RecipeFile(plain, ("saf", "sgr"), published)
+    one = replace(plain, model=replace(plain.model, similarity="sgr"))  # which reads all that "saf" does
+    assert load_recipe(path) == one
+    assert load_recipe_file(path) == RecipeFile(one, ("saf", "sgr"), published)
     assert load_recipe_file(path).similarities == ("saf", "sgr")
     assert load_recipe_file(written(tmp_path, SECTION)).similarities == ("cosine",)
 
@@ -211,3 +215,42 @@ def test_train_refuses_a_recipe_of_several_networks_unless_one_is_named():
     assert starting_recipe([path, "--model.similarity=sgr"]) == recipe  # the option itself is applied after this
     assert starting_recipe([path, "--help"]) == recipe
     assert starting_recipe([str(RECIPES["crcl_vse_f30k_80"])]).noise.rate == 0.8
+
+
+@pytest.mark.parametrize(
+    ("model", "unread"),
+    [
+        ({"graph_steps": 2}, "graph_steps"),
+        ({"similarity": "saf", "graph_steps": 2}, "graph_steps"),
+        ({"similarity": "sgr", "word_vector_dropout": 0.1}, "word_vector_dropout"),
+        ({"similarity": "saf", "batch_norm_rows": "valid"}, "batch_norm_rows"),
+        ({"similarity": "saf", "feature_scaling": "length"}, "feature_scaling"),
+        ({"projection": "plain", "batch_norm_rows": "valid"}, "batch_norm_rows"),
+        ({"similarity_size": 32}, "similarity_size"),
+        ({"similarity": "saf", "head_size": 32}, "head_size"),
+        ({"alignment_dropout": 0.1}, "alignment_dropout"),
+        ({"exclusive_size": 8}, "exclusive_size"),
+        ({"shared_size": 8}, "shared_size"),
+    ],
+)
+def test_an_option_that_the_backbone_does_not_read_is_refused(model, unread):
+    with pytest.raises(ConfigError) as error:
+        recipe_from({"method": {"name": "crcl"}, "model": model}, "mine.toml")
+    assert str(error.value).startswith(f"mine.toml: model.{unread} is {model[unread]!r}, but a network with ")
+
+
+def test_an_option_that_the_method_makes_the_backbone_read_is_taken():
+    assert recipe_from({"method": {"name": "mscn"}, "model": {"similarity_size": 32}}, "").model.similarity_size == 32
+    assert recipe_from({"method": {"name": "disncl"}, "model": {"exclusive_size": 8}}, "").model.exclusive_size == 8
+
+
+def test_the_default_methods_own_backbone_is_no_reason_to_refuse_another_similarity():
+    recipe = recipe_from({"model": {"similarity": "saf"}}, "")
+    assert recipe_from(json.loads(json.dumps(asdict(recipe))), "run.json") == recipe
+
+
+def test_a_member_leaves_out_what_only_the_other_reads(tmp_path):
+    path = written(tmp_path, 'members = ["saf", "sgr"]\n[model]\ngraph_steps = 2\n')
+    recipe = load_recipe(path)
+    assert member_recipe(recipe, "sgr", 0).model.graph_steps == 2
+    assert member_recipe(recipe, "saf", 0).model.graph_steps == ModelConfig().graph_steps

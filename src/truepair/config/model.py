@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 from truepair.errors import ConfigError
@@ -57,9 +57,10 @@ class ModelConfig:
     hidden layer as wide as the joint space and PyTorch's initialisation (here)."""
     feature_scaling: Literal["none", "length", "root", "auto"] = "none"
     """Cosine similarity: what features become before the network reads them. "none" leaves them as they are (every
-    published system). "length" gives each vector a root mean square of ½. "root" takes the square root of each value of
-    the image features first, its sign kept (power normalisation: Perronnin et al., ECCV 2010; here). "auto" is "root"
-    where image features are never negative, as activations of a ReLU, and "length" otherwise."""
+    published system). "length" gives each vector a root mean square of ½, or of 0.1 where it stands beside words.
+    "root" takes the square root of each value of the image features first, its sign kept (power normalisation:
+    Perronnin et al., ECCV 2010; here). "auto" is "root" where image features are never negative, as activations of a
+    ReLU, and "length" otherwise."""
     batch_norm_rows: Literal["padded", "valid"] = "padded"
     """Rows that batch statistics are of when regions are dropped: the whole padded batch, as released, or the regions
     that are kept."""
@@ -83,6 +84,34 @@ class ModelConfig:
                     f"model.{name} is {getattr(self, name)}, but a code is made of features of model.embedding "
                     f"{self.embedding} and cannot be wider: choose 1 … {self.embedding}, or 0 for the default"
                 )
+
+    @property
+    def unread(self) -> frozenset[str]:
+        """Options that a backbone of this kind does not read."""
+        names = set()
+        if self.similarity == "cosine":
+            names |= {"alignment_dropout", "graph_steps"}
+        else:
+            names |= {"word_vector_dropout", "projection", "feature_scaling", "batch_norm_rows"}
+        if self.similarity == "saf":
+            names.add("graph_steps")
+        if self.head == "plain":
+            names.add("head_size")
+            if self.similarity == "cosine":
+                names.add("similarity_size")
+        if self.projection == "plain":
+            names.add("batch_norm_rows")
+        if self.codes != "shared_and_exclusive":
+            names.add("exclusive_size")
+        if self.codes == "none":
+            names.add("shared_size")
+        return frozenset(names)
+
+    def compared_by(self, similarity: Literal["cosine", "saf", "sgr"]) -> ModelConfig:
+        """This backbone with another similarity; what that one does not read goes back to its default."""
+        other = replace(self, similarity=similarity)
+        lost = {name: getattr(ModelConfig(), name) for name in other.unread - self.unread}
+        return replace(other, **lost)
 
     @property
     def shared(self) -> int:

@@ -34,10 +34,23 @@ class Recipe:
         return self.method.network(self.model)
 
     def __post_init__(self) -> None:
-        """Refuse what does not suit the method, and a noise index whose numbers would shift."""
+        """Refuse what does not suit the method or is not read, and a noise index whose numbers would shift."""
         self.method.check(self.training)
+        self._refuse_unread()
         if self.noise.index is not None and self.trusted.source in ("training", "file"):
             raise ConfigError(
                 f"noise.index numbers all training pairs, but trusted.source = {self.trusted.source!r} takes some out "
                 "first: take trusted pairs from development or another split, or set noise.rate instead"
             )
+
+    def _refuse_unread(self) -> None:
+        """Refuse options of the backbone that would change nothing, unless they are somebody's default."""
+        network, defaults = self.network, (ModelConfig(), self.method.default_model)
+        for name in sorted(network.unread):
+            value = getattr(self.model, name)
+            if value not in [getattr(default, name) for default in defaults]:
+                raise ConfigError(
+                    f"model.{name} is {value!r}, but a network with model.similarity {network.similarity!r}, "
+                    f"model.projection {network.projection!r}, model.head {network.head!r} and model.codes "
+                    f"{network.codes!r} does not read it: leave it out"
+                )

@@ -140,7 +140,7 @@ def load_recipe_file(named: str | Path) -> RecipeFile:
     except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
         raise ConfigError(f"cannot read the recipe {path}: {error}") from error
     where, published, members = str(path), values.pop("published", None), values.pop("members", ())
-    recipe = recipe_from(values, where)
+    recipe = recipe_from(_with_members(values, members), where)
     if published is not None:
         published = _published_from(published, where)
     built = _built(RecipeFile, {"recipe": recipe, "members": members, "published": published}, where)
@@ -150,6 +150,15 @@ def load_recipe_file(named: str | Path) -> RecipeFile:
             "what the networks are: leave one of them out"
         )
     return built
+
+
+def _with_members(values: Mapping[str, Any], members: Any) -> Mapping[str, Any]:
+    """The options with the similarity of that member which reads the most of them: SGR all that SAF does."""
+    model = values.get("model", {})
+    known = [member for member in get_args(Member) if isinstance(members, list) and member in members]
+    if not known or not isinstance(model, Mapping) or "similarity" in model:
+        return values
+    return {**values, "model": {**model, "similarity": known[-1]}}
 
 
 def _published_from(section: Any, where: str) -> Published:

@@ -137,7 +137,7 @@ def member_recipe(recipe: Recipe, similarity: Member, seed: int) -> Recipe:
     """
     return replace(
         recipe,
-        model=replace(recipe.model, similarity=similarity),
+        model=recipe.model.compared_by(similarity),
         noise=replace(recipe.noise, seed=seed),
         trusted=replace(recipe.trusted, seed=seed),
         training=replace(recipe.training, seed=seed),
@@ -146,9 +146,10 @@ def member_recipe(recipe: Recipe, similarity: Member, seed: int) -> Recipe:
 
 def rehearsal(recipe: Recipe) -> Recipe:
     """The same path through the same files, a tiny network, one epoch of each kind: its numbers mean nothing."""
+    size = recipe.model.similarity_size if "similarity_size" in recipe.network.unread else 8
     return replace(
         recipe,
-        model=replace(recipe.model, embedding=16, word_size=16, similarity_size=8),
+        model=replace(recipe.model, embedding=16, word_size=16, similarity_size=size),
         method=recipe.method.rehearsed(),
     )
 
