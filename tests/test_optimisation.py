@@ -7,7 +7,7 @@ from torch import nn
 
 from truepair.config import OptimisationConfig
 from truepair.errors import TrainingError
-from truepair.optimisation import Optimiser, decay_after, learning_rate
+from truepair.optimisation import Optimiser, decay_after, learning_rate, mean_weights
 
 
 def linear(fabric, epochs=10, **options):
@@ -164,3 +164,24 @@ def test_a_restored_optimiser_goes_on_identically(fabric, weight_average):
 
 def assert_equal(a, b):
     torch.testing.assert_close(a, b, rtol=0, atol=0)
+
+
+def test_the_mean_of_networks_is_that_of_each_weight_and_buffer():
+    networks = [nn.BatchNorm1d(2), nn.BatchNorm1d(2)]
+    for network, value in zip(networks, (1.0, 4.0), strict=True):
+        nn.init.constant_(network.weight, value)
+        network.running_mean.fill_(2 * value)
+        network.num_batches_tracked.fill_(7)
+    mean = mean_weights(networks)
+    assert mean["weight"].tolist() == [2.5, 2.5]
+    assert mean["running_mean"].tolist() == [5.0, 5.0]
+    assert (mean["num_batches_tracked"].dtype, int(mean["num_batches_tracked"])) == (torch.int64, 7)
+
+
+@pytest.mark.parametrize("average", [0.0, 0.9])
+def test_a_network_that_starts_from_other_weights_has_them_in_training_and_in_evaluation(fabric, average):
+    network, optimiser = linear(fabric, weight_average=average, learning_rate=0.5, weight_decay=0.0)
+    optimiser.start_from({"weight": torch.tensor([[5.0, 7.0]])})
+    assert network.weight.tolist() == optimiser.evaluated.weight.tolist() == [[5.0, 7.0]]
+    optimiser.step(loss_of(optimiser), 0.0)
+    torch.testing.assert_close(network.weight.detach(), torch.tensor([[4.5, 6.5]]))  # Adam's first step: the rate

@@ -34,6 +34,9 @@ from truepair.similarity.sgr import GraphReasoning
 
 MODALITIES = ("image", "text")
 """Names of the two sides in `MatchingModel.exclusive`."""
+_SIZE_BESIDE_WORDS = 0.1
+"""Root mean square of a caption's vector where it stands beside words: about that of word vectors. At ½ it rules the
+sum, and the words teach less (benchmarks/RESULTS.md)."""
 _IMAGES_LOOKED_AT = 64
 """Images whose features tell whether they are ever negative."""
 
@@ -236,7 +239,7 @@ def _caption_encoder(config: ModelConfig, inputs: InputShape) -> nn.Module:
         encoder = PooledEncoder(WordEncoder(*words), GeneralisedPooling())
     if inputs.caption == "words":
         return encoder
-    return WordsBesideVector(encoder, _vector_encoder(config, inputs.vector_width, scaling))
+    return WordsBesideVector(encoder, _vector_encoder(config, inputs.vector_width, scaling, _SIZE_BESIDE_WORDS))
 
 
 def _image_scaling(config: ModelConfig, inputs: InputShape) -> Scaling:
@@ -246,8 +249,8 @@ def _image_scaling(config: ModelConfig, inputs: InputShape) -> Scaling:
     return "root" if inputs.image_is_positive else "length"
 
 
-def _vector_encoder(config: ModelConfig, features: int, scaling: Scaling) -> VectorEncoder:
-    return VectorEncoder(features, config.embedding, config.input_dropout, config.projection, scaling)
+def _vector_encoder(config: ModelConfig, features: int, scaling: Scaling, size: float = 0.5) -> VectorEncoder:
+    return VectorEncoder(features, config.embedding, config.input_dropout, config.projection, scaling, size)
 
 
 def _local_model(config: ModelConfig, inputs: InputShape, compared: int) -> MatchingModel:

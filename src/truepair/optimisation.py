@@ -52,6 +52,18 @@ def _average(decay: float, averaged: Sequence[Tensor], current: Sequence[Tensor]
         torch._foreach_lerp_(list(averaged), list(current), 1 - decay_after(float(steps), decay))
 
 
+def mean_weights(networks: Sequence[nn.Module]) -> dict[str, Tensor]:
+    """The mean of the weights and buffers of networks of one kind; counters are those of the first.
+
+    It is a network as good as they are where all began with the same weights (McMahan et al., AISTATS 2017).
+    """
+    states = [network.state_dict() for network in networks]
+    return {
+        name: torch.stack([state[name] for state in states]).mean(0) if first.is_floating_point() else first
+        for name, first in states[0].items()
+    }
+
+
 class Optimiser(Generic[Network]):
     """AdamW over one network, or some of its parameters.
 
@@ -96,6 +108,11 @@ class Optimiser(Generic[Network]):
     def evaluated(self) -> Network:
         """See the class."""
         return self._network if self._average is None else cast(Network, self._average.module)
+
+    def start_from(self, weights: Mapping[str, Tensor]) -> None:
+        """Take other weights, those of a network of the same kind, before the first step."""
+        self._network.load_state_dict(weights)
+        self.evaluated.load_state_dict(weights)
 
     def learning_rate(self, epoch: float) -> float:
         """The learning rate after `epoch` epochs; fractions count."""

@@ -14,6 +14,7 @@ from truepair.losses.complementary import active_complementary_loss
 from truepair.methods.protocol import Method
 from truepair.methods.teacher import Teacher
 from truepair.model import InputShape, make_model
+from truepair.optimisation import Optimiser
 from truepair.scoring.out_of_sample import combined, prior_of
 
 CPU = torch.device("cpu")
@@ -66,7 +67,7 @@ def test_in_the_warm_up_every_pair_is_believed_and_nothing_taught(make, fabric, 
     assert (confidence == 1).all()
     assert method._taught(method.models[0], batch, confidence) is None
     similarity = method.models[0](batch)
-    expected = active_complementary_loss(similarity, torch.ones(len(batch)))
+    expected = active_complementary_loss(similarity, torch.ones(len(batch)), temperature=method.config.temperature)
     torch.testing.assert_close(method._loss(similarity, confidence, None), expected)
 
 
@@ -351,13 +352,21 @@ def test_networks_of_the_folds_learn_no_image_of_their_fold_and_judge_it(fabric,
     assert len(method.models) == 4
 
 
-def test_the_network_of_all_pairs_starts_fresh_from_what_the_folds_said(fabric):
+def test_the_network_of_all_pairs_starts_from_what_the_folds_learned_and_said(fabric, monkeypatch):
     method, loaders, _ = few(fabric, fold_epochs=2, folds=2, epochs=4, judge_every=2)
-    fresh = copy.deepcopy(method._of_all[0].evaluated.state_dict())
+    one, other = (optimiser.model.state_dict() for optimiser in method._of_folds)
+    assert all(torch.equal(one[name], other[name]) for name in one), "the folds' networks have one start"
     train(method, loaders, range(2))
-    assert all(torch.equal(fresh[name], value) for name, value in method._of_all[0].evaluated.state_dict().items())
+    one, other = (optimiser.evaluated.state_dict() for optimiser in method._of_folds)
+    started = []
+    start_from = Optimiser.start_from
+    monkeypatch.setattr(Optimiser, "start_from", lambda *given: (started.append(given), start_from(*given)))
     prior = method.prior.confidence
     train(method, loaders, [2])
+    ((of_all, weights),) = started
+    assert of_all is method._of_all[0]
+    for name in ("image_encoder.projection.linear.weight", "text_encoder.projection.linear.bias"):
+        torch.testing.assert_close(weights[name], (one[name] + other[name]) / 2)
     assert method.stage == 1
     assert len(method.models) == 1
     assert torch.equal(method.pair_confidence, prior), "it learns by the prior"
@@ -368,7 +377,7 @@ def test_the_network_of_all_pairs_starts_fresh_from_what_the_folds_said(fabric):
     train(method, loaders, [4, 5])
     assert torch.equal(method.pair_confidence, second), "after the last epoch no estimate is needed"
     confidence = method.confidence(loaders)
-    together = combined(method.prior, method.models, loaders.pairs, 0.05, 0, method.epochs)
+    together = combined(method.prior, method.models, loaders.pairs, method.config.temperature, 0, method.epochs)
     assert torch.equal(confidence, together.confidence)
     few_pairs = Loaders(loaders.pairs.select(torch.arange(100)), 32, 0, CPU)
     assert method.confidence(few_pairs).shape == (100,), "of other pairs there is no prior"

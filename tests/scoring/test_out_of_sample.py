@@ -1,9 +1,10 @@
+import math
 from dataclasses import replace
 
 import pytest
 import torch
 from moved_captions import RATE, moved_captions
-from scipy.optimize import brentq
+from scipy.optimize import brentq, minimize
 from torch.nn.functional import normalize
 
 from truepair.audit.crossfit import zero_shot
@@ -77,6 +78,17 @@ def test_another_key_draws_other_reference_pairs_and_the_same_key_the_same(singl
     assert 0 < (another.confidence - one.confidence).abs().mean() < 0.05
 
 
+def confirmed_slope(confidence, scores):
+    """Of the logistic curve over the scores that is nearest to the confidence, with a ridge of 1 on its steepness."""
+
+    def loss(line):
+        logit = line[0] * scores + line[1]
+        fit = (torch.nn.functional.softplus(logit) - confidence * logit).sum()
+        return float(fit + (line[0] * scores.std()) ** 2 / 2)
+
+    return minimize(loss, (1.0, 0.0), method="Nelder-Mead", options={"xatol": 1e-6, "fatol": 1e-9}).x[0]
+
+
 def test_both_log_odds_are_averaged_as_written_out_and_shifted_to_the_rate(singles):
     pairs, prior = singles
     found = combined(prior, cosines(pairs), pairs, TEMPERATURE, 0, 3)
@@ -86,7 +98,8 @@ def test_both_log_odds_are_averaged_as_written_out_and_shifted_to_the_rate(singl
     )
     rate = prior.noise_rate
     matching = (scores.mean() - rate * of_random.mean()) / (1 - rate)
-    own = (matching - of_random.mean()) / (2 * of_random.var()) * scores
+    most = float((matching - of_random.mean()) / (2 * of_random.var()))
+    own = math.sqrt(most * confirmed_slope(prior.confidence.double(), scores)) * scores
     order = (own + prior.log_odds.double()) / 2
     shift = brentq(lambda by: float((order + by).sigmoid().mean()) - (1 - rate), -50, 50, xtol=1e-10)
     torch.testing.assert_close(found.confidence.double(), (order + shift).sigmoid(), atol=1e-4, rtol=0)

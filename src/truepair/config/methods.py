@@ -412,7 +412,7 @@ class TeacherConfig:
     """Warm-up epochs of the networks that judge first, in which every confidence is 1."""
     judge_every: int = 3
     """Epochs of the network of all pairs between two estimates of the confidence in them; 0 keeps the first."""
-    temperature: float = 0.05
+    temperature: float = 0.07
     """τ of the matching probabilities and of the soft targets."""
     negative_weight: float = 5.0
     """λ, the weight of the complementary loss (CRCL)."""

@@ -69,7 +69,7 @@ class FeatureScaling(nn.Module):
     r"""What frozen features become before a network reads them.
 
     .. math::
-        x \to \frac{\sqrt d}{2} \frac{z}{\lVert z \rVert}, \quad z_i = x_i
+        x \to r \sqrt d \, \frac{z}{\lVert z \rVert}, \quad z_i = x_i
         \quad\text{or}\quad z_i = \operatorname{sign}(x_i) \sqrt{|x_i|}
 
     so that features of any encoder come in one range, and, with the root, a few large values do not decide alone
@@ -77,18 +77,20 @@ class FeatureScaling(nn.Module):
 
     Args:
         kind: "none", "length" or "root" (``model.feature_scaling``).
+        size: r, the root mean square of a scaled vector.
     """
 
-    def __init__(self, kind: Scaling) -> None:
+    def __init__(self, kind: Scaling, size: float = 0.5) -> None:
         super().__init__()
         self.kind = kind
+        self.size = size
 
     def forward(self, features: Float[Tensor, "*rows features"]) -> Float[Tensor, "*rows features"]:
         """Scale along the last dimension."""
         if self.kind == "none":
             return features
         values = features.sign() * features.abs().sqrt() if self.kind == "root" else features
-        scaled: Tensor = unit_length(values) * (features.shape[-1] ** 0.5 / 2)
+        scaled: Tensor = unit_length(values) * (self.size * features.shape[-1] ** 0.5)
         return scaled
 
 
@@ -101,6 +103,7 @@ class VectorEncoder(nn.Module):
         input_dropout: Probability that an input value is zeroed, in training mode.
         kind: ``model.projection``.
         scaling: ``model.feature_scaling``.
+        size: The root mean square of a scaled vector.
     """
 
     def __init__(
@@ -110,9 +113,10 @@ class VectorEncoder(nn.Module):
         input_dropout: float = 0.0,
         kind: Projection = "batch_norm",
         scaling: Scaling = "none",
+        size: float = 0.5,
     ) -> None:
         super().__init__()
-        self.scaling = FeatureScaling(scaling)
+        self.scaling = FeatureScaling(scaling, size)
         self.dropout = nn.Dropout(input_dropout)
         self.projection = projection(kind, features, embedding)
 

@@ -5,6 +5,8 @@ It puts together what each of the papers has that holds up at every noise rate, 
 - out-of-sample confidence: the images are cut into folds, a network is trained for a few epochs without each fold, and
   judges the captions of an image together (`scoring.out_of_sample`). What such networks say about images that they
   never saw corrects what a single one has learned by heart;
+- a start that has learned already: the networks of the folds begin with the same weights, and the network of all pairs
+  with the mean of what became of them (McMahan et al., AISTATS 2017; Wortsman et al., ICML 2022);
 - CRCL's active complementary loss, which learns from a pair as far as its confidence says (`losses.complementary`);
 - averaged weights, the teacher (Tarvainen & Valpola, NeurIPS 2017), which know fewer mismatched pairs by heart than the
   last ones, and neighbour agreement (LEMoN, ICML 2025), which gives the noise rate inside a fold
@@ -33,7 +35,7 @@ from truepair.losses.contrastive import info_nce
 from truepair.losses.soft_targets import targets_among_others
 from truepair.methods.protocol import MakeModel, StepLog
 from truepair.model import MatchingModel
-from truepair.optimisation import Optimiser
+from truepair.optimisation import Optimiser, mean_weights
 from truepair.scoring.confidence import ConfidenceEstimate, estimated_confidence
 from truepair.scoring.cross_fitting import FEWEST_IMAGES, Fold, folds_by_image
 from truepair.scoring.out_of_sample import Prior, combined, prior_of
@@ -67,6 +69,8 @@ class Teacher:
             [Optimiser(make_model(), config.optimisation, epochs, fabric) for _ in range(networks)]
             for networks, epochs in ((folds, self._fold_epochs), (1, config.epochs))
         )
+        for other in self._of_folds[1:]:  # networks with one start have a mean that is a network too
+            other.start_from(self._of_folds[0].model.state_dict())
 
     @property
     def models(self) -> Sequence[MatchingModel]:
@@ -85,6 +89,8 @@ class Teacher:
         self.stage = int(self._fold_epochs > 0)
         (of_all,) = self._of_all
         epoch -= self._fold_epochs
+        if epoch == 0 and self.prior is not None:
+            of_all.start_from(mean_weights([optimiser.evaluated for optimiser in self._of_folds]))
         yield from self._train(of_all, epoch, loaders, None)
         if self.config.judges_after(epoch):
             self.pair_confidence = self._estimate(loaders, epoch).confidence.to(self._fabric.device)

@@ -207,10 +207,22 @@ def confidence_at(
         scores: ``[pairs]``, higher = more plausible; their mean is above that of random pairs.
         random_scores: ``[random]``, at least 2.
     """
-    s, null = scores.double(), random_scores.double()
-    clean_mean = (s.mean() - noise_rate * null.mean()) / (1 - noise_rate)
-    logit = (clean_mean - null.mean()) / (2 * null.var()) * s  # a s, [pairs]
-    return shifted_to_mean(logit, 1 - noise_rate).to(scores)
+    slope = slope_against_random(noise_rate, scores.double(), random_scores.double())
+    return shifted_to_mean(slope * scores.double(), 1 - noise_rate).to(scores)
+
+
+def slope_against_random(
+    noise_rate: float, scores: Float[Tensor, " pairs"], random_scores: Float[Tensor, " random"]
+) -> float:
+    """What a score adds to the log-odds, if mismatched pairs look like random ones: a of `confidence_at`.
+
+    Args:
+        noise_rate: r, in (0, 1).
+        scores: ``[pairs]``, in double precision.
+        random_scores: ``[random]``, at least 2, in double precision.
+    """
+    clean_mean = (scores.mean() - noise_rate * random_scores.mean()) / (1 - noise_rate)
+    return float((clean_mean - random_scores.mean()) / (2 * random_scores.var()))
 
 
 def shifted_to_mean(log_odds: Float[Tensor, " pairs"], mean: float) -> Float[Tensor, " pairs"]:

@@ -12,6 +12,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 from jaxtyping import Float
 from torch import Tensor
@@ -21,10 +22,10 @@ from truepair.model import MatchingModel
 from truepair.scoring.captions_of_image import joint_inference
 from truepair.scoring.confidence import (
     ConfidenceEstimate,
-    confidence_at,
     in_sample_features,
     in_sample_scores,
     shifted_to_mean,
+    slope_against_random,
     warnings_about,
 )
 from truepair.scoring.cross_fitting import Fold, cross_fitted_features
@@ -91,7 +92,12 @@ def combined(
     r"""The prior together with what models say that learned the pairs; the noise rate is the prior's.
 
     Both log-odds of a pair rest on the same features of the same pair, so that their mean is taken. The captions of an
-    image are then judged together, by links that these models give.
+    image are then judged together, by links that these models give, if the models of the folds found such links.
+
+    How much a score of these models says is not known, because they have learned some mismatched pairs by heart. It is
+    at most what it would say had they not (`confidence.slope_against_random`), and at least what the prior, itself in
+    doubt, confirms: the slope of a logistic regression of the prior's confidence on the scores. The geometric mean of
+    both is taken.
 
     Args:
         prior: Of the pairs.
@@ -102,15 +108,32 @@ def combined(
         key: Further numbers that draw other pairs from the same seed.
     """
     features = in_sample_features(models, pairs, temperature, seed, *key)
-    scores, random_scores = in_sample_scores(features)
-    if scores.mean() <= random_scores.mean():
+    scores, random_scores = (each.double() for each in in_sample_scores(features))
+    confirmed = _slope_of(prior.confidence, scores)
+    if scores.mean() <= random_scores.mean() or confirmed <= 0:
         return prior.estimate
     rate = min(max(prior.noise_rate, _LEAST), 1 - _LEAST)  # 0 where every pair surely matches
-    own = confidence_at(rate, scores, random_scores).double().clamp(_LEAST, 1 - _LEAST).logit()
+    slope = math.sqrt(slope_against_random(rate, scores, random_scores) * confirmed)
+    own = shifted_to_mean(slope * scores, 1 - rate).clamp(_LEAST, 1 - _LEAST).logit()
     own = own - math.log((1 - rate) / rate)  # of the features, whatever the noise rate
     log_odds = (prior.log_odds.double() + own) / 2
     match = shifted_to_mean(log_odds, 1 - rate).to(prior.confidence)
+    if prior.moved_together is None:
+        return ConfidenceEstimate(match, prior.noise_rate, prior.warnings)
     every = torch.arange(len(pairs))
     together = joint_inference([Fold(every, every, list(models))], pairs, match, log_odds, seed)
     confidence = match if together is None else together.match
     return ConfidenceEstimate(confidence, prior.noise_rate, prior.warnings)
+
+
+def _slope_of(confidence: Float[Tensor, " pairs"], scores: Float[Tensor, " pairs"]) -> float:
+    """The slope of a logistic regression of confidence on scores, in units of 1 / score."""
+    from sklearn.linear_model import LogisticRegression  # takes a second to load
+
+    spread = float(scores.std())
+    if not spread > 0:
+        return 0.0
+    rows = ((scores - scores.mean()) / spread)[:, None].numpy()
+    matches, weights = np.repeat((1, 0), len(rows)), torch.cat([confidence, 1 - confidence]).numpy()
+    regression = LogisticRegression().fit(np.concatenate([rows, rows]), matches, sample_weight=weights)
+    return float(regression.coef_[0, 0]) / spread
