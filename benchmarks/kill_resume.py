@@ -66,7 +66,7 @@ def recipe(method: str, epochs: int) -> Recipe:
     return Recipe(
         noise=NoiseConfig(rate=0.4),
         trusted=TrustedConfig(source="development" if method == "mscn" else "none"),
-        model=ModelConfig(embedding=128, similarity_size=32, input_dropout=0.1),
+        model=ModelConfig(embedding=128, input_dropout=0.1, **({"similarity_size": 32} if method == "mscn" else {})),
         method=methods[method],
         training=TrainingConfig(batch_size=32, device="cpu"),
     )

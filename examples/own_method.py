@@ -40,6 +40,10 @@ class SmallLoss:
     def models(self) -> Sequence[MatchingModel]:
         return [self.optimiser.evaluated]
 
+    @property
+    def pair_state(self) -> Mapping[str, Tensor]:
+        return {}  # nothing is remembered of a pair
+
     def train_epoch(self, epoch: int, loaders: Loaders) -> Iterator[StepLog]:
         if epoch >= 2:  # two epochs on everything, so that similarities mean something
             similarity = pair_scores(self.models, loaders, temperature=0.05).similarity

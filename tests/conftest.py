@@ -105,6 +105,10 @@ class Twins:
     def models(self):
         return [model for twin in self.twins for model in twin.models]
 
+    @property
+    def pair_state(self):
+        return {}
+
     def train_epoch(self, epoch, loaders):
         for twin in self.twins:
             yield from twin.train_epoch(epoch, loaders)

@@ -6,7 +6,7 @@ import pytest
 
 from truepair.cli.main import main
 from truepair.config import (
-    BaselineConfig,
+    CrclConfig,
     DataConfig,
     DisnclConfig,
     ModelConfig,
@@ -70,18 +70,25 @@ def test_the_folder_number_of_pairs_examples_and_seed_can_be_chosen(folder, tmp_
     assert (summary["pairs"], len(summary["neighbours"]), summary["seed"]) == (12, 3, 5)
 
 
-def test_what_cannot_be_inspected_is_one_line_and_exit_code_1(recipe, tmp_path, capsys):
-    run(replace(recipe, method=BaselineConfig(epochs=1)), tmp_path / "plain")
-    (tmp_path / "empty").mkdir()
+def test_of_a_run_without_codes_the_page_shows_its_pairs(recipe, tmp_path, capsys):
+    run(replace(recipe, method=CrclConfig(stages=(1,), frozen_epochs=1)), tmp_path / "crcl")
     capsys.readouterr()
-    for name, told in (("plain", "was trained with method 'baseline'"), ("empty", "holds no run (no run.json)")):
-        assert main(["inspect", str(tmp_path / name)]) == 1
-        out, err = capsys.readouterr()
-        assert out == ""
-        assert err.startswith("truepair: error: ")
-        assert told in err
-        assert err.count("\n") == 1
-    assert not (tmp_path / "plain" / "inspect").exists()
+    assert main(["inspect", str(tmp_path / "crcl"), "--json", "--quiet"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert found["page"] == str(tmp_path / "crcl" / "inspect" / "figures.html")
+    assert {name.removeprefix("pairs_crcl_caption_25_") for name in found["figures"] if "crcl" in name} >= {
+        *("similarity", "last_correspondence", "correspondence_by_epoch")
+    }
+
+
+def test_what_cannot_be_inspected_is_one_line_and_exit_code_1(tmp_path, capsys):
+    (tmp_path / "empty").mkdir()
+    assert main(["inspect", str(tmp_path / "empty")]) == 1
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert err.startswith("truepair: error: ")
+    assert "holds no run (no run.json)" in err
+    assert err.count("\n") == 1
     assert not (tmp_path / "empty" / "inspect").exists()
 
 

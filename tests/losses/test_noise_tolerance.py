@@ -2,10 +2,10 @@ import math
 
 import pytest
 import torch
-from noise_tolerance import risk_gap_bounds, total_tangent_bounds
 
 from truepair.errors import ConfigError
 from truepair.losses.complementary import complementary_loss
+from truepair.losses.noise_tolerance import risk_gap_bounds, total_tangent_bounds
 
 CANDIDATES = 4
 EXPONENTS = [0.0, 0.5, 1.0]

@@ -1,4 +1,4 @@
-"""``truepair inspect``: what do the shared and exclusive codes of a run hold?"""
+"""``truepair inspect``: what a run knows of its pairs, and what its codes hold."""
 
 from __future__ import annotations
 
@@ -17,10 +17,12 @@ MAIN = ("run", "out", "items", "examples", "seed")
 
 @dataclass(frozen=True)
 class Inspect:
-    """Look at the shared and exclusive codes of a trained DisNCL run: inspect.html and inspect.json.
+    """Look into a trained run: a page of what it knows of its pairs, and of its codes where it has some.
 
-    Shows how much information the codes hold and have in common, whether shared codes tell matching from mismatched
-    pairs, maps of both kinds of codes, and which pictures they bring together. The run is never changed.
+    Of a DisNCL run, inspect.html shows how much information the codes hold and have in common, whether shared codes
+    tell matching from mismatched pairs, maps of both kinds of codes, and which pictures they bring together. Of any
+    other run, figures.html shows the similarities of training pairs, the confidence in them, and what the method
+    remembered of them after each epoch. The run is never changed.
 
     For example:
       truepair inspect runs/disncl
@@ -32,9 +34,9 @@ class Inspect:
     out: Path | None = None
     """The folder to write to; by default inspect/ in the run's folder."""
     items: int = 2000
-    """Training pairs, and test pairs, to look at; all if there are fewer."""
+    """Training pairs to look at, and of codes as many test pairs; all if there are fewer."""
     examples: int = 6
-    """Images whose neighbours are shown."""
+    """Images whose neighbours by codes are shown."""
     seed: int = 0
     """Seed of what is drawn and estimated."""
 
@@ -47,6 +49,15 @@ def command(arguments: Sequence[str], output: Output) -> None:
 
     out = parsed.out or parsed.run / "inspect"
     run = load_run(parsed.run)
+    if run.recipe.network.codes == "none":
+        from truepair.figures.page import draw_figures
+
+        rate = run.recipe.noise.rate
+        found = draw_figures([parsed.run], out, pairs=parsed.items, rate=rate, seed=parsed.seed)
+        output.line(f"{run.recipe.method.name} on {run.corpus.splits.name}: {len(found['figures'])} figures")
+        output.line(f"page: {found['page']}")
+        output.summary({"out": out, **found})
+        return
     summary = inspect_run(run, out, items=parsed.items, examples=parsed.examples, seed=parsed.seed)
     output.line(inspect_lines(summary, out))
     output.summary({"out": out, **summary})

@@ -25,7 +25,9 @@ COMMANDS = {
     "audit": "find the pairs that do not match: findings and a report",
     "review": "look at an audit's suspects in a browser: keep, drop or re-pair them",
     "fix": "a copy of an audited corpus without the pairs that do not match, in its own format",
-    "inspect": "what the shared and exclusive codes of a DisNCL run hold: a page of charts and numbers",
+    "sweep": "train once for each combination of option values; runs that are there are not repeated",
+    "figures": "the papers' figures from finished runs: a page and SVG files",
+    "inspect": "what a run knows of its pairs, and what DisNCL's codes hold: a page of charts",
     "noise": "shuffle captions on purpose and write the field's noise index",
 }
 

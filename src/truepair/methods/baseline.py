@@ -39,6 +39,11 @@ class Baseline:
         """See `Method.models`: one."""
         return [self._optimiser.evaluated]
 
+    @property
+    def pair_state(self) -> Mapping[str, Float[Tensor, " pairs"]]:
+        """See `Method.pair_state`: there is none."""
+        return {}
+
     def train_epoch(self, epoch: int, loaders: Loaders) -> Iterator[StepLog]:
         """See `Method.train_epoch`."""
         network, steps = self._optimiser.model, loaders.batches_per_epoch()

@@ -76,6 +76,11 @@ class Crcl:
         """See `Method.models`: one, that of the present stage."""
         return [self._optimiser.evaluated]
 
+    @property
+    def pair_state(self) -> Mapping[str, Float[Tensor, " pairs"]]:
+        """See `Method.pair_state`: the soft correspondences."""
+        return {"correspondence": self.correspondence}
+
     def train_epoch(self, epoch: int, loaders: Loaders) -> Iterator[StepLog]:
         """See `Method.train_epoch`."""
         stage, stage_epoch = self.config.position(epoch)

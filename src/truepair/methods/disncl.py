@@ -101,6 +101,11 @@ class Disncl:
             notes += [f"network {number}: {collapse}" for collapse in network.collapses.values()]
         return notes
 
+    @property
+    def pair_state(self) -> Mapping[str, Float[Tensor, " pairs"]]:
+        """See `Method.pair_state`: the filter's confidence, the mean of both networks'."""
+        return {"confidence": self.pair_confidence.mean(0)}
+
     def train_epoch(self, epoch: int, loaders: Loaders) -> Iterator[StepLog]:
         """See `Method.train_epoch`: confidence is estimated, then each network learns from all pairs once."""
         if self.config.filtering and epoch >= self.config.warmup_epochs:

@@ -83,6 +83,7 @@ class Mscn:
         self.degenerate_fits = self.small_sets = 0
         self._pairs = pairs
         self._is_confidence_degenerate = False
+        self._posterior: dict[int, Float[Tensor, " pairs"]] = {}  # of each network, as it last judged
         self._networks = [_Network(make_model(), config, fabric) for _ in range(config.networks)]
 
     @property
@@ -108,6 +109,13 @@ class Mscn:
             notes.append("the mixture that confidence is read from did not show two kinds of pairs: do not rely on it")
         return notes
 
+    @property
+    def pair_state(self) -> Mapping[str, Float[Tensor, " pairs"]]:
+        """See `Method.pair_state`: the last posterior that pairs were chosen by, the mean of both networks'."""
+        if not self._posterior:
+            return {}
+        return {"posterior": torch.stack([*self._posterior.values()]).mean(0)}
+
     def train_epoch(self, epoch: int, loaders: Loaders) -> Iterator[StepLog]:
         """See `Method.train_epoch`: each network once, over all pairs at first, later over those called clean."""
         # Warm-up: every pair, network and head together.
@@ -130,7 +138,7 @@ class Mscn:
         # Purify and train: A chooses for B, then B, just trained, for A.
         for number in reversed(range(len(self._networks))):
             draw = labelled_pairs.draw(self._key(epoch, number))
-            chosen = self._purified(self._networks[number - 1], loaders, draw)
+            chosen = self._purified(number - 1, loaders, draw)
             yield from self._train(self._networks[number], epoch, number, loaders, chosen, draw)
 
     def _train(
@@ -153,12 +161,13 @@ class Mscn:
                 of_head = network.meta_step(batch, *next(labelled), schedule)
             yield kept | of_head | network.step(batch, schedule)
 
-    def _purified(self, judge: _Network, loaders: Loaders, draw: LabelledDraw) -> Int[Tensor, " chosen"]:
-        """The pairs that `judge` calls clean."""
+    def _purified(self, judge: int, loaders: Loaders, draw: LabelledDraw) -> Int[Tensor, " chosen"]:
+        """The pairs that the network of this number calls clean."""
         everything = torch.arange(len(loaders.pairs))
         if not self.config.purify:
             return everything
-        posterior, is_degenerate = clean_posterior(judge.evaluated, loaders.pairs, draw)
+        posterior, is_degenerate = clean_posterior(self.models[judge], loaders.pairs, draw)
+        self._posterior[judge % len(self._networks)] = posterior
         self.degenerate_fits += is_degenerate
         chosen = (posterior > self.config.purify_above).nonzero().flatten()
         if len(chosen) >= min(loaders.batch_size, len(everything)):
@@ -201,6 +210,7 @@ class Mscn:
         return {
             "networks": [network.state_dict() for network in self._networks],
             "fallback": self.fallback,
+            "posterior": [self._posterior[number] for number in sorted(self._posterior)],
             "degenerate_fits": self.degenerate_fits,
             "small_sets": self.small_sets,
         }
@@ -210,6 +220,7 @@ class Mscn:
         for network, saved in zip(self._networks, state["networks"], strict=True):
             network.load_state_dict(saved)
         self.fallback = state["fallback"]
+        self._posterior = dict(enumerate(state["posterior"]))
         self.degenerate_fits, self.small_sets = state["degenerate_fits"], state["small_sets"]
 
 

@@ -45,6 +45,11 @@ class Method(Protocol):
         """How many times the network has been started afresh; the best checkpoint is one of the current stage."""
         ...
 
+    @property
+    def pair_state(self) -> Mapping[str, Float[Tensor, " pairs"]]:
+        """What the method remembers of each training pair, by name, in [0, 1]; empty if it remembers nothing yet."""
+        ...
+
     def train_epoch(self, epoch: int, loaders: Loaders) -> Iterator[StepLog]:
         """One epoch in the order of the paper's algorithm, yielding after every optimisation step."""
         ...

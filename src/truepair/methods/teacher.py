@@ -81,6 +81,11 @@ class Teacher:
     def _trains_folds(self) -> bool:
         return self.stage == 0 and self._fold_epochs > 0
 
+    @property
+    def pair_state(self) -> Mapping[str, Float[Tensor, " pairs"]]:
+        """See `Method.pair_state`: the confidence that the networks learn by."""
+        return {"confidence": self.pair_confidence}
+
     def train_epoch(self, epoch: int, loaders: Loaders) -> Iterator[StepLog]:
         """See `Method.train_epoch`: an epoch of the networks of all folds, or of the network of all pairs."""
         if epoch < self._fold_epochs:

@@ -18,6 +18,7 @@ from truepair.files.checkpoint import load_checkpoint, save_checkpoint
 from truepair.methods.protocol import Method
 from truepair.progress import progress
 from truepair.training.log import RunLog
+from truepair.training.pair_state import histograms
 
 
 @dataclass
@@ -92,7 +93,11 @@ def fit(
             state.epoch = epoch + 1
             state.seconds += time.perf_counter() - wall
             state.cpu_seconds += time.process_time() - cpu
-            log.epoch(epoch, {"stage": state.stage, "seconds": state.seconds, **metrics.as_dict()})
+            log.epoch(
+                epoch,
+                {"stage": state.stage, "seconds": state.seconds, **metrics.as_dict()},
+                histograms(method.pair_state, loaders.pairs.is_clean),
+            )
             shown.remark = f"development rSum {metrics.rsum:.1f}, best {state.best_rsum:.1f}"
             save(last, state, method, config)
     return state

@@ -6,7 +6,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -88,7 +88,7 @@ def load_run(folder: Path, corpus: Corpus | None = None) -> TrainedRun:
     Raises:
         CheckpointError: If the folder holds no run, an unfinished one or a damaged one.
     """
-    recipe, shape = _description(folder)
+    recipe, shape = description_of_run(folder)
     if not (folder / "best.safetensors").exists():
         raise CheckpointError(f"the run in {folder} has not finished its first epoch: resume it with 'truepair train'")
     vocabulary = load_vocabulary(folder / "vocabulary.json") if shape.has_words else None
@@ -112,9 +112,9 @@ def load_runs(folders: Sequence[Path], corpus: Corpus | None = None) -> list[Tra
         ConfigError: If they are of different data or vocabularies, or have different numbers of networks.
     """
     first, *others = folders
-    data = asdict(_description(first)[0].data)
+    data = asdict(description_of_run(first)[0].data)
     for folder in others:
-        different = differences(data, asdict(_description(folder)[0].data), "data")
+        different = differences(data, asdict(description_of_run(folder)[0].data), "data")
         if different:
             raise ConfigError(
                 f"the runs are of different data ({first} and {folder}; {'; '.join(different)}): only runs of the same "
@@ -160,7 +160,7 @@ def refuse_another_run(folder: Path, recipe: Recipe) -> None:
     """
     if not (folder / "run.json").exists():
         return
-    different = differences(learning_options(_description(folder)[0]), learning_options(recipe))
+    different = differences(learning_options(description_of_run(folder)[0]), learning_options(recipe))
     if different:
         raise CheckpointError(
             f"{folder} holds another run ({'; '.join(different)}): choose a new folder, or delete this one"
@@ -231,8 +231,12 @@ def describe(folder: Path, recipe: Recipe, shape: InputShape, corpus: Corpus) ->
     write_json(folder / "run.json", described)
 
 
-def _description(folder: Path) -> tuple[Recipe, InputShape]:
-    """The recipe and the inputs of the run in `folder`."""
+def description_of_run(folder: Path) -> tuple[Recipe, InputShape]:
+    """The recipe and the inputs of the run in `folder`.
+
+    Raises:
+        CheckpointError: If there is no run, or its ``run.json`` is damaged or of another version.
+    """
     path = folder / "run.json"
     described = read_json(path, {"recipe": dict, "inputs": dict})
     if described is None:
@@ -282,14 +286,24 @@ def make_folder(folder: Path) -> None:
         raise ConfigError(f"cannot make the folder {folder} ({error.strerror}): choose another one") from error
 
 
-def write_pairs(path: Path, train: Pairs, confidence: Float[Tensor, " pairs"]) -> None:
-    """One row a training pair, replaced atomically: its names, the confidence, and the truth where it is known."""
+def write_pairs(
+    path: Path, train: Pairs, confidence: Float[Tensor, " pairs"], states: Mapping[str, Float[Tensor, " pairs"]]
+) -> None:
+    """One row a training pair, replaced atomically: its names, the confidence, and the truth where it is known.
+
+    Args:
+        path: The file.
+        train: The pairs.
+        confidence: That each matches.
+        states: What the method remembers of each after the last epoch; a column each, such as ``last_correspondence``.
+    """
     images = train.image_of_caption.tolist()
     columns: dict[str, Any] = {
         "caption_id": list(train.caption_ids),
         "image_id": [train.image_ids[image] for image in images],
         "confidence": confidence.numpy(),
     }
+    columns |= {f"last_{name}": values.cpu().numpy() for name, values in states.items()}
     if train.is_clean is not None:
         columns["is_clean"] = train.is_clean.numpy()
     write_parquet(pa.table(columns), path)

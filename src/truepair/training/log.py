@@ -9,13 +9,15 @@ from typing import Any
 
 from truepair.errors import ConfigError
 from truepair.files.replacing import replacing
+from truepair.training.pair_state import Histograms
 
 
 class RunLog:
     """Appends to ``log.jsonl`` in a run's folder.
 
     A line has ``kind`` ("steps": means over some optimisation steps, each over those that have it; "epoch": one epoch
-    and its development metrics), ``epoch`` and the scalars by name.
+    and its development metrics), ``epoch`` and the scalars by name. Lines of epochs have ``pair_state``, too, where the
+    method remembers something of each pair: see `truepair.training.pair_state`.
     """
 
     def __init__(self, folder: Path, steps_per_line: int = 50, tensorboard: bool = False) -> None:
@@ -50,10 +52,10 @@ class RunLog:
         if len(self._pending) == self.steps_per_line:
             self._flush(epoch)
 
-    def epoch(self, epoch: int, scalars: Mapping[str, float | int]) -> None:
+    def epoch(self, epoch: int, scalars: Mapping[str, float | int], pair_state: Histograms | None = None) -> None:
         """Write the line of a finished epoch, after the steps that are still pending."""
         self._flush(epoch)
-        self._write({"kind": "epoch", "epoch": epoch, **scalars})
+        self._write({"kind": "epoch", "epoch": epoch, **scalars, **({"pair_state": pair_state} if pair_state else {})})
         if self._board is not None:
             for name, value in scalars.items():
                 self._board.add_scalar(name, value, epoch)

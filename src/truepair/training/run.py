@@ -80,10 +80,11 @@ def run(recipe: Recipe, folder: Path, corpus: Corpus | None = None) -> RunResult
     # Train, then test the best checkpoint and read the confidence in every training pair from it.
     log = RunLog(folder, tensorboard=training.tensorboard)
     state = fit(method, learned_loaders, dev, log, learning_options(recipe), training.patience)
+    states = method.pair_state if len(learned) == len(train) else {}  # an oracle has none of the pairs left out
     load_best(method.models, folder)
     tested = evaluate(method.models, test, recipe.data.test_folds, state=folder)
     confidence = method.confidence(loaders(train)).cpu()  # [pairs], in [0, 1]
-    write_pairs(folder / "pairs.parquet", train, confidence)
+    write_pairs(folder / "pairs.parquet", train, confidence, states)
 
     # Numbers, and everything that they depend on.
     trusted = None if prepared.trusted is None else len(prepared.trusted)

@@ -1,0 +1,1 @@
+"""The papers' figures from finished runs: one page, and a file for each figure."""

@@ -1,0 +1,140 @@
+"""The figures, each as an SVG element in the colours of the page."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import matplotlib as mpl
+import numpy as np
+import torch
+from matplotlib.axes import Axes
+from matplotlib.ticker import MaxNLocator
+
+from truepair.figures.curves import Curve
+from truepair.figures.runs import short
+from truepair.losses.noise_tolerance import risk_gap_bounds
+from truepair.losses.triplet import self_adaptive_margin
+from truepair.pages.svg import BLUE, GREY, INK, ORANGE, STYLE, legend_above, new_axes, svg
+
+_LOOKS: Sequence[dict[str, Any]] = [
+    {"color": colour, "linestyle": line, "marker": marker}
+    for line, markers in (("-", "os^D"), ("--", "vPXd"), (":", "<>*p"))
+    for colour, marker in zip((BLUE, ORANGE, INK, GREY), markers, strict=True)
+]
+"""Twelve lines that can be told apart, without colour too."""
+_CANDIDATES = 100
+_NOISE_RATES = (0.2, 0.4, 0.6)
+
+
+def curves_chart(curves: Sequence[Curve], x: str, y: str, summary: str) -> str:
+    """Lines with a standard deviation where there are several seeds; values that are no numbers stand side by side."""
+    everything = {repr(point.at): point.at for curve in curves for point in curve.points}
+    is_number = all(isinstance(at, int | float) and not isinstance(at, bool) for at in everything.values())
+    place: Callable[[Any], float] = float if is_number else lambda at: float([*everything].index(repr(at)))
+    with mpl.rc_context(STYLE):
+        axes = new_axes(x, y, height=4.2 + 0.28 * len(curves))
+        for curve, look in zip(curves, _cycled(len(curves)), strict=True):
+            at = [place(point.at) for point in curve.points]
+            axes.errorbar(
+                at,
+                [point.mean for point in curve.points],
+                [point.sd or 0.0 for point in curve.points],
+                label=curve.label or None,
+                markersize=6,
+                linewidth=1.6,
+                capsize=3,
+                **look,
+            )
+        if not is_number:
+            axes.set_xticks(range(len(everything)), [short(value) for value in everything.values()])
+        if any(curve.label for curve in curves):
+            legend_above(axes)
+        return svg(axes, summary)
+
+
+def _cycled(count: int) -> list[dict[str, Any]]:
+    return [_LOOKS[number % len(_LOOKS)] for number in range(count)]
+
+
+def state_chart(history: Mapping[int, Mapping[str, Sequence[int]]], name: str) -> str:
+    """The median of a state of pairs over epochs, and the middle 80 % of the pairs, for each kind of pair.
+
+    Args:
+        history: Epoch, from 1 → kind of pair → histogram of [0, 1].
+        name: What the state is called.
+    """
+    looks = {"matching": (BLUE, "-"), "mismatched": (ORANGE, "--"), "all": (INK, "-")}
+    with mpl.rc_context(STYLE):
+        axes = new_axes("Epoch", name.capitalize())
+        for kind, (colour, line) in looks.items():
+            known = {epoch: kinds[kind] for epoch, kinds in history.items() if kind in kinds}
+            if not known:
+                continue
+            low, middle, high = ([_quantile(counts, share) for counts in known.values()] for share in (0.1, 0.5, 0.9))
+            pairs = sum(next(iter(known.values())))
+            axes.fill_between([*known], low, high, color=colour, alpha=0.2, linewidth=0)
+            axes.plot([*known], middle, color=colour, linestyle=line, marker=".", label=f"{kind} ({pairs:,})")
+        axes.set_ylim(-0.03, 1.03)
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+        legend_above(axes)
+        return svg(axes, f"{name} of the training pairs after each epoch: median, and the middle 80 %.")
+
+
+def _quantile(counts: Sequence[int], share: float) -> float:
+    """Of values in equal bins of [0, 1], spread evenly within a bin."""
+    below = np.concatenate([[0.0], np.cumsum(counts)])
+    return float(np.interp(share * below[-1], below, np.linspace(0, 1, len(below))))
+
+
+def confidence_histogram(values: Mapping[str, np.ndarray], name: str) -> str:
+    """How confidence, or what else a method says of its pairs, is distributed.
+
+    Args:
+        values: Kind of pair ("matching", "mismatched" or "all") → values in [0, 1].
+        name: What they are.
+    """
+    edges = np.linspace(0, 1, 21)
+    looks = {"matching": (BLUE, ""), "mismatched": (ORANGE, "////"), "all": (INK, "")}
+    with mpl.rc_context(STYLE):
+        axes = new_axes(name.capitalize(), "Share of the pairs")
+        for kind, some in values.items():
+            colour, hatch = looks[kind]
+            weights = np.full(len(some), 1 / max(len(some), 1))
+            bars: dict[str, Any] = {"alpha": 0.55, "edgecolor": colour, "linewidth": 0.8, "hatch": hatch}
+            axes.hist(some, edges.tolist(), weights=weights, color=colour, label=f"{kind} ({len(some):,})", **bars)
+        legend_above(axes)
+        return svg(axes, f"Histogram of {name} of the training pairs.")
+
+
+def scalar_chart(values: Mapping[int, float], name: str) -> str:
+    """A mean over the steps of each epoch."""
+    with mpl.rc_context(STYLE):
+        axes = new_axes("Epoch", name.capitalize(), height=3.2)
+        axes.plot([*values], [*values.values()], color=INK, marker=".")
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+        return svg(axes, f"{name} by epoch.")
+
+
+def margin_chart(margin: float) -> str:
+    """MSCN's self-adaptive margin against the similarity of a pair."""
+    similarity = torch.linspace(0, 1, 101)
+    with mpl.rc_context(STYLE):
+        axes = new_axes("Similarity of the pair", "Margin", height=3.2)
+        axes.plot(similarity.numpy(), self_adaptive_margin(similarity, margin).numpy(), color=BLUE)
+        axes.axhline(margin, color=GREY, linestyle=":", linewidth=1)
+        return svg(axes, f"The self-adaptive margin rises from 0 to {margin:g} along an S-curve.")
+
+
+def tolerance_chart(rates: Sequence[float] = _NOISE_RATES, candidates: int = _CANDIDATES) -> str:
+    """Bounds on what label noise costs a minimiser of the complementary loss, against its exponent."""
+    exponents = np.linspace(0, 1, 101)
+    with mpl.rc_context(STYLE):
+        axes: Axes = new_axes("Exponent q", "Difference of the risks", height=4.6)
+        axes.axhline(0, color=GREY, linewidth=0.8)
+        for rate, look in zip(rates, _cycled(len(rates)), strict=True):
+            lower, upper = zip(*(risk_gap_bounds(candidates, rate, float(q)) for q in exponents), strict=True)
+            axes.plot(exponents, upper, color=look["color"], label=f"η = {rate:g}, noisy risk, at most")
+            axes.plot(exponents, lower, color=look["color"], linestyle="--", label="clean risk, at least")
+        legend_above(axes)
+        return svg(axes, "The bounds shrink to 0 as the exponent q goes from 0 to 1.")

@@ -1,0 +1,184 @@
+"""A sweep: one run for each combination of option values and each seed, in folders named after the values."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from functools import cache
+from itertools import product
+from pathlib import Path
+from typing import Any
+
+from truepair.config import Recipe
+from truepair.data.corpora import load_corpus
+from truepair.errors import ConfigError, TruepairError
+from truepair.files.json import write_json
+from truepair.progress import progress
+from truepair.training.folder import finished, make_folder, refuse_another_run
+from truepair.training.recipe import recipe_from
+from truepair.training.results import RunResults
+from truepair.training.run import run
+
+
+@dataclass(frozen=True)
+class Setting:
+    """One run of a sweep.
+
+    Attributes:
+        values: Dotted option → its value.
+        seed: Of noise and training.
+        recipe: What to do.
+        folder: Where.
+    """
+
+    values: Mapping[str, Any]
+    seed: int
+    recipe: Recipe
+    folder: Path
+
+
+@dataclass(frozen=True)
+class Swept:
+    """What became of a setting: its results, or why there are none."""
+
+    setting: Setting
+    results: RunResults | None
+    error: str = ""
+
+
+def values_of(varied: Sequence[str]) -> dict[str, list[Any]]:
+    """Options and their values, as typed: ``method.temperature=0.03,0.05``; lists in brackets.
+
+    >>> values_of(["method.temperature=0.03,0.05", "method.name=crcl,mscn", "method.stages=[4,12],[1,11]"])
+    {'method.temperature': [0.03, 0.05], 'method.name': ['crcl', 'mscn'], 'method.stages': [[4, 12], [1, 11]]}
+
+    Raises:
+        ConfigError: If there is no value, one twice, or an option twice.
+    """
+    found: dict[str, list[Any]] = {}
+    for text in varied:
+        name, equals, written = text.partition("=")
+        if not equals or not name or not written:
+            raise ConfigError(f"--vary is {text!r}, but it is an option and its values: method.temperature=0.03,0.05")
+        if name in found:
+            raise ConfigError(f"--vary names {name} twice: write all its values after one =")
+        values = _parsed(written)
+        twice = next((value for place, value in enumerate(values) if value in values[:place]), None)
+        if twice is not None:
+            raise ConfigError(f"--vary {name} has the value {twice!r} twice: name each once")
+        found[name] = values
+    return found
+
+
+def _parsed(written: str) -> list[Any]:
+    try:
+        values: list[Any] = json.loads(f"[{written}]")
+        return values
+    except json.JSONDecodeError:  # words; what is a number among them is one
+        return [_number_or_word(word) for word in written.split(",")]
+
+
+def _number_or_word(word: str) -> Any:
+    try:
+        return json.loads(word)
+    except json.JSONDecodeError:
+        return word
+
+
+def settings_of(recipe: Recipe, values: Mapping[str, Sequence[Any]], seeds: Sequence[int], out: Path) -> list[Setting]:
+    """All runs of a sweep, every combination with every seed; nothing is trained or written.
+
+    Raises:
+        ConfigError: If there is nothing to vary, an option does not exist or cannot have a value, a seed is missing,
+            negative or there twice.
+        CheckpointError: If a folder holds another run.
+    """
+    if not values:
+        raise ConfigError("name an option to vary: --vary method.temperature=0.03,0.05")
+    if not seeds or len(set(seeds)) < len(seeds) or min(seeds) < 0:
+        raise ConfigError(
+            f"--seeds is {' '.join(map(str, seeds)) or 'missing'}: name one or more, each once, from 0 on"
+        )
+    settings = []
+    for combination in product(*values.values()):
+        chosen = dict(zip(values, combination, strict=True))
+        for seed in seeds:
+            nested = _with(asdict(recipe), chosen)
+            nested = _with(nested, {"noise.seed": seed, "trusted.seed": seed, "training.seed": seed} | chosen)
+            built = recipe_from(nested, "--vary")
+            folder = out / "_".join([*(f"{name}={_slug(value)}" for name, value in chosen.items()), str(seed)])
+            refuse_another_run(folder, built)
+            settings.append(Setting(chosen, seed, built, folder))
+    if len({setting.folder for setting in settings}) < len(settings):
+        raise ConfigError("--vary has values whose folders would have the same name: sweep them into two folders")
+    return settings
+
+
+def _with(nested: dict[str, Any], chosen: Mapping[str, Any]) -> dict[str, Any]:
+    """Nested options with some of them replaced; another method comes with its own defaults."""
+    made = dict(nested)
+    name = chosen.get("method.name")
+    if name is not None and name != made["method"]["name"]:
+        made["method"] = {"name": name}
+    for option, value in chosen.items():
+        section = made
+        *path, last = option.split(".")
+        for part in path:
+            section[part] = dict(section.get(part) or {})
+            section = section[part]
+        section[last] = value
+    return made
+
+
+def _slug(value: Any) -> str:
+    """A value as part of a folder's name."""
+    text = value if isinstance(value, str) else json.dumps(value)
+    return re.sub(r"[^A-Za-z0-9.+-]+", "-", text).strip("-")
+
+
+def sweep(settings: Sequence[Setting], out: Path, tell: Callable[[Swept], None] = lambda done: None) -> list[Swept]:
+    """Train and test every setting that is not there yet; one that fails does not keep the others from running.
+
+    ``sweep.json`` in `out` then holds all settings with their numbers.
+
+    Args:
+        settings: Of `settings_of`.
+        out: The sweep's folder.
+        tell: Called with each setting when it is done.
+    """
+    make_folder(out)
+    corpus = cache(load_corpus)
+    swept = []
+    with progress("sweep", "runs", len(settings)) as shown:
+        for setting in settings:
+            shown.describe(setting.folder.name)
+            try:
+                results = finished(setting.recipe, setting.folder)
+                results = results or run(setting.recipe, setting.folder, corpus(setting.recipe.data))
+                swept.append(Swept(setting, results))
+            except TruepairError as error:
+                swept.append(Swept(setting, None, str(error)))
+            tell(swept[-1])
+            shown.advance()
+    _write(swept, out)
+    return swept
+
+
+def _write(swept: Sequence[Swept], out: Path) -> None:
+    write_json(
+        out / "sweep.json",
+        {
+            "runs": [
+                {
+                    "folder": str(done.setting.folder),
+                    "values": dict(done.setting.values),
+                    "seed": done.setting.seed,
+                    "error": done.error or None,
+                    "results": None if done.results is None else done.results.as_dict(),
+                }
+                for done in swept
+            ]
+        },
+    )
