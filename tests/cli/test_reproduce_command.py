@@ -7,7 +7,10 @@ import pytest
 
 from truepair.cli.main import main
 from truepair.cli.reproduce import comparison
+from truepair.errors import TrainingError
+from truepair.training import reproduce as training
 from truepair.training.recipe import SHIPPED
+from truepair.training.reproduce import reproduce
 
 ROOT = Path(__file__).parents[2]
 RECIPE = SHIPPED / "crcl_vse_f30k_80.toml"
@@ -37,10 +40,17 @@ def test_a_rehearsal_of_a_real_recipe_runs_says_so_and_keeps_apart(data, tmp_pat
     assert capsys.readouterr().out == shown
 
 
-def test_an_index_for_all_recipes_is_warned_of_where_its_noise_is_not_that_of_the_row(data, tmp_path, capsys):
+def test_an_index_for_all_recipes_is_refused_where_its_noise_is_not_that_of_the_row_or_labelled(data, tmp_path, capsys):
     command = ["reproduce", "crcl_vse_f30k_80", "baseline_vse_f30k_40", "--data", str(data), "--rehearse"]
     command += ["--device", "cpu", "--noise.index-convention", "per_image"]
     command += ["--noise.index", str(data / "noise_index" / "f30k_precomp_0.4_per_image.npy")]
+    assert main([*command, "--out", str(tmp_path)]) == 1
+    (error,) = capsys.readouterr().err.splitlines()
+    assert error.startswith("truepair: error: crcl_vse_f30k_80: 40.00% of the training captions were mismatched here, ")
+    assert error.endswith("With --compare-anyway they are compared, and labelled")
+    assert not any(tmp_path.iterdir())
+
+    command.append("--compare-anyway")
     assert main([*command, "--out", str(tmp_path)]) == 0
     shown, _, other = capsys.readouterr().out.partition("baseline_vse_f30k_40\n")
     level = "image level: 100.0% of the images that lost captions lost all of them to one image"
@@ -53,6 +63,7 @@ def test_an_index_for_all_recipes_is_warned_of_where_its_noise_is_not_that_of_th
         "the numbers are not comparable",
     ]
     assert "warning: " not in other, "there is no row"
+    assert shown.splitlines()[1].split() == ["REHEARSAL", "published", "NOT", "COMPARABLE"]
 
     assert main([*command, "--out", str(tmp_path), "--json"]) == 0
     summary = json.loads(capsys.readouterr().out)["recipes"]["crcl_vse_f30k_80"]
@@ -144,7 +155,8 @@ SUMMARY = {
 def test_the_comparison_has_ours_published_and_difference_and_what_they_depend_on():
     lines = comparison("mine", SUMMARY).splitlines()
     assert lines[0] == "mine"
-    assert lines[1].split() == ["ours", "published", "difference"]
+    assert lines[1].split() == ["ours", "published", "NOT", "COMPARABLE"]
+    assert comparison("mine", SUMMARY | {"warnings": []}).splitlines()[1].split() == ["ours", "published", "difference"]
     assert lines[2].split() == ["i2t", "R@1", "70.0", "±", "0.2", "71.0", "-1.0"]
     assert lines[8].split() == ["rSum", "76.0", "±", "0.2", "71.0", "+5.0"]
     assert lines[9:] == [
@@ -173,3 +185,40 @@ def test_one_seed_has_no_deviation_and_an_unpublished_recipe_nothing_beside_it()
         "protocol: f30k_precomp, test split",
         "published: no number in the recipe",
     ]
+
+
+def test_a_set_is_a_table_whose_rows_go_on_where_one_fails(data, tmp_path, capsys, monkeypatch):
+    path = tmp_path / "mine.toml"
+    path.write_text(
+        'title = "Two rows"\nrows = [\n  { name = "as it is", recipe = "crcl_vse_f30k_40" },\n'
+        '  { name = "without SCC", recipe = "crcl_vse_f30k_40", options = { "method.refine" = false } },\n]\n'
+    )
+    command = [
+        "reproduce",
+        str(path),
+        "--data",
+        str(data),
+        "--rehearse",
+        "--device",
+        "cpu",
+        "--out",
+        str(tmp_path / "o"),
+    ]
+
+    def failing(file, folder, seeds):
+        if folder.name == "as_it_is":
+            raise TrainingError("it diverged")
+        return reproduce(file, folder, seeds)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(training, "reproduce", failing)
+        assert main(command) == 1
+    out, err = capsys.readouterr()
+    assert "1 of 2 recipes failed: mine/as_it_is" in err
+    assert "| as it is | – |" in out
+    assert main(command) == 0
+    out = capsys.readouterr().out
+    table = (tmp_path / "o" / "rehearsal" / "mine" / "table.md").read_text()
+    assert table in out
+    assert table.startswith("REHEARSAL, the numbers mean nothing: Two rows\n")
+    assert [line.split(" | ")[0] for line in table.splitlines()[4:]] == ["| as it is", "| without SCC"]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -15,7 +16,8 @@ from truepair.cli.output import Output
 from truepair.cli.parsing import parse
 from truepair.cli.tables import mismatches
 from truepair.config import Recipe
-from truepair.errors import ConfigError, TruepairError
+from truepair.errors import ConfigError, TrainingError, TruepairError
+from truepair.files.replacing import replacing
 from truepair.training.recipe import RecipeFile, load_recipe_file
 
 LABELS = {
@@ -29,7 +31,7 @@ LABELS = {
 }
 
 
-MAIN = ("recipes", "data", "out", "seeds", "rehearse", "noise.index", "device", "precision")
+MAIN = ("recipes", "data", "out", "seeds", "rehearse", "noise.index", "compare-anyway", "device", "precision")
 
 
 @dataclass(frozen=True)
@@ -53,10 +55,11 @@ class Reproduce:
     For example:
       truepair reproduce crcl_sgraf_f30k_40 --data /corpora --rehearse
       truepair reproduce crcl_sgraf_f30k_20 crcl_sgraf_f30k_40 --data /corpora --out reproductions
+      truepair reproduce crcl_ablation --data /corpora --seeds 0
     """
 
     recipes: Positional[tuple[Path, ...]]
-    """Recipes: files, or names of those that come with truepair."""
+    """Recipes, or sets of recipes, each a table: files, or names of those that come with truepair."""
     seeds: tuple[int, ...] | None = None
     """One run each, or one of each member; a seed is that of the noise and of the training. 0, 1 and 2 by default, and
     0 alone for a rehearsal; seeds that were run before are summarised with them."""
@@ -67,6 +70,9 @@ class Reproduce:
     rehearse: bool = False
     """Run the same path with a tiny network for one epoch, in OUT/rehearsal, to see that files and disk are right
     before hours of training."""
+    compare_anyway: bool = False
+    """Put numbers beside a published row although the noise index has another rate or level; they are then labelled as
+    not comparable. Without it, such an index is refused before anything is trained."""
     device: Literal["auto", "cpu", "cuda", "mps"] | None = None
     """Where to train, whatever the recipes say; "auto" takes a GPU if there is one."""
     precision: Literal["32-true", "bf16-mixed"] | None = None
@@ -83,7 +89,18 @@ def command(arguments: Sequence[str], output: Output) -> None:
     name, again = Counter(path.stem for path in parsed.recipes).most_common(1)[0]
     if again > 1:
         raise ConfigError(f"{again} recipes are called {name}, and would share a folder: reproduce them one by one")
-    files = {path.stem: load_recipe_file(path) for path in parsed.recipes}
+    from truepair.training.recipe_sets import find_set, load_set
+
+    files, sets = dict[str, RecipeFile](), dict[str, tuple[str, dict[str, str]]]()
+    for path in parsed.recipes:
+        of_set = find_set(path)
+        if of_set is None:
+            files[path.stem] = load_recipe_file(path)
+            continue
+        found, rows = load_set(of_set)
+        folders = {row: f"{of_set.stem}/{_slug(row)}" for row in rows}
+        sets[of_set.stem] = found.title, folders
+        files |= {folders[row]: file for row, file in rows.items()}
     from truepair.training.reproduce import plan, rehearsal, reproduce, with_data_in
 
     out = parsed.out / "rehearsal" if parsed.rehearse else parsed.out
@@ -94,14 +111,70 @@ def command(arguments: Sequence[str], output: Output) -> None:
         files[name] = replace(file, recipe=rehearsal(recipe) if parsed.rehearse else recipe)
     if parsed.noise.index is not None:
         files = _with_noise_index(files, parsed.noise.index, parsed.noise.index_convention)
+        if not parsed.compare_anyway:
+            _refuse_other_noise(files)
     for name, file in files.items():
         plan(file, out / name, seeds)
-    summaries = {}
+    summaries, failed = dict[str, dict[str, Any]](), dict[str, str]()
     for name, file in files.items():
-        summary = summaries[name] = reproduce(file, out / name, seeds)
+        try:
+            summary = summaries[name] = reproduce(file, out / name, seeds)
+        except TruepairError as error:  # the others may be days of work
+            if len(files) == 1:
+                raise
+            failed[name] = str(error)
+            output.note(f"{name} failed: {error}")
+            continue
         output.line(comparison(name, summary, is_rehearsal=parsed.rehearse))
         output.line(f"runs: {out / name}\n")
-    output.summary({"out": out, "is_rehearsal": parsed.rehearse, "recipes": summaries})
+    for name, (title, folders) in sets.items():
+        written = set_table(title, folders, summaries, is_rehearsal=parsed.rehearse)
+        (out / name).mkdir(parents=True, exist_ok=True)
+        with replacing(out / name / "table.md") as temporary:
+            temporary.write_text(written, encoding="utf-8")
+        output.line(f"{written}\ntable: {out / name / 'table.md'}\n")
+    output.summary({"out": out, "is_rehearsal": parsed.rehearse, "recipes": summaries, "failed": failed})
+    if failed:
+        raise TrainingError(f"{len(failed)} of {len(files)} recipes failed: {', '.join(failed)}")
+
+
+def set_table(
+    title: str, folders: Mapping[str, str], summaries: Mapping[str, Mapping[str, Any]], *, is_rehearsal: bool
+) -> str:
+    """The rows of a set as a Markdown table; a row that failed has dashes.
+
+    Args:
+        title: Of the table.
+        folders: Row → its name among the summaries.
+        summaries: What `reproduce` returned, by name.
+        is_rehearsal: Say so in the title.
+    """
+    lines = [
+        f"{'REHEARSAL, the numbers mean nothing: ' if is_rehearsal else ''}{title}",
+        "",
+        f"| | {' | '.join(LABELS.values())} | published rSum | difference | noise | seeds |",
+        f"|---|{'---|' * (len(LABELS) + 4)}",
+    ]
+    for row, name in folders.items():
+        summary = summaries.get(name)
+        if summary is None:
+            lines.append(f"| {row} | {' | '.join(['–'] * (len(LABELS) + 4))} |")
+            continue
+        ours = [_plus_minus(**summary["ours"][measure]) for measure in LABELS]
+        published, difference = "–", "–"
+        if summary["published"] is not None:
+            published, difference = f"{summary['published']['rsum']:.1f}", f"{summary['difference']['rsum']:+.1f}"
+        level, rate = summary["realised_noise_level"], summary["realised_noise_rate"]
+        noise = "not known" if rate is None else f"{100 * rate:.1f} %, {level['level'] if level else 'level not known'}"
+        difference = "not comparable" if summary["warnings"] else "–" if is_rehearsal else difference
+        seeds = ", ".join(map(str, summary["seeds"]))
+        lines.append(f"| {row} | {' | '.join(ours)} | {published} | {difference} | {noise} | {seeds} |")
+    return "\n".join([*lines, ""])
+
+
+def _slug(row: str) -> str:
+    """A row's name as that of a folder."""
+    return re.sub(r"[^a-z0-9]+", "_", row.lower()).strip("_")
 
 
 def _with_hardware(recipe: Recipe, parsed: Reproduce) -> Recipe:
@@ -146,6 +219,21 @@ def _with_noise_index(
     return noisy
 
 
+def _refuse_other_noise(files: Mapping[str, RecipeFile]) -> None:
+    """Refuse an index of another rate or level than the published rows, before anything is trained."""
+    from truepair.data.corpora import load_corpus
+    from truepair.data.noise import noise_level
+    from truepair.training.reproduce import noise_differences
+    from truepair.training.splits import prepared_splits
+
+    corpus = cache(load_corpus)
+    for name, file in files.items():
+        train = prepared_splits(file.recipe, corpus(file.recipe.data)).splits.train
+        different = noise_differences(file, train.realised_noise_rate, noise_level(train))
+        if different:
+            raise ConfigError(f"{name}: {'; '.join(different)}. With --compare-anyway they are compared, and labelled")
+
+
 def comparison(name: str, summary: Mapping[str, Any], *, is_rehearsal: bool = False) -> str:
     """A recipe's results beside the published ones, and everything that they depend on.
 
@@ -159,7 +247,7 @@ def comparison(name: str, summary: Mapping[str, Any], *, is_rehearsal: bool = Fa
     level = summary["realised_noise_level"]
     ours = {measure: _plus_minus(**summary["ours"][measure]) for measure in LABELS}
     head = "REHEARSAL" if is_rehearsal else "ours"
-    rows = [("", head, "published", "difference")]
+    rows = [("", head, "published", "NOT COMPARABLE" if summary["warnings"] else "difference")]
     for measure, label in LABELS.items():
         published, difference = "-", "-"
         if summary["published"] is not None:
@@ -170,7 +258,7 @@ def comparison(name: str, summary: Mapping[str, Any], *, is_rehearsal: bool = Fa
     return "\n".join(
         [
             f"{'REHEARSAL, the numbers mean nothing: ' if is_rehearsal else ''}{name}",
-            *(f"{a:<9} {b:>13} {c:>10} {d:>11}" for a, b, c, d in rows),
+            *(f"{a:<9} {b:>13} {c:>10} {d:>14}" for a, b, c, d in rows),
             f"seeds: {seeds}{' (mean ± standard deviation)' if len(summary['seeds']) > 1 else ''}",
             mismatches(summary["realised_noise_rate"], NoiseLevel(**level) if level else None),
             *(f"warning: {line}" for line in summary["warnings"]),

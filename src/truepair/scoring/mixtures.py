@@ -251,7 +251,7 @@ def fit_beta_mixture(
     """A mixture of two Betas, as MSCN divides its training data (Han et al., CVPR 2023, https://arxiv.org/abs/2304.06275).
 
     The paper starts from Betas fitted to pairs known to be wrong and right, with equal weights, takes at most 10 steps
-    and stops below a gain of 1e-2. Its code uses a private library's M-step; here it is the weighted moments.
+    and stops below a gain of 1e-2. The M-step takes the weighted moments, as in its code.
 
     Args:
         scores: ``[pairs]``, in [0, 1], higher = more similar; see `unit_interval` for cosines.

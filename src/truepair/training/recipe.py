@@ -104,11 +104,11 @@ def find_recipe(named: str | Path) -> Path:
         return shipped
     if path.exists():  # a folder, which opening says better
         return path
-    names = sorted(file.stem for file in SHIPPED.glob("*.toml"))
+    names = sorted(file.stem for file in SHIPPED.rglob("*.toml"))  # sets of them, too
     nearest = difflib.get_close_matches(shipped.stem, names, n=3, cutoff=0.0)
     raise ConfigError(
-        f"there is no recipe {named}: name a .toml file, or one of the {len(names)} recipes that come with truepair, "
-        f"such as {', '.join(nearest)}"
+        f"there is no recipe {named}: name a .toml file, or one of the {len(names)} recipes and sets that come with "
+        f"truepair, such as {', '.join(nearest)}"
     )
 
 

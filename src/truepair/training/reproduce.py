@@ -13,6 +13,7 @@ from typing import Any, Literal
 from truepair import __version__
 from truepair.config import NoiseConfig, Recipe
 from truepair.data.corpora import Corpus, load_corpus
+from truepair.data.noise import NoiseLevel
 from truepair.data.precomputed import is_precomputed
 from truepair.errors import CheckpointError, ConfigError
 from truepair.evaluation.retrieval import evaluate
@@ -234,7 +235,7 @@ def _summary(file: RecipeFile, runs: Sequence[_Seed]) -> dict[str, Any]:
         "protocol": _protocol(file.similarities, first),
         "realised_noise_rate": first.realised_noise_rate,
         "realised_noise_level": first.realised_noise_level and asdict(first.realised_noise_level),
-        "warnings": _noise_warnings(file, first),
+        "warnings": noise_differences(file, first.realised_noise_rate, first.realised_noise_level),
         "ours": {name: {"mean": mean[name], "sd": sd[name]} for name in MEASURES},
         "published": theirs,
         "difference": theirs and {name: mean[name] - theirs[name] for name in MEASURES},
@@ -255,16 +256,22 @@ def _published_noise_rate(file: RecipeFile) -> float | None:
     return own if file.published.noise_rate is None else file.published.noise_rate
 
 
-def _noise_warnings(file: RecipeFile, results: RunResults) -> list[str]:
-    """Where the noise that was found is not that of the published row."""
+def noise_differences(file: RecipeFile, rate: float | None, level: NoiseLevel | None) -> list[str]:
+    """Why the noise of a run makes its numbers another thing than those of the published row; nothing if it does not.
+
+    Args:
+        file: The recipe, with the row.
+        rate: Share of the training captions that were found mismatched; None if the truth is not known.
+        level: At which level they were.
+    """
     warnings = []
-    theirs, ours = _published_noise_rate(file), results.realised_noise_rate or 0.0
+    theirs, ours = _published_noise_rate(file), rate or 0.0
     if theirs is not None and abs(ours - theirs) > _RATES_DIFFER:
         warnings.append(
             f"{ours:.2%} of the training captions were mismatched here, but {theirs:.0%} for the published row: the "
             "numbers are not comparable"
         )
-    level, row = results.realised_noise_level, file.published and file.published.noise_level
+    row = file.published and file.published.noise_level
     if row is not None and level is not None and level.level in {"caption", "image", "mixed"} - {row}:
         held = "this run has" if file.recipe.noise.index is None else "this index holds"
         warnings.append(

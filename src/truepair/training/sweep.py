@@ -18,6 +18,7 @@ from truepair.files.json import write_json
 from truepair.progress import progress
 from truepair.training.folder import finished, make_folder, refuse_another_run
 from truepair.training.recipe import recipe_from
+from truepair.training.recipe_sets import with_options
 from truepair.training.results import RunResults
 from truepair.training.run import run
 
@@ -105,8 +106,8 @@ def settings_of(recipe: Recipe, values: Mapping[str, Sequence[Any]], seeds: Sequ
     for combination in product(*values.values()):
         chosen = dict(zip(values, combination, strict=True))
         for seed in seeds:
-            nested = _with(asdict(recipe), chosen)
-            nested = _with(nested, {"noise.seed": seed, "trusted.seed": seed, "training.seed": seed} | chosen)
+            seeds_of = {"noise.seed": seed, "trusted.seed": seed, "training.seed": seed}
+            nested = with_options(asdict(recipe), seeds_of | chosen)
             built = recipe_from(nested, "--vary")
             folder = out / "_".join([*(f"{name}={_slug(value)}" for name, value in chosen.items()), str(seed)])
             refuse_another_run(folder, built)
@@ -114,22 +115,6 @@ def settings_of(recipe: Recipe, values: Mapping[str, Sequence[Any]], seeds: Sequ
     if len({setting.folder for setting in settings}) < len(settings):
         raise ConfigError("--vary has values whose folders would have the same name: sweep them into two folders")
     return settings
-
-
-def _with(nested: dict[str, Any], chosen: Mapping[str, Any]) -> dict[str, Any]:
-    """Nested options with some of them replaced; another method comes with its own defaults."""
-    made = dict(nested)
-    name = chosen.get("method.name")
-    if name is not None and name != made["method"]["name"]:
-        made["method"] = {"name": name}
-    for option, value in chosen.items():
-        section = made
-        *path, last = option.split(".")
-        for part in path:
-            section[part] = dict(section.get(part) or {})
-            section = section[part]
-        section[last] = value
-    return made
 
 
 def _slug(value: Any) -> str:
