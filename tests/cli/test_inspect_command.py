@@ -76,7 +76,7 @@ def test_of_a_run_without_codes_the_page_shows_its_pairs(recipe, tmp_path, capsy
     assert main(["inspect", str(tmp_path / "crcl"), "--json", "--quiet"]) == 0
     found = json.loads(capsys.readouterr().out)
     assert found["page"] == str(tmp_path / "crcl" / "inspect" / "figures.html")
-    assert {name.removeprefix("pairs_crcl_caption_25_") for name in found["figures"] if "crcl" in name} >= {
+    assert {name.removeprefix("pairs_1_crcl_caption_25_") for name in found["figures"] if "crcl" in name} >= {
         *("similarity", "last_correspondence", "correspondence_by_epoch")
     }
 

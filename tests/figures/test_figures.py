@@ -100,7 +100,7 @@ def test_the_page_holds_every_figure_and_each_is_a_file_too(trained, tmp_path):
     found = draw_figures([trained], tmp_path, pairs=200, rate=0.4, seed=0)
     page = (tmp_path / "figures.html").read_text()
     assert found["runs"] == 1
-    kinds = {name.removeprefix("pairs_crcl_caption_40_") for name in found["figures"] if name.startswith("pairs_")}
+    kinds = {name.removeprefix("pairs_1_crcl_caption_40_") for name in found["figures"] if name.startswith("pairs_")}
     assert kinds == {"similarity", "confidence", "last_correspondence", "correspondence_by_epoch"}
     for name in found["figures"]:
         svg = (tmp_path / f"{name}.svg").read_text()
@@ -157,6 +157,6 @@ def test_a_run_whose_data_are_gone_shows_what_its_folder_has(trained, tmp_path):
     described["recipe"]["data"]["path"] = str(tmp_path / "nowhere")
     (folder / "run.json").write_text(json.dumps(described))
     found = draw_figures([folder], tmp_path / "out", pairs=100, rate=0.4, seed=0)
-    assert "pairs_crcl_caption_40_confidence" in found["figures"]
-    assert "pairs_crcl_caption_40_similarity" not in found["figures"]
+    assert "pairs_1_crcl_caption_40_confidence" in found["figures"]
+    assert "pairs_1_crcl_caption_40_similarity" not in found["figures"]
     assert "its pairs are not drawn" in found["left_out"][str(folder)]

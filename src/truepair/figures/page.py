@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -65,7 +65,7 @@ class Section:
     title: str
     text: Sequence[str] = ()
     figures: Sequence[Figure] = ()
-    tables: Sequence[Table] = field(default=())
+    tables: Sequence[Table] = ()
 
 
 def draw_figures(folders: Sequence[Path], out: Path, *, pairs: int, rate: float, seed: int) -> dict[str, Any]:
@@ -125,20 +125,16 @@ def sections_of(
     yield from _option_sections(runs)
     everything = list(_shown(noise, runs, rate))
     shown = everything[:_MOST_SHOWN]
-    if len(everything) > len(shown):
-        left_out.append(
-            LeftOut(
-                everything[len(shown)][1].folder,
-                f"and {len(everything) - len(shown) - 1} more runs: only the pairs of "
-                f"{_MOST_SHOWN} systems are drawn; name fewer runs to see these",
-            )
-        )
     corpus = cache(load_corpus)
     with progress("pairs", "runs", len(shown)) as bar:
-        for name, run in shown:
+        for number, (system, run) in enumerate(shown, 1):
             bar.describe(str(run.folder))
-            yield _pairs_section(name, run, corpus, left_out, pairs, seed)
+            yield _pairs_section(number, system, run, corpus, left_out, pairs, seed)
             bar.advance()
+    if len(everything) > len(shown):
+        others = ", ".join(f"{system} ({run.folder})" for system, run in everything[len(shown) :])
+        said = f"The training pairs of {_MOST_SHOWN} systems are drawn. Name fewer runs to see those of {others}."
+        yield Section("Training pairs of other systems", (said,))
     yield Section(
         "What noise can cost the complementary loss",
         (
@@ -223,10 +219,16 @@ def _shown(
 
 
 def _pairs_section(
-    system: str, run: FinishedRun, corpus: Any, left_out: list[LeftOut], pairs: int, seed: int
+    number: int,
+    system: str,
+    run: FinishedRun,
+    corpus: Callable[[DataConfig], Corpus],
+    left_out: list[LeftOut],
+    pairs: int,
+    seed: int,
 ) -> Section:
     """Similarities, confidence and state of a run's training pairs, and what else its method has."""
-    name = f"pairs_{_slug(system)}_{run.level}_{100 * run.rate:.0f}"
+    name = f"pairs_{number}_{_slug(system)}_{run.level}_{100 * run.rate:.0f}"
     figures = [
         *_similarities(name, run, corpus, left_out, pairs, seed),
         *_confidences(name, run),
@@ -240,12 +242,12 @@ def _pairs_section(
 
 
 def _similarities(
-    name: str, run: FinishedRun, corpus: Any, left_out: list[LeftOut], count: int, seed: int
+    name: str, run: FinishedRun, corpus: Callable[[DataConfig], Corpus], left_out: list[LeftOut], count: int, seed: int
 ) -> Iterable[Figure]:
     if not count:
         return
     try:
-        trained = load_run(run.folder, _corpus_of(run.recipe.data, corpus))
+        trained = load_run(run.folder, corpus(run.recipe.data))
     except TruepairError as error:
         left_out.append(LeftOut(run.folder, f"its pairs are not drawn: {error}"))
         return
@@ -259,12 +261,6 @@ def _similarities(
     separation = Separation(similarity[some.is_clean], similarity[~some.is_clean])
     chart = similarity_histogram(separation, "Similarity", ("matching", "mismatched"))
     yield Figure(f"{name}_similarity", chart, f"Similarity of {len(some):,} training pairs, in evaluation mode.")
-
-
-def _corpus_of(data: DataConfig, corpus: Any) -> Corpus | None:
-    """The corpus, read once for all runs of it."""
-    found: Corpus = corpus(data)
-    return found
 
 
 def _confidences(name: str, run: FinishedRun) -> Iterable[Figure]:
