@@ -17,6 +17,8 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from truepair.spread import spread as spread_of
+
 HERE = Path(__file__).parent
 NUMBERS = (HERE / "ladder.json", HERE / "demo.json")
 PAGES = (HERE.parent / "README.md", HERE / "RESULTS.md")
@@ -30,12 +32,8 @@ WITH_WORDS, WITH_SENTENCES = "pooled", "pooled_sentences"
 
 
 def spread(values: Sequence[float | None], digits: int) -> str:
-    """Mean and standard deviation over seeds, the value where there is one, a dash where there is none."""
-    known = [value for value in values if value is not None]
-    if not known:
-        return "–"
-    mean = f"{statistics.mean(known):.{digits}f}"
-    return mean if len(known) == 1 else f"{mean} ± {statistics.stdev(known):.{digits}f}"
+    """Mean and standard deviation over seeds, of those values that are known."""
+    return spread_of([value for value in values if value is not None], digits)
 
 
 def chosen(numbers: Iterable[Numbers], **wanted: Any) -> list[Numbers]:

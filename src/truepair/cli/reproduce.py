@@ -18,6 +18,7 @@ from truepair.cli.tables import mismatches
 from truepair.config import Recipe
 from truepair.errors import ConfigError, TrainingError, TruepairError
 from truepair.files.replacing import replacing
+from truepair.spread import plus_minus
 from truepair.training.recipe import RecipeFile, load_recipe_file
 
 LABELS = {
@@ -160,7 +161,7 @@ def set_table(
         if summary is None:
             lines.append(f"| {row} | {' | '.join(['–'] * (len(LABELS) + 4))} |")
             continue
-        ours = [_plus_minus(**summary["ours"][measure]) for measure in LABELS]
+        ours = [plus_minus(**summary["ours"][measure]) for measure in LABELS]
         published, difference = "–", "–"
         if summary["published"] is not None:
             published, difference = f"{summary['published']['rsum']:.1f}", f"{summary['difference']['rsum']:+.1f}"
@@ -245,7 +246,7 @@ def comparison(name: str, summary: Mapping[str, Any], *, is_rehearsal: bool = Fa
     from truepair.data.noise import NoiseLevel
 
     level = summary["realised_noise_level"]
-    ours = {measure: _plus_minus(**summary["ours"][measure]) for measure in LABELS}
+    ours = {measure: plus_minus(**summary["ours"][measure]) for measure in LABELS}
     head = "REHEARSAL" if is_rehearsal else "ours"
     rows = [("", head, "published", "NOT COMPARABLE" if summary["warnings"] else "difference")]
     for measure, label in LABELS.items():
@@ -268,7 +269,3 @@ def comparison(name: str, summary: Mapping[str, Any], *, is_rehearsal: bool = Fa
             *(f"may differ: {line}" for line in summary["known_differences"]),
         ]
     )
-
-
-def _plus_minus(mean: float, sd: float | None) -> str:
-    return f"{mean:.1f}" if sd is None else f"{mean:.1f} ± {sd:.1f}"

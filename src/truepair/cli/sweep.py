@@ -11,6 +11,7 @@ from truepair.cli.output import Output
 from truepair.cli.parsing import parse
 from truepair.cli.train import Train, starting_recipe, without_recipe
 from truepair.errors import TrainingError
+from truepair.spread import spread
 
 MAIN = ("target", "out", "vary", "seeds", "method.name", "noise.rate", "device", "workers")
 
@@ -83,7 +84,7 @@ def table(swept: Sequence[Any], options: Sequence[str]) -> str:
         known = [one for one in results if one is not None]
         dev = [one.best.dev_rsum for one in known]
         found = [one.detection.auroc for one in known if one.detection and one.detection.auroc is not None]
-        numbers = [_spread(dev, 1), _spread([one.test.rsum for one in known], 1), _spread(found, 3)]
+        numbers = [spread(dev, 1), spread([one.test.rsum for one in known], 1), spread(found, 3)]
         rows.append(
             (statistics.mean(dev) if dev else float("-inf"), [*values, *numbers, f"{len(known)}/{len(results)}"])
         )
@@ -91,13 +92,6 @@ def table(swept: Sequence[Any], options: Sequence[str]) -> str:
     cells = [head, *(row for _, row in sorted(rows, key=lambda row: -row[0]))]
     widths = [max(len(line[column]) for line in cells) for column in range(len(head))]
     return "\n".join("  ".join(f"{cell:<{w}}" for cell, w in zip(line, widths, strict=True)).rstrip() for line in cells)
-
-
-def _spread(values: Sequence[float], digits: int) -> str:
-    if not values:
-        return "–"
-    mean = f"{statistics.mean(values):.{digits}f}"
-    return mean if len(values) == 1 else f"{mean} ± {statistics.stdev(values):.{digits}f}"
 
 
 def _numbers(done: Any) -> dict[str, Any]:

@@ -35,6 +35,7 @@ from truepair.pages.html import write_page
 from truepair.progress import progress
 from truepair.random_streams import Stream
 from truepair.scoring.encodings import similarity_of_pairs
+from truepair.spread import plus_minus
 from truepair.training.folder import load_run, make_folder
 
 _MOST_SHOWN = 8
@@ -164,7 +165,7 @@ def _noise_section(number: int, figure: NoiseFigure) -> Section:
         for measure, curves in figure.curves.items()
     ]
     rows = [
-        [curve.label, f"{100 * point.at:g} %", _plus_minus(point.mean, point.sd), ", ".join(map(str, point.seeds))]
+        [curve.label, f"{100 * point.at:g} %", plus_minus(point.mean, point.sd), ", ".join(map(str, point.seeds))]
         for curve in figure.curves["rsum"]
         for point in curve.points
     ]
@@ -192,7 +193,7 @@ def _option_sections(runs: Sequence[FinishedRun]) -> Iterable[Section]:
         short_name = figure.option.rpartition(".")[2]
         chart = curves_chart(curves, figure.option, "rSum", f"rSum by {figure.option}.")
         rows = [
-            [curve.label or "–", short(point.at), _plus_minus(point.mean, point.sd), ", ".join(map(str, point.seeds))]
+            [curve.label or "–", short(point.at), plus_minus(point.mean, point.sd), ", ".join(map(str, point.seeds))]
             for curve in curves
             for point in curve.points
         ]
@@ -310,10 +311,6 @@ def _means(log: Sequence[Mapping[str, Any]], name: str) -> dict[int, float]:
         if line["kind"] == "steps" and math.isfinite(line.get(name, math.nan)):
             found.setdefault(line["epoch"] + 1, []).append((line["steps"], line[name]))
     return {epoch: float(np.average([v for _, v in s], weights=[n for n, _ in s])) for epoch, s in found.items()}
-
-
-def _plus_minus(mean: float, sd: float | None) -> str:
-    return f"{mean:.1f}" if sd is None else f"{mean:.1f} ± {sd:.1f}"
 
 
 def _slug(text: str) -> str:
