@@ -37,7 +37,7 @@ def recipe(tmp_path_factory):
             caption_features=str(folder / "captions.npy"),
             test_folds=3,
         ),
-        model=ModelConfig(embedding=8, similarity_size=4),
+        model=ModelConfig(embedding=8),
         method=BaselineConfig(epochs=2),
         training=TrainingConfig(batch_size=8, device="cpu"),
     )
@@ -48,7 +48,9 @@ def runs(recipe, tmp_path_factory):
     """A run of each similarity, by its name."""
     folders = {name: tmp_path_factory.mktemp("runs") / name for name in ("cosine", "saf", "sgr")}
     for name, folder in folders.items():
-        run(replace(recipe, model=replace(recipe.model, similarity=name)), folder)
+        model = recipe.model.compared_by(name)
+        model = model if name == "cosine" else replace(model, similarity_size=4)
+        run(replace(recipe, model=model), folder)
     return folders
 
 

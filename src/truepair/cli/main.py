@@ -39,13 +39,11 @@ mind the rest.
 commands:
 {chr(10).join(f"  {name:<9} {summary}" for name, summary in COMMANDS.items())}
 
-  truepair COMMAND --help             a command's main options, with examples
-  truepair COMMAND --help-all         all of them
+  truepair COMMAND --help             a command's main options; --help-all has all
   truepair COMMAND … --json --quiet   the summary as one JSON object; no progress and no notes
   truepair --version                  {__version__}
 
-For example:
-  truepair demo --out demo-run
+For example: truepair demo --out demo-run
 """
 
 
