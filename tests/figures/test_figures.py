@@ -69,6 +69,13 @@ def test_corpora_and_levels_never_share_a_plot_and_runs_without_noise_are_in_eac
     assert [figure.rates for figure in figures] == [2, 2, 1]
 
 
+def test_a_system_has_its_place_in_every_plot_also_where_it_has_no_run(one):
+    runs = [made(one), made(one, 0.2), made(one, level="image", refine=False), made(one, 0.2, "image", refine=False)]
+    captions, images = noise_figures(runs)
+    assert [curve.label for curve in images.curves["rsum"]] == [curve.label for curve in captions.curves["rsum"]]
+    assert [len(curve.points) for curve in images.curves["rsum"]] == [0, 2]
+
+
 def test_systems_are_named_for_what_they_differ_in(one):
     runs = [made(one), made(one, refine=False), made(one, temperature=0.1), made(one, seed=1), made(one, 0.2)]
     assert [*systems_of(runs).values()] == [

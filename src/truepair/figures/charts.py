@@ -33,8 +33,10 @@ def curves_chart(curves: Sequence[Curve], x: str, y: str, summary: str) -> str:
     is_number = all(isinstance(at, int | float) and not isinstance(at, bool) for at in everything.values())
     place: Callable[[Any], float] = float if is_number else lambda at: float([*everything].index(repr(at)))
     with mpl.rc_context(STYLE):
-        axes = new_axes(x, y, height=4.2 + 0.28 * len(curves))
+        axes = new_axes(x, y, height=4.2 + 0.28 * sum(bool(curve.points) for curve in curves))
         for curve, look in zip(curves, _cycled(len(curves)), strict=True):
+            if not curve.points:
+                continue
             at = [place(point.at) for point in curve.points]
             axes.errorbar(
                 at,

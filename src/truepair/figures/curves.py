@@ -33,7 +33,7 @@ class Point:
 
 @dataclass(frozen=True)
 class Curve:
-    """A line: one system, or one setting of the other options."""
+    """A line: one system, or one setting of the other options; without points, it keeps a look for its system."""
 
     label: str
     points: tuple[Point, ...]
@@ -89,7 +89,7 @@ def noise_figures(runs: Sequence[FinishedRun]) -> list[NoiseFigure]:
         levels = [level for level in dict.fromkeys(run.level for run in here) if level != "none"] or ["none"]
         for level in levels:
             drawn = [run for run in here if run.level in (level, "none")]
-            names = dict.fromkeys(systems[run.folder] for run in drawn)
+            names = dict.fromkeys(systems.values())  # those without a run here, too: a system looks alike in all plots
             curves = {
                 measure: [
                     Curve(name, _points([(r.rate, r) for r in drawn if systems[r.folder] == name], measure))
