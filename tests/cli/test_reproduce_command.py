@@ -222,3 +222,12 @@ def test_a_set_is_a_table_whose_rows_go_on_where_one_fails(data, tmp_path, capsy
     assert table in out
     assert table.startswith("REHEARSAL, the numbers mean nothing: Two rows\n")
     assert [line.split(" | ")[0] for line in table.splitlines()[4:]] == ["| as it is", "| without SCC"]
+
+
+def test_rows_that_would_share_a_folder_are_refused_first(data, tmp_path, capsys):
+    path = tmp_path / "mine.toml"
+    rows = ", ".join(f'{{ name = "{name}", recipe = "crcl_vse_f30k_40" }}' for name in ("VSE", "VSE∞"))
+    path.write_text(f'title = "mine"\nrows = [{rows}]\n')
+    assert main(["reproduce", str(path), "--data", str(data), "--out", str(tmp_path / "o")]) == 1
+    assert "two rows would share a folder (mine/vse, mine/vse)" in capsys.readouterr().err
+    assert not (tmp_path / "o").exists()

@@ -44,21 +44,21 @@ class Inspect:
 def command(arguments: Sequence[str], output: Output) -> None:
     """Parse, inspect, say what was found and where it is."""
     parsed = parse(Inspect, "inspect", arguments, main=MAIN)
-    from truepair.inspection.run import inspect_run
-    from truepair.training.folder import load_run
+    from truepair.training.folder import description_of_run, load_run
 
     out = parsed.out or parsed.run / "inspect"
-    run = load_run(parsed.run)
-    if run.recipe.network.codes == "none":
+    recipe, _ = description_of_run(parsed.run)
+    if recipe.network.codes == "none":
         from truepair.figures.page import draw_figures
 
-        rate = run.recipe.noise.rate
-        found = draw_figures([parsed.run], out, pairs=parsed.items, rate=rate, seed=parsed.seed)
-        output.line(f"{run.recipe.method.name} on {run.corpus.splits.name}: {len(found['figures'])} figures")
+        found = draw_figures([parsed.run], out, pairs=parsed.items, rate=recipe.noise.rate, seed=parsed.seed)
+        output.line(f"{recipe.method.name}: {len(found['figures'])} figures")
         output.line(f"page: {found['page']}")
         output.summary({"out": out, **found})
         return
-    summary = inspect_run(run, out, items=parsed.items, examples=parsed.examples, seed=parsed.seed)
+    from truepair.inspection.run import inspect_run
+
+    summary = inspect_run(load_run(parsed.run), out, items=parsed.items, examples=parsed.examples, seed=parsed.seed)
     output.line(inspect_lines(summary, out))
     output.summary({"out": out, **summary})
 

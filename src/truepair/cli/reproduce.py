@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -17,6 +16,7 @@ from truepair.cli.parsing import parse
 from truepair.cli.tables import mismatches
 from truepair.config import Recipe
 from truepair.errors import ConfigError, TrainingError, TruepairError
+from truepair.files.names import slug
 from truepair.files.replacing import replacing
 from truepair.spread import plus_minus
 from truepair.training.recipe import RecipeFile, load_recipe_file
@@ -99,7 +99,9 @@ def command(arguments: Sequence[str], output: Output) -> None:
             files[path.stem] = load_recipe_file(path)
             continue
         found, rows = load_set(of_set)
-        folders = {row: f"{of_set.stem}/{_slug(row)}" for row in rows}
+        folders = {row: f"{of_set.stem}/{slug(row)}" for row in rows}
+        if len({*folders.values()}) < len(rows):
+            raise ConfigError(f"{of_set}: two rows would share a folder ({', '.join(folders.values())}): rename one")
         sets[of_set.stem] = found.title, folders
         files |= {folders[row]: file for row, file in rows.items()}
     from truepair.training.reproduce import plan, rehearsal, reproduce, with_data_in
@@ -111,9 +113,7 @@ def command(arguments: Sequence[str], output: Output) -> None:
         _refuse_missing(recipe, name)
         files[name] = replace(file, recipe=rehearsal(recipe) if parsed.rehearse else recipe)
     if parsed.noise.index is not None:
-        files = _with_noise_index(files, parsed.noise.index, parsed.noise.index_convention)
-        if not parsed.compare_anyway:
-            _refuse_other_noise(files)
+        files = _with_noise_index(files, parsed)
     for name, file in files.items():
         plan(file, out / name, seeds)
     summaries, failed = dict[str, dict[str, Any]](), dict[str, str]()
@@ -173,11 +173,6 @@ def set_table(
     return "\n".join([*lines, ""])
 
 
-def _slug(row: str) -> str:
-    """A row's name as that of a folder."""
-    return re.sub(r"[^a-z0-9]+", "_", row.lower()).strip("_")
-
-
 def _with_hardware(recipe: Recipe, parsed: Reproduce) -> Recipe:
     training = recipe.training
     return replace(
@@ -202,37 +197,30 @@ def _refuse_missing(recipe: Recipe, name: str) -> None:
         )
 
 
-def _with_noise_index(
-    files: Mapping[str, RecipeFile], index: Path, convention: Literal["per_caption", "per_image"]
-) -> dict[str, RecipeFile]:
-    """The recipes with the noise of an index file, which is tried on the training pairs of each."""
+def _with_noise_index(files: Mapping[str, RecipeFile], parsed: Reproduce) -> dict[str, RecipeFile]:
+    """The recipes with the noise of an index file, which is tried on the training pairs of each.
+
+    Raises:
+        ConfigError: If its rate or level is not that of a published row, unless that is asked for.
+    """
     from truepair.data.corpora import load_corpus
-    from truepair.training.reproduce import with_noise_index
+    from truepair.data.noise import noise_level
+    from truepair.training.reproduce import noise_differences, with_noise_index
     from truepair.training.splits import prepared_splits
 
+    assert parsed.noise.index is not None
     corpus, noisy = cache(load_corpus), {}
     for name, file in files.items():
         try:
-            noisy[name] = with_noise_index(file, index, convention)
-            prepared_splits(noisy[name].recipe, corpus(noisy[name].recipe.data))
+            noisy[name] = with_noise_index(file, parsed.noise.index, parsed.noise.index_convention)
+            recipe = noisy[name].recipe
+            train = prepared_splits(recipe, corpus(recipe.data)).splits.train
         except TruepairError as error:
             raise type(error)(f"{name}: {error}") from error
-    return noisy
-
-
-def _refuse_other_noise(files: Mapping[str, RecipeFile]) -> None:
-    """Refuse an index of another rate or level than the published rows, before anything is trained."""
-    from truepair.data.corpora import load_corpus
-    from truepair.data.noise import noise_level
-    from truepair.training.reproduce import noise_differences
-    from truepair.training.splits import prepared_splits
-
-    corpus = cache(load_corpus)
-    for name, file in files.items():
-        train = prepared_splits(file.recipe, corpus(file.recipe.data)).splits.train
-        different = noise_differences(file, train.realised_noise_rate, noise_level(train))
-        if different:
+        different = noise_differences(noisy[name], train.realised_noise_rate, noise_level(train))
+        if different and not parsed.compare_anyway:
             raise ConfigError(f"{name}: {'; '.join(different)}. With --compare-anyway they are compared, and labelled")
+    return noisy
 
 
 def comparison(name: str, summary: Mapping[str, Any], *, is_rehearsal: bool = False) -> str:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cache
@@ -27,6 +26,7 @@ from truepair.figures.charts import (
 )
 from truepair.figures.curves import MEASURES, Curve, NoiseFigure, noise_figures, option_figures
 from truepair.figures.runs import FinishedRun, LeftOut, find_runs, short
+from truepair.files.names import slug
 from truepair.files.replacing import replacing
 from truepair.inspection.charts import similarity_histogram
 from truepair.inspection.codes import drawn
@@ -153,7 +153,7 @@ def sections_of(
 def _noise_section(number: int, figure: NoiseFigure) -> Section:
     level = {"caption": "captions moved singly", "image": "all captions of an image moved together"}
     said = "without noise" if figure.level == "none" else level.get(figure.level, f"level: {figure.level}")
-    name = f"noise_{number}_{_slug(figure.corpus.split(',')[0])}_{figure.level}"
+    name = f"noise_{number}_{slug(figure.corpus.split(',')[0])}_{figure.level}"
     figures = [
         Figure(
             f"{name}_{measure}",
@@ -200,7 +200,7 @@ def _option_sections(runs: Sequence[FinishedRun]) -> Iterable[Section]:
         yield Section(
             f"Against {figure.option}",
             (f"{figure.method} on {figure.corpus}; {figure.noise}.", *_missing_seeds(curves)),
-            (Figure(f"option_{number}_{figure.method}_{_slug(short_name)}", chart, "rSum of the test pairs."),),
+            (Figure(f"option_{number}_{figure.method}_{slug(short_name)}", chart, "rSum of the test pairs."),),
             (Table(("other options", short_name, "rSum", "seeds"), rows),),
         )
 
@@ -229,7 +229,7 @@ def _pairs_section(
     seed: int,
 ) -> Section:
     """Similarities, confidence and state of a run's training pairs, and what else its method has."""
-    name = f"pairs_{number}_{_slug(system)}_{run.level}_{100 * run.rate:.0f}"
+    name = f"pairs_{number}_{slug(system)}_{run.level}_{100 * run.rate:.0f}"
     figures = [
         *_similarities(name, run, corpus, left_out, pairs, seed),
         *_confidences(name, run),
@@ -311,12 +311,3 @@ def _means(log: Sequence[Mapping[str, Any]], name: str) -> dict[int, float]:
         if line["kind"] == "steps" and math.isfinite(line.get(name, math.nan)):
             found.setdefault(line["epoch"] + 1, []).append((line["steps"], line[name]))
     return {epoch: float(np.average([v for _, v in s], weights=[n for n, _ in s])) for epoch, s in found.items()}
-
-
-def _slug(text: str) -> str:
-    """Of a file's name.
-
-    >>> _slug("CRCL, without SCC")
-    'crcl_without_scc'
-    """
-    return re.sub(r"[^a-z0-9]+", "_", text.lower()).strip("_")
