@@ -55,7 +55,7 @@ def _average(decay: float, averaged: Sequence[Tensor], current: Sequence[Tensor]
 def mean_weights(networks: Sequence[nn.Module]) -> dict[str, Tensor]:
     """The mean of the weights and buffers of networks of one kind; counters are those of the first.
 
-    It is a network as good as they are where all began with the same weights (McMahan et al., AISTATS 2017).
+    It is of use where all began with the same weights (McMahan et al., AISTATS 2017).
     """
     states = [network.state_dict() for network in networks]
     return {

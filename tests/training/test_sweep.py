@@ -75,6 +75,7 @@ def test_another_method_comes_with_its_own_options(tmp_path):
         (["method.temperature=0.05,0.05"], "--vary method.temperature has the value 0.05 twice"),
         (["method.temperature=0.05", "method.temperature=0.07"], "--vary names method.temperature twice"),
         (["method.temperatur=0.05"], "--vary: unknown option method.temperatur; did you mean method.temperature?"),
+        (["data.path.name=1"], "unknown option data.path.name; path is an option, not a section"),
         (["method.temperature=-1"], "--vary: method.temperature is -1"),
         (["method.epochs=many"], "--vary: method.epochs is 'many', but it must be int"),
         (["model.word_vectors=a b,a-b"], "--vary: model.word_vectors is 'a b'"),

@@ -85,6 +85,9 @@ def _file_of(row: Row, where: str) -> RecipeFile:
 def with_options(nested: Mapping[str, Any], options: Mapping[str, Any]) -> dict[str, Any]:
     """A recipe's nested options with some of them replaced; another method comes with its own defaults.
 
+    Raises:
+        ConfigError: If a dotted name goes on after an option.
+
     >>> with_options({"method": {"name": "crcl", "momentum": 0.8}}, {"method.momentum": 0.5})
     {'method': {'name': 'crcl', 'momentum': 0.5}}
     """
@@ -96,7 +99,9 @@ def with_options(nested: Mapping[str, Any], options: Mapping[str, Any]) -> dict[
         section = made
         *path, last = option.split(".")
         for part in path:
-            section[part] = dict(section.get(part) or {})
+            if not isinstance(section.get(part, {}), Mapping):
+                raise ConfigError(f"unknown option {option}; {part} is an option, not a section")
+            section[part] = dict(section.get(part, {}))
             section = section[part]
         section[last] = value
     return made
