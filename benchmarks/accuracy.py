@@ -11,8 +11,9 @@ one thread; a run that is there is not trained again.
 
 Backbones: "pooled" has the mean of an image's regions and of a caption's word vectors; "pooled_sentences" has sentence
 vectors (all-MiniLM-L6-v2) beside the words, made here; "vse" is VSE∞ over regions and words, with projections that have
-no batch normalisation, "vse_batch_norm" the published one. --collect writes the numbers of all runs that there are into
-one JSON file, from which `tables.py` makes the tables of README.md and RESULTS.md.
+no batch normalisation, "vse_batch_norm" the published one; "saf" and "sgr" compare regions and words. Those that read
+regions cost many times as much, so they have fewer images (`IMAGES`). --collect writes the numbers of all runs that
+there are into one JSON file, from which `tables.py` makes the tables of README.md and RESULTS.md.
 """
 
 from __future__ import annotations
@@ -46,12 +47,24 @@ REGULARISED: Options = {
 """What every system is given; chosen on development pairs, for plain training on the true pairs only."""
 POOLED: Options = REGULARISED | {"model.words": "mean", "model.embedding": 256, "data.text": "words"}
 VSE: Options = REGULARISED | {"model.embedding": 256, "data.text": "words", "training.batch_size": 128}
+ATTENDED: Options = {
+    **{name: value for name, value in VSE.items() if name not in ("model.projection", "model.feature_scaling")},
+    "model.embedding": 128,
+    "model.similarity_size": 64,
+    "training.batch_size": 32,
+}
+"""SAF and SGR, at a width that two cores can train; their options have no projection and no scaling of features."""
 BACKBONES: Mapping[str, Options] = {
     "pooled": POOLED,
     "pooled_sentences": POOLED | {"data.text": "both"},
     "vse": VSE,
     "vse_batch_norm": VSE | {"model.projection": "batch_norm", "model.feature_scaling": "none"},
+    "saf": ATTENDED | {"model.similarity": "saf"},
+    "sgr": ATTENDED | {"model.similarity": "sgr"},
 }
+SOME, FEW = {"train": 1500, "dev": 500, "test": 1000}, {"train": 1000, "dev": 200, "test": 500}
+IMAGES: Mapping[str, Mapping[str, int]] = {"vse": SOME, "vse_batch_norm": SOME, "saf": FEW, "sgr": FEW}
+"""The images, the first of each part, that a backbone over regions has; the others have all of them."""
 WARMER: Options = {"method.temperature": 0.07}
 """Instead of 0.05, for all losses by matching probabilities: better on development pairs for each of them."""
 INFO_NCE: Options = WARMER | {"method.name": "baseline", "method.loss": "info_nce"}
@@ -207,6 +220,32 @@ def pooled(data: Path, out: Path) -> Path:
     return folder
 
 
+def reduced(data: Path, out: Path, images: Mapping[str, int]) -> Path:
+    """The corpus with the first images of each part and their captions; kept beside the runs."""
+    import numpy as np
+
+    folder = out / ("corpus_" + "_".join(str(count) for count in images.values()))
+    if folder.exists():
+        return folder
+    folder.mkdir(parents=True)
+    for part, count in images.items():
+        np.save(folder / f"{part}_ims.npy", np.load(data / f"{part}_ims.npy", mmap_mode="r")[:count])
+        for name, lines in ((f"{part}_ids.txt", count), (f"{part}_caps.txt", 5 * count)):
+            kept = (data / name).read_text(encoding="utf-8").splitlines()[:lines]
+            (folder / name).write_text("\n".join(kept) + "\n", encoding="utf-8")
+    return folder
+
+
+def corpora(data: Path, out: Path, backbones: Iterable[str]) -> dict[str, Path]:
+    """The corpus that each of these backbones reads."""
+    found = {}
+    for backbone in backbones:
+        found[backbone] = reduced(data, out, IMAGES[backbone]) if backbone in IMAGES else pooled(data, out)
+        if backbone == "pooled_sentences":
+            with_sentences(found[backbone])
+    return found
+
+
 def with_sentences(folder: Path) -> None:
     """Vectors of all captions of a corpus by all-MiniLM-L6-v2, beside them: ``{split}_caps.npy``."""
     import numpy as np
@@ -269,16 +308,14 @@ def main() -> None:
         arguments.collect.write_text("[\n" + ",\n".join(map(json.dumps, collected(arguments.out))) + "\n]\n")
         return
     if not arguments.table:
-        corpora = {"pooled": pooled(arguments.data, arguments.out), "vse": arguments.data}
-        if "pooled_sentences" in arguments.backbones:
-            with_sentences(corpora["pooled"])
+        data = corpora(arguments.data, arguments.out, arguments.backbones)
         runs = [
             run
             for run in wanted(arguments.backbones, arguments.levels, arguments.systems)
             if run.rate in arguments.rates and run.seed in arguments.seeds
         ]
         with ThreadPoolExecutor(arguments.jobs) as pool:
-            list(pool.map(lambda run: train(run, corpora[run.backbone.split("_")[0]], arguments.out), runs))
+            list(pool.map(lambda run: train(run, data[run.backbone], arguments.out), runs))
     from tables import ladder_tables
 
     print(ladder_tables(collected(arguments.out)))

@@ -6,7 +6,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from truepair.audit.lab import PairLab
+    from truepair.audit.lab import PairLab, find_pair_issues
     from truepair.audit.run import audit_corpus, audit_run
     from truepair.config import Recipe
     from truepair.data.corpora import load_corpus
@@ -32,6 +32,7 @@ _HOME = {
     "audit_corpus": "truepair.audit.run",
     "audit_run": "truepair.audit.run",
     "evaluate": "truepair.evaluation.retrieval",
+    "find_pair_issues": "truepair.audit.lab",
     "inject_noise": "truepair.data.noise",
     "load_corpus": "truepair.data.corpora",
     "load_recipe": "truepair.training.recipe",
@@ -49,6 +50,7 @@ __all__ = [
     "audit_corpus",
     "audit_run",
     "evaluate",
+    "find_pair_issues",
     "inject_noise",
     "load_corpus",
     "load_recipe",

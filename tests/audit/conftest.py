@@ -13,7 +13,7 @@ from reviewed_table import COLUMNS
 
 from truepair.audit.run import audit_corpus, audit_pairs
 from truepair.cleaning.summary import AuditSummary
-from truepair.config import CrclConfig, DataConfig, ModelConfig, NoiseConfig, OptimisationConfig
+from truepair.config import DataConfig, ModelConfig, NoiseConfig, OptimisationConfig, TeacherConfig
 from truepair.config.audit import AuditConfig
 from truepair.data.corpora import Corpus, load_corpus
 from truepair.data.noise import inject_noise
@@ -21,8 +21,10 @@ from truepair.data.noise import inject_noise
 QUICK = AuditConfig(
     folds=3,
     repetitions=1,
-    method=CrclConfig(
-        stages=(8,), frozen_epochs=2, optimisation=OptimisationConfig(learning_rate=2e-3, schedule="cosine")
+    method=TeacherConfig(
+        fold_epochs=6,
+        epochs=6,
+        optimisation=OptimisationConfig(learning_rate=2e-3, schedule="cosine", weight_average=0.9),
     ),
     model=ModelConfig(embedding=64),
     batch_size=64,

@@ -11,7 +11,7 @@ from truepair.audit.run import audit_corpus, audit_pairs, audit_run
 from truepair.cleaning.audit_folder import open_audit
 from truepair.cleaning.fixing import FixOptions, fix
 from truepair.cleaning.summary import read_summary
-from truepair.config import BaselineConfig, CrclConfig, ModelConfig, NoiseConfig, Recipe, TrainingConfig
+from truepair.config import ModelConfig, NoiseConfig, Recipe, TeacherConfig, TrainingConfig
 from truepair.config.audit import AuditConfig
 from truepair.errors import CheckpointError, ConfigError, DataError
 from truepair.training.folder import load_run
@@ -34,7 +34,7 @@ def test_findings_have_one_row_a_pair_in_order_of_suspicion(audited):
     assert min(probabilities) >= 0
     assert max(probabilities) <= 1
     assert all(row["is_suspect"] == (row["mismatch_probability"] >= 0.5) for row in found)
-    assert all(a["log_odds"] <= b["log_odds"] for a, b in pairwise(found))
+    assert all(a["mismatch_probability"] >= b["mismatch_probability"] for a, b in pairwise(found))
     assert "is_clean" not in found[0]
 
 
@@ -91,7 +91,7 @@ def test_pairs_without_pictures_whose_truth_is_known_are_measured(measured):
 
 
 def test_an_audit_repeats_itself_exactly(noisy_world, quick, tmp_path):
-    config = replace(quick, folds=2, method=BaselineConfig(epochs=1), cards=4)
+    config = replace(quick, folds=2, method=TeacherConfig(fold_epochs=2, epochs=1), cards=4)
     for name in ("a", "b"):
         torch.manual_seed(hash(name) % 1000)
         audit_pairs(noisy_world, None, tmp_path / name, config)
@@ -118,7 +118,7 @@ def trained(audited):
         data=audited.data,
         noise=NoiseConfig(rate=0.2),
         model=ModelConfig(embedding=32),
-        method=CrclConfig(stages=(4,), frozen_epochs=1),
+        method=TeacherConfig(fold_epochs=2, epochs=2),
         training=TrainingConfig(batch_size=32, device="cpu"),
     )
     run(recipe, audited.folder / "run", audited.corpus)

@@ -13,7 +13,7 @@ from truepair.errors import ConfigError
 
 def test_one_pair_is_refused(quick, tmp_path):
     one = latent_factor_pairs(40, world_seed=0, draw_seed=0).pairs.select(torch.tensor([3]))
-    with pytest.raises(ConfigError, match="1 images make at most 0 folds"):
+    with pytest.raises(ConfigError, match="pairs of 1 image, too few"):
         audit_pairs(one, None, tmp_path / "audit", quick)
     assert not (tmp_path / "audit" / "summary.json").exists()
 

@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from truepair.audit.crossfit import cross_fitted
+from truepair.audit.crossfit import trained
 from truepair.audit.score import scores_by_a_run
 from truepair.scoring.cross_fitting import cross_fitted_features
 from truepair.scoring.noise_rate import share_above
@@ -10,7 +10,7 @@ from truepair.scoring.probability import probabilities
 
 @pytest.fixture(scope="module")
 def folds(noisy_world, quick):
-    return cross_fitted(noisy_world, None, quick)
+    return trained(noisy_world, None, quick).folds
 
 
 def test_to_models_of_other_folds_random_pairs_look_like_mismatched_pairs_and_unlike_clean_ones(noisy_world, folds):

@@ -4,7 +4,7 @@ import pytest
 import torch
 from latent_factors import latent_factor_pairs
 
-from truepair.audit.crossfit import cross_fitted
+from truepair.audit.crossfit import trained
 from truepair.audit.sensitivity import sensitivity
 from truepair.data.noise import inject_noise
 from truepair.scoring.cross_fitting import cross_fitted_features
@@ -16,14 +16,14 @@ def audited(quick):
     """Pairs of which a tenth are mismatched at random, the folds that score them, and their probabilities."""
     world = latent_factor_pairs(900, world_seed=3, draw_seed=4, exclusive=2).pairs
     pairs = inject_noise(world, rate=0.1, seed=0)
-    folds = cross_fitted(pairs, None, quick)
+    folds = trained(pairs, None, quick).folds
     features = cross_fitted_features(folds, pairs, candidates=200, temperature=0.05, seed=0)
     return folds, pairs, probabilities(features, seed=0)
 
 
 def tried(audited, threshold=0.5):
     folds, pairs, found = audited
-    return sensitivity(folds, pairs, found, threshold=threshold, candidates=200, temperature=0.05, seed=0)
+    return sensitivity(folds, pairs, found, frozen=None, threshold=threshold, candidates=200, temperature=0.05, seed=0)
 
 
 def test_as_many_random_mistakes_are_found_as_were_made_at_random(audited):
@@ -42,11 +42,14 @@ def test_images_of_similar_captions_are_found_less_often_and_a_lower_threshold_f
 def test_nothing_is_tried_where_no_pair_is_sure_to_match(audited):
     folds, pairs, found = audited
     unsure = replace(found, match=torch.full_like(found.match, 0.5))
-    assert sensitivity(folds, pairs, unsure, threshold=0.5, candidates=200, temperature=0.05, seed=0).alike is None
+    assert (
+        sensitivity(folds, pairs, unsure, frozen=None, threshold=0.5, candidates=200, temperature=0.05, seed=0).alike
+        is None
+    )
 
 
 def test_nothing_is_tried_where_probabilities_are_unknown(audited):
     folds, pairs, found = audited
     unknown = replace(found, match=torch.full_like(found.match, torch.nan), unknown="too few pairs")
-    tried = sensitivity(folds, pairs, unknown, threshold=0.5, candidates=200, temperature=0.05, seed=0)
+    tried = sensitivity(folds, pairs, unknown, frozen=None, threshold=0.5, candidates=200, temperature=0.05, seed=0)
     assert (tried.random, tried.alike) == (None, None)

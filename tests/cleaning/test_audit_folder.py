@@ -13,7 +13,7 @@ from reviewed_table import BROKEN, COLUMNS, QUICK
 
 from truepair.audit.run import audit_corpus
 from truepair.cleaning.audit_folder import NONE, digest_of, open_audit
-from truepair.config import BaselineConfig, DataConfig, NoiseConfig
+from truepair.config import DataConfig, NoiseConfig, TeacherConfig
 from truepair.data.corpora import load_corpus
 from truepair.errors import ConfigError, DataError
 
@@ -125,7 +125,7 @@ def test_a_source_that_is_gone_is_refused_with_a_next_step(folder, table):
 
 def test_training_pairs_only_are_found_under_their_own_names(table, tmp_path):
     """An audit of the training split of a corpus with noise put in, as of a run."""
-    config = replace(QUICK, pairs="train", method=BaselineConfig(epochs=1))
+    config = replace(QUICK, pairs="train", method=TeacherConfig(fold_epochs=2, epochs=1))
     data = DataConfig(path=str(table), source=COLUMNS)
     audit_corpus(load_corpus(data), data, NoiseConfig(rate=0.2), tmp_path / "train", config)
     audit = open_audit(tmp_path / "train")

@@ -8,7 +8,6 @@ from truepair.encoders.projection import (
     FeatureScaling,
     PlainProjection,
     ResidualProjection,
-    UnitVectors,
     VectorEncoder,
     projection,
 )
@@ -160,11 +159,3 @@ def test_zero_rows_past_an_images_regions_stay_finite_when_they_are_scaled():
     for rows in ("padded", "valid"):
         encoded = RegionEncoder(2, 4, kind="plain", scaling="root", batch_norm_rows=rows)(regions)
         assert encoded.values.isfinite().all()
-
-
-def test_unit_vectors_of_captions_with_words_are_those_of_their_vectors():
-    vectors = torch.tensor([[3.0, 4.0], [0.0, -2.0]])
-    expected = torch.tensor([[0.6, 0.8], [0.0, -1.0]])
-    words = Padded(torch.tensor([[1, 5, 2], [1, 2, 0]]), torch.tensor([3, 2]), vectors)
-    for items in (words, Padded(vectors)):
-        torch.testing.assert_close(UnitVectors()(items).values, expected)

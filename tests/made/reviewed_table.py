@@ -1,13 +1,15 @@
 """What the audited table of these tests is like, and how it is audited."""
 
-from truepair.config import CrclConfig, ModelConfig, OptimisationConfig, SourceConfig
+from truepair.config import ModelConfig, OptimisationConfig, SourceConfig, TeacherConfig
 from truepair.config.audit import AuditConfig
 
 QUICK = AuditConfig(
     folds=2,
     repetitions=1,
-    method=CrclConfig(
-        stages=(8,), frozen_epochs=2, optimisation=OptimisationConfig(learning_rate=2e-3, schedule="cosine")
+    method=TeacherConfig(
+        fold_epochs=6,
+        epochs=6,
+        optimisation=OptimisationConfig(learning_rate=2e-3, schedule="cosine", weight_average=0.9),
     ),
     model=ModelConfig(embedding=64),
     batch_size=32,

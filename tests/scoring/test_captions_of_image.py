@@ -5,8 +5,8 @@ import numpy as np
 import pytest
 import torch
 from moved_captions import RATE, moved_captions
+from one_space import zero_shot
 
-from truepair.audit.crossfit import zero_shot
 from truepair.evaluation.detection import detection_metrics
 from truepair.scoring.captions_of_image import (
     MOST_TOGETHER,

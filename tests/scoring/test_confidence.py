@@ -7,8 +7,8 @@ import pytest
 import torch
 from latent_factors import latent_factor_pairs
 from moved_captions import moved_captions
+from one_space import zero_shot
 
-from truepair.audit.crossfit import zero_shot
 from truepair.config import BaselineConfig, CrclConfig, ModelConfig
 from truepair.methods.baseline import Baseline
 from truepair.methods.crcl import Crcl

@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 import torch
 from moved_captions import moved_captions
+from one_space import zero_shot
 
-from truepair.audit.crossfit import zero_shot
 from truepair.config import ModelConfig
 from truepair.errors import ConfigError
 from truepair.model import InputShape, make_model

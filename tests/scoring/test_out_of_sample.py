@@ -4,10 +4,10 @@ from dataclasses import replace
 import pytest
 import torch
 from moved_captions import RATE, moved_captions
+from one_space import zero_shot
 from scipy.optimize import brentq, minimize
 from torch.nn.functional import normalize
 
-from truepair.audit.crossfit import zero_shot
 from truepair.data.features import Features
 from truepair.evaluation.detection import detection_metrics
 from truepair.scoring.confidence import in_sample_features, warnings_about

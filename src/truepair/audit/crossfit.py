@@ -1,12 +1,14 @@
-"""Cross-fitting: out-of-sample scoring of every pair, by models that saw neither its image nor its caption.
+"""The models of an audit: the default method's, which judge pairs that they did not learn, and one that learns all.
 
-A model that trained on a mismatched pair has learned to find it plausible. So the pairs are cut into folds by image,
-and each fold is scored by models trained on the other folds.
+A model that trained on a mismatched pair has learned to find it plausible. So the images are cut into folds, and each
+fold is scored by networks trained on the other folds; a network of all pairs, which learns as far as these say, judges
+together with them (`methods.teacher`, `scoring.out_of_sample`).
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, replace
 from functools import partial
 
 import numpy as np
@@ -14,24 +16,34 @@ import torch
 from jaxtyping import Int
 from torch import Tensor
 
-from truepair.config import Recipe
+from truepair.config import Recipe, TeacherConfig
 from truepair.config.audit import AuditConfig
-from truepair.data.loader import Loaders, inputs_of_captions
+from truepair.data.loader import Loaders
 from truepair.data.pairs import Pairs
 from truepair.data.text import Vocabulary
-from truepair.encoders.projection import UnitVectors
-from truepair.errors import ConfigError
+from truepair.methods.teacher import Teacher
 from truepair.model import InputShape, MatchingModel, first_word_vectors, make_model
 from truepair.progress import progress
 from truepair.random_streams import Stream
 from truepair.scoring.cross_fitting import Fold, folds_by_image
-from truepair.similarity.cosine import CosineSimilarity
 from truepair.training.device import make_fabric
-from truepair.training.run import build_method
 
 
-def cross_fitted(pairs: Pairs, vocabulary: Vocabulary | None, config: AuditConfig) -> list[Fold]:
-    """Folds of `pairs`, each with `repetitions_of` models trained on the other folds.
+@dataclass(frozen=True)
+class AuditModels:
+    """What scores the pairs.
+
+    Attributes:
+        folds: Every pair is in one, with all others of its image, and with models that learned no pair of the fold.
+        of_all: Models that learned all pairs, or `AuditConfig.most_learned` of them; none where nothing is trained.
+    """
+
+    folds: list[Fold]
+    of_all: list[MatchingModel]
+
+
+def trained(pairs: Pairs, vocabulary: Vocabulary | None, config: AuditConfig) -> AuditModels:
+    """Models of these pairs, by `repetitions_of` trainings of the default method.
 
     Args:
         pairs: What to audit; its truth, if known, is not looked at.
@@ -41,58 +53,56 @@ def cross_fitted(pairs: Pairs, vocabulary: Vocabulary | None, config: AuditConfi
     Raises:
         ConfigError: If there are too few images for the number of folds.
     """
-    cut = folds_by_image(pairs.image_of_caption, folds_of(len(pairs), config), config.seed)
-    learned = [
-        at_most(torch.cat([other for other in cut if other is not fold]), config.most_learned, config.seed)
-        for fold in cut
-    ]
-    trained = trained_models(pairs, learned, vocabulary, config, seed=config.seed, description="cross-fitting")
-    return [Fold(*each) for each in zip(cut, learned, trained, strict=True)]
+    # The pairs that are learned from, and the folds of all pairs.
+    some = at_most(torch.arange(len(pairs)), config.most_learned, config.seed)
+    method = replace(config.method, folds=config.folds or config.method.folds_of(len(some)))
+    cut = _folds_of_all(pairs, some, method.folds_of(len(some)), config.seed)
+
+    # Every training has its own seed; the folds are those of the audit's.
+    repetitions = repetitions_of(len(some), config)
+    epochs = method.epochs + method.fold_epochs_of(len(some))
+    folds = [Fold(fold, some, []) for fold in cut]
+    of_all: list[MatchingModel] = []
+    with progress("training", "epochs", repetitions * epochs) as shown:
+        for repetition in range(repetitions):
+            own_seed = _seed(config.seed, repetition)
+            teacher, loaders = _trained(pairs.select(some), vocabulary, method, config, own_seed, shown.advance)
+            own = zip(folds, teacher.folds(loaders), strict=True)
+            folds = [Fold(fold.pairs, some[other.learned], fold.models + _judging(other.models)) for fold, other in own]
+            of_all += _judging(teacher.models)
+    return AuditModels(folds, of_all)
 
 
-def zero_shot(pairs: Pairs) -> list[Fold]:
-    """All pairs as one fold, scored by the cosine of their features as they are: CLIP's, for instance.
+def trained_without(
+    asked: Int[Tensor, " asked"], pairs: Pairs, vocabulary: Vocabulary | None, config: AuditConfig
+) -> list[MatchingModel]:
+    """A model that knows none of the pairs `asked` for, to look for their partners: it learned from all others.
 
-    Raises:
-        ConfigError: If images or captions have no vectors, or vectors of different width.
+    If nearly all are asked for, it learned from all pairs.
     """
-    image, caption = pairs.images.take(torch.tensor([0])), inputs_of_captions(pairs).take(torch.tensor([0]))
-    vectors = caption.values if caption.vectors is None else caption.vectors
-    shapes = [list(side.shape[1:]) for side in (image.values, vectors)]
-    if not (image.lengths is None and vectors.dim() == 2 and vectors.is_floating_point()):
-        raise ConfigError(
-            "audit.zero_shot compares features as they are, but these are regions or words: give one vector an image "
-            "and one a caption, of one space, as 'truepair embed' makes with CLIP or SigLIP on both sides"
-        )
-    if shapes[0] != shapes[1]:
-        raise ConfigError(
-            f"audit.zero_shot compares features as they are, but those of images have {shapes[0][0]} values and those "
-            f"of captions {shapes[1][0]}: they are not of one space; leave it out, and models are trained"
-        )
-    all_pairs = torch.arange(len(pairs))
-    return [Fold(all_pairs, all_pairs, [MatchingModel(UnitVectors(), UnitVectors(), CosineSimilarity()).eval()])]
-
-
-def folds_of(pairs: int, config: AuditConfig) -> int:
-    """The number of folds: `config.folds`; or 2 or 3 if these leave `most_learned` pairs to learn from; or else 4.
-
-    >>> [folds_of(pairs, AuditConfig(most_learned=50_000)) for pairs in (1_000, 80_000, 1_000_000)]
-    [4, 3, 2]
-    """
-    if config.folds is not None:
-        return config.folds
-    return next((folds for folds in (2, 3) if pairs * (folds - 1) / folds >= config.most_learned), 4)
+    rest = torch.ones(len(pairs), dtype=torch.bool)
+    rest[asked] = False
+    learned = rest.nonzero().flatten() if rest.sum() >= config.batch_size else torch.arange(len(pairs))
+    some = pairs.select(at_most(learned, config.most_learned, config.seed))
+    method = replace(config.method, fold_epochs=0, judge_every=0)  # what looks wrong has been left out already
+    with progress("learning from the rest", "epochs", method.epochs) as shown:
+        teacher, _ = _trained(some, vocabulary, method, config, _seed(config.seed + 1, 0), shown.advance)
+    return _judging(teacher.models)
 
 
 def repetitions_of(learned: int, config: AuditConfig) -> int:
-    """The number of models of a fold: `config.repetitions`; or 1 if `most_learned` pairs are learned from; or else 2.
+    """The number of trainings: `config.repetitions`; or 1 if there are 10,000 pairs to learn from; or else 2.
 
-    >>> [repetitions_of(learned, AuditConfig(most_learned=50_000)) for learned in (1_000, 50_000)]
+    >>> [repetitions_of(learned, AuditConfig()) for learned in (1_000, 50_000)]
     [2, 1]
     """
     if config.repetitions is not None:
         return config.repetitions
-    return 1 if learned >= config.most_learned else 2
+    return 1 if learned >= _MANY_PAIRS else 2
+
+
+_MANY_PAIRS = 10_000
+"""Pairs from which on a second training adds little."""
 
 
 def at_most(pairs: Int[Tensor, " pairs"], most: int, seed: int) -> Int[Tensor, " chosen"]:
@@ -103,54 +113,50 @@ def at_most(pairs: Int[Tensor, " pairs"], most: int, seed: int) -> Int[Tensor, "
     return pairs[torch.from_numpy(chosen).sort().values]
 
 
-def trained_models(
+def _folds_of_all(pairs: Pairs, some: Int[Tensor, " some"], folds: int, seed: int) -> list[Int[Tensor, " _"]]:
+    """All pairs in folds: those that are learned from as the method cuts them, with them all others of their images."""
+    of_some = folds_by_image(pairs.image_of_caption[some], folds, seed)
+    if len(some) == len(pairs):
+        return of_some
+    drawn = torch.from_numpy(Stream.AUDIT_FOLDS.generator(seed, 1).integers(folds, size=len(pairs.images)))
+    for number, fold in enumerate(of_some):
+        drawn[pairs.image_of_caption[some[fold]]] = number
+    of_pair = drawn[pairs.image_of_caption]
+    return [(of_pair == number).nonzero().flatten() for number in range(folds)]
+
+
+def _judging(models: Iterable[MatchingModel]) -> list[MatchingModel]:
+    """The models, in evaluation mode."""
+    return [model.eval() for model in models]
+
+
+def _seed(seed: int, repetition: int) -> int:
+    return int(np.random.SeedSequence((seed, repetition)).generate_state(1)[0])
+
+
+def _trained(
     pairs: Pairs,
-    chosen: Sequence[Int[Tensor, " _"]],
     vocabulary: Vocabulary | None,
+    method: TeacherConfig,
     config: AuditConfig,
-    *,
     seed: int,
-    description: str,
-) -> list[list[MatchingModel]]:
-    """For each subset of the pairs, `repetitions_of` models trained on it, in evaluation mode.
+    advance: Callable[[], object],
+) -> tuple[Teacher, Loaders]:
+    """The default method, trained on all these pairs.
 
     Torch's global generators, from which weights and dropout are drawn, are left as they were.
-
-    Args:
-        pairs: All pairs.
-        chosen: Subsets to train on, as pair ids.
-        vocabulary: What made the tokens; None where captions have feature vectors.
-        config: Repetitions, method, backbone, batch size and device.
-        seed: Every model has a seed of its own, which follows from this one.
-        description: What the progress says.
     """
-    # The device, and the shape of the networks.
     fabric = make_fabric(config.device)
-    network = Recipe(model=config.model, method=config.method).network
+    network = Recipe(model=config.model, method=method).network
     shape = InputShape.of(pairs, vocabulary)
+    loaders = Loaders(pairs, config.batch_size, config.seed, fabric.device)
     cuda = [fabric.device] if fabric.device.type == "cuda" else []
-
-    # Every subset by itself; each repetition has its own seed.
-    repetitions = [repetitions_of(len(ids), config) for ids in chosen]
-    total = sum(repetitions) * config.method.epochs
-    result: list[list[MatchingModel]] = []
-    with (
-        progress(description, "epochs", total) as shown,
-        torch.random.fork_rng(devices=cuda),
-    ):
-        for number, ids in enumerate(chosen):
-            learned = pairs.select(ids)
-            make = partial(make_model, network, shape, first_word_vectors(network, shape, learned))
-            models: list[MatchingModel] = []
-            for repetition in range(repetitions[number]):
-                own_seed = int(np.random.SeedSequence((seed, number, repetition)).generate_state(1)[0])
-                torch.manual_seed(own_seed)
-                loaders = Loaders(learned, config.batch_size, own_seed, fabric.device)
-                method = build_method(config.method, make, len(learned), fabric)
-                for epoch in range(method.epochs):
-                    for _ in method.train_epoch(epoch, loaders):
-                        pass
-                    shown.advance()
-                models += [model.eval() for model in method.models]
-            result.append(models)
-    return result
+    with torch.random.fork_rng(devices=cuda):
+        torch.manual_seed(seed)
+        make = partial(make_model, network, shape, first_word_vectors(network, shape, pairs))
+        teacher = Teacher(method, make, len(pairs), fabric)
+        for epoch in range(teacher.epochs):
+            for _ in teacher.train_epoch(epoch, loaders):
+                pass
+            advance()
+    return teacher, loaders

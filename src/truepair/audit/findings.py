@@ -136,17 +136,19 @@ def _probes(
 def findings_table(findings: Findings) -> pa.Table:
     """One row a pair, most suspicious first: what ``findings.parquet`` holds.
 
-    Columns: ``rank`` (from 1), ``caption_id``, ``image_id``, ``caption``, ``mismatch_probability`` (empty for every
-    pair where nothing is known), ``is_suspect``, ``similarity`` (a cosine, in [-1, 1]; in (0, 1) with SAF or SGR),
-    ``log_odds``, ``suggested_image_id`` and ``suggested_caption_id`` with their similarities (empty where nothing is
-    better, or the pair is no suspect), ``suggestion_probability`` (that the pair does not match and the suggested image
-    is the caption's very own), ``suggestion_is_mutual`` (caption and image choose each other among the suspects),
-    ``may_re_pair`` (and are likely enough), and ``is_clean`` if the truth is known.
+    Columns: ``rank`` (from 1), ``pair`` (its place among the audited pairs, from 0), ``caption_id``, ``image_id``,
+    ``caption``, ``mismatch_probability`` (empty for every pair where nothing is known), ``is_suspect``, ``similarity``
+    (a cosine, in [-1, 1]; in (0, 1) with SAF or SGR), ``log_odds``, ``suggested_image_id`` and
+    ``suggested_caption_id`` with their similarities (empty where nothing is better, or the pair is no suspect),
+    ``suggestion_probability`` (that the pair does not match and the suggested image is the caption's very own),
+    ``suggestion_is_mutual`` (caption and image choose each other among the suspects), ``may_re_pair`` (and are likely
+    enough), and ``is_clean`` if the truth is known.
     """
     pairs, partners, order = findings.pairs, findings.partners, findings.order
     ids = order.tolist()
     columns: dict[str, pa.Array] = {
         "rank": pa.array(range(1, len(ids) + 1), pa.int64()),
+        "pair": pa.array(ids, pa.int64()),
         "caption_id": pa.array([pairs.caption_ids[i] for i in ids], pa.string()),
         "image_id": pa.array([pairs.image_ids[i] for i in pairs.image_of_caption[order].tolist()], pa.string()),
         "caption": pa.array([pairs.captions[i] for i in ids], pa.string()),

@@ -3,26 +3,37 @@
 from __future__ import annotations
 
 import io
+import shutil
+from dataclasses import replace
+from html import escape
 from pathlib import Path
+from tempfile import mkdtemp
 from typing import Any
+from weakref import finalize
 
 import dacite
 import pyarrow as pa
 import pyarrow.compute as pc
 from PIL import Image, UnidentifiedImageError
 
+from truepair.audit.given import TableOfPictures, embedded, given, is_to_embed
 from truepair.audit.issues import KINDS
+from truepair.audit.notebook import notebook_view
 from truepair.audit.run import audit_corpus, audit_pairs
 from truepair.cleaning.audit_folder import AuditFolder, open_audit
 from truepair.cleaning.summary import IN_MEMORY, AuditSummary
-from truepair.config import AuditConfig, DataConfig, NoiseConfig, SourceConfig
+from truepair.config import AuditConfig, DataConfig, EmbedConfig, NoiseConfig
+from truepair.data.arrays import PairsInMemory
 from truepair.data.corpora import load_corpus
-from truepair.data.pairs import Pairs
 from truepair.errors import ConfigError, DataError
 from truepair.files.json import write_json
+from truepair.sources.demo import DEMO
+from truepair.sources.in_memory import labelled_like, like
 from truepair.sources.picture_files import Location
 from truepair.sources.protocol import Source
-from truepair.sources.tables import TableSource
+from truepair.sources.skipped import read_skipped
+from truepair.sources.tables import TableSource, caption_ids_of
+from truepair.training.folder import make_folder
 
 MISMATCH = "mismatch"
 """The issue of pairs; the others, `audit.issues.KINDS`, are of images and captions."""
@@ -32,27 +43,37 @@ class PairLab:
     """Issues of a corpus of pairs.
 
     Example:
-        lab = PairLab("photos.csv", image_col="file", caption_col="title")
-        lab.find_issues("audit/")
-        lab.get_issues("mismatch")      # is_mismatch_issue, mismatch_score (low = suspicious), mismatch_prob, …
-        lab.get_issue_summary()
-        lab.report()                    # audit/report.html
-        PairLab.load("audit/")          # the same, another day
+        lab = PairLab(frame)            # columns image and caption; or image_col="file", caption_col="title"
+        lab.find_issues()               # or find_issues("audit/"), to review and fix it
+        lab.issues                      # a row a pair, in the order of the input
+        lab.get_issues("mismatch")      # the same, most suspicious first
+        lab.issue_summary
+        lab.report()                    # report.html
 
     Args:
-        data: What ``truepair audit`` takes (a table, a folder, "demo"), all options of reading it, or pairs in memory.
-        options: Options of reading, by the names of `SourceConfig`: ``image_col``, ``caption_col``, ``image_root`` …
+        data: What ``truepair audit`` takes (a table's path, a folder, "demo"); all options of reading it; pairs in
+            memory; a table in memory (a DataFrame of pandas or Polars, a relation of DuckDB, a table of PyArrow, a
+            `datasets.Dataset`, a dict of columns) with pictures (paths, which start at the working folder, bytes, or
+            PIL images) or embeddings; or, with `captions`, the images: embeddings ``[images, dim]``, or pictures.
+        captions: Embeddings ``[captions, dim]`` or texts, where `data` is the images.
+        options: Of corpora and tables: those of `SourceConfig`, by their names (``image_col``, ``caption_col``,
+            ``image_feature_col`` …). Of embeddings: ``image_of_caption`` (``[captions]``, the row of each caption's
+            image; row k with row k by default), ``image_ids``, ``caption_ids`` and ``caption_texts`` (see
+            `truepair.data.arrays.pairs_of_arrays`).
+
+    Attributes:
+        data: What is audited; None after `load` of an audit of what was in memory.
+        folder: The audit's folder; None before `find_issues`.
+
+    Raises:
+        ConfigError: If `data` is of a type that nothing is known of, or there is no such option.
+        DataError: If data in memory is empty or contradicts itself.
     """
 
-    def __init__(self, data: str | Path | DataConfig | Pairs, **options: Any) -> None:
-        if isinstance(options.get("caption_col"), str):
-            options["caption_col"] = (options["caption_col"],)
-        if options and isinstance(data, DataConfig | Pairs):
-            raise ConfigError(f"{', '.join(options)}: say that in the DataConfig")
-        self.data: DataConfig | Pairs | None = (
-            data if isinstance(data, DataConfig | Pairs) else DataConfig(str(data), SourceConfig(**options))
-        )
+    def __init__(self, data: Any, captions: Any = None, **options: Any) -> None:
+        self.data: DataConfig | PairsInMemory | TableOfPictures | None = given(data, captions, options)
         self.folder: Path | None = None
+        self._given = data
 
     @classmethod
     def load(cls, folder: str | Path) -> PairLab:
@@ -62,42 +83,92 @@ class PairLab:
             ConfigError: If there is no audit in the folder.
             DataError: If it is damaged.
         """
-        summary = open_audit(Path(folder)).summary
         lab = cls.__new__(cls)
-        config = dacite.Config(strict=True, cast=[tuple])
-        lab.data = None if summary.corpus == IN_MEMORY else dacite.from_dict(DataConfig, summary.data, config)
+        lab.data = _audited(open_audit(Path(folder)).summary)
         lab.folder = Path(folder)
+        lab._given = None
         return lab
 
-    def find_issues(self, out: str | Path, config: AuditConfig | None = None) -> AuditSummary:
+    def find_issues(
+        self, out: str | Path | None = None, config: AuditConfig | None = None, embedding: EmbedConfig | None = None
+    ) -> AuditSummary:
         """Audit the corpus; findings, issues and report go into the folder `out`.
+
+        Args:
+            out: The folder; made if missing. None keeps what is found for as long as this object lives.
+            config: How pairs are audited.
+            embedding: How pictures are embedded that have no embeddings.
 
         Returns:
             What ``summary.json`` holds.
 
         Raises:
-            ConfigError: As `audit.run.audit_corpus`, or if the pairs were in memory once and are not any more.
-            DataError: As there.
+            ConfigError: As `audit.run.audit_corpus`, if an encoder cannot be loaded, or if the pairs were in memory
+                once and are not any more.
+            DataError: As there, or if a table in memory cannot be read.
         """
         config = AuditConfig() if config is None else config
         if self.data is None:
             raise ConfigError("the pairs of this audit were in memory: make a PairLab of them again")
-        if isinstance(self.data, Pairs):
-            summary = audit_pairs(self.data, None, Path(out), config)
+        if embedding is not None and not is_to_embed(self.data):
+            raise ConfigError("embedding is for pictures that have no embeddings: leave it out")
+        folder = self._temporary_folder() if out is None else Path(out)
+        make_folder(folder)
+        if isinstance(self.data, PairsInMemory):
+            summary = audit_pairs(self.data.pairs, self.data.vocabulary, folder, config)
         else:
-            summary = audit_corpus(load_corpus(self.data), self.data, NoiseConfig(), Path(out), config)
-        self.folder = Path(out)
+            encoders = embedding or EmbedConfig(device=config.device)
+            data = (
+                self.data.stored(folder, encoders)
+                if isinstance(self.data, TableOfPictures)
+                else embedded(self.data, folder, encoders)
+            )
+            summary = audit_corpus(load_corpus(data), data, NoiseConfig(), folder, config)
+        self.folder = folder
         return summary
 
-    def get_issues(self, issue: str = MISMATCH) -> pa.Table:
+    @property
+    def issues(self) -> Any:
+        """One row a pair, in the order of the input: whether it is a mismatch, and what fits better.
+
+        ``caption_id``, ``image_id``, ``is_mismatch_issue``, ``mismatch_score`` (in [0, 1], low = suspicious, as in
+        cleanlab; missing where it is not known), ``mismatch_prob``, ``suggested_image_id``, ``suggested_caption_id``,
+        ``suggestion_prob``. What was not audited (see `skipped`) has a row without a score. A table of pandas or
+        Polars where the data came as one, else of PyArrow; rows of pandas have the labels that they came with.
+
+        Raises:
+            ConfigError: If `find_issues` has not run, or the corpus was moved.
+        """
+        return labelled_like(self._shown(_mismatches(_in_order_of_input(self._audit()))), self._given)
+
+    @property
+    def issue_summary(self) -> Any:
+        """How many issues there are of each kind: ``issue_type``, ``num_issues``."""
+        summary = self._audit().summary
+        counts = {MISMATCH: summary.suspects, **summary.issues}
+        columns = {"issue_type": pa.array(counts, pa.string()), "num_issues": pa.array(counts.values(), pa.int64())}
+        return self._shown(pa.table(columns))
+
+    @property
+    def skipped(self) -> Any:
+        """What could not be read and was left out: ``where``, ``reason``, ``detail``."""
+        audit = self._audit()
+        file, source = audit.summary.files.skipped, audit.summary.source or {}
+        skipped = [] if file is None else read_skipped(audit.folder / file)
+        path = Path(str(source.get("path")))
+        if path.is_relative_to(audit.folder.resolve()):  # of a table that was in memory, rows are enough
+            skipped = [replace(skip, where=skip.where.removeprefix(f"{path}: ")) for skip in skipped]
+        names = ("where", "reason", "detail")
+        return self._shown(
+            pa.table({name: pa.array([getattr(s, name) for s in skipped], pa.string()) for name in names})
+        )
+
+    def get_issues(self, issue: str = MISMATCH) -> Any:
         """One kind of issue.
 
         Args:
-            issue: ``"mismatch"``, which gives a row for every pair, most suspicious first: ``caption_id``,
-                ``image_id``, ``is_mismatch_issue``, ``mismatch_score`` (in [0, 1], low = suspicious, as in cleanlab;
-                missing where it is not known), ``mismatch_prob``, ``suggested_image_id``, ``suggested_caption_id``,
-                ``suggestion_prob``. Or a key of `audit.issues.KINDS`, which gives a row for every image or caption that
-                has it.
+            issue: ``"mismatch"``, which gives the columns of `issues` for every audited pair, most suspicious first. Or
+                a key of `audit.issues.KINDS`, which gives a row for every image or caption that has it.
 
         Raises:
             ConfigError: If there is no such kind, or `find_issues` has not run.
@@ -106,29 +177,8 @@ class PairLab:
             raise ConfigError(f"there is no issue {issue!r}; there are {', '.join((MISMATCH, *KINDS))}")
         audit = self._audit()
         if issue != MISMATCH:
-            return audit.issues.filter(pc.equal(audit.issues["issue"], issue))
-        findings = audit.findings
-        probability = findings["mismatch_probability"]
-        return pa.table(
-            {
-                "caption_id": findings["caption_id"],
-                "image_id": findings["image_id"],
-                "is_mismatch_issue": findings["is_suspect"],
-                "mismatch_score": pc.subtract(pa.scalar(1, probability.type), probability),
-                "mismatch_prob": probability,
-                "suggested_image_id": findings["suggested_image_id"],
-                "suggested_caption_id": findings["suggested_caption_id"],
-                "suggestion_prob": findings["suggestion_probability"],
-            }
-        )
-
-    def get_issue_summary(self) -> pa.Table:
-        """How many there are of each kind: ``issue_type``, ``num_issues``."""
-        summary = self._audit().summary
-        counts = {MISMATCH: summary.suspects, **summary.issues}
-        return pa.table(
-            {"issue_type": pa.array(counts, pa.string()), "num_issues": pa.array(counts.values(), pa.int64())}
-        )
+            return self._shown(audit.issues.filter(pc.equal(audit.issues["issue"], issue)))
+        return self._shown(_mismatches(audit.findings))
 
     def report(self) -> Path:
         """The page that shows them."""
@@ -169,10 +219,97 @@ class PairLab:
         ]
         write_json(path, {"samples": samples})
 
+    def __repr__(self) -> str:
+        """How many pairs, and how many suspects."""
+        if self.folder is None:
+            return "PairLab (no issues yet: call find_issues)"
+        summary = open_audit(self.folder).summary
+        return f"PairLab ({summary.pairs:,} pairs, {summary.suspects:,} suspects)"
+
+    def _repr_html_(self) -> str:
+        """What a notebook shows: the numbers, and the most suspicious pairs with their pictures."""
+        return f"<p>{escape(repr(self))}</p>" if self.folder is None else notebook_view(self._audit())
+
+    def _shown(self, table: pa.Table) -> Any:
+        """A result as the caller's kind of table."""
+        return like(table, self._given)
+
+    def _temporary_folder(self) -> Path:
+        """A folder that goes when this object does."""
+        folder = Path(mkdtemp(prefix="truepair-"))
+        finalize(self, shutil.rmtree, folder, ignore_errors=True)
+        return folder
+
     def _audit(self) -> AuditFolder:
         if self.folder is None:
             raise ConfigError("there are no issues yet: call find_issues first, or load an audit's folder")
         return open_audit(self.folder)
+
+
+def find_pair_issues(
+    data: Any,
+    captions: Any = None,
+    *,
+    out: str | Path | None = None,
+    config: AuditConfig | None = None,
+    embedding: EmbedConfig | None = None,
+    **options: Any,
+) -> PairLab:
+    """A `PairLab` whose issues have been found.
+
+    Example:
+        find_pair_issues(image_embeddings, caption_embeddings).issues
+
+    Args:
+        data: Image embeddings ``[images, dim]``, or anything else that `PairLab` takes.
+        captions: Caption embeddings ``[captions, dim]`` or texts, where `data` is the images.
+        out: See `PairLab.find_issues`.
+        config: See there.
+        embedding: See there.
+        options: See `PairLab`.
+
+    Raises:
+        ConfigError: As `PairLab` and its `find_issues`.
+        DataError: As there.
+    """
+    lab = PairLab(data, captions, **options)
+    lab.find_issues(out, config, embedding)
+    return lab
+
+
+def _audited(summary: AuditSummary) -> DataConfig | None:
+    """What an audit was of; None if that was in memory: pairs, or a corpus that a run was given (its path is unset)."""
+    is_in_memory = summary.source is None and (summary.corpus == IN_MEMORY or summary.data["path"] == DEMO)
+    return (
+        None if is_in_memory else dacite.from_dict(DataConfig, summary.data, dacite.Config(strict=True, cast=[tuple]))
+    )
+
+
+def _in_order_of_input(audit: AuditFolder) -> pa.Table:
+    """The findings, a row for each pair of the input, in its order; of one that was not audited only the name."""
+    source, findings = audit.source, audit.findings
+    if source is None:
+        return findings.sort_by("pair") if "pair" in findings.column_names else findings  # else of an earlier version
+    names = pa.array(caption_ids_of(source), pa.string())
+    found = findings.take(pc.index_in(names, value_set=findings["caption_id"].combine_chunks()))
+    return found.set_column(found.column_names.index("caption_id"), "caption_id", names)
+
+
+def _mismatches(findings: pa.Table) -> pa.Table:
+    """The findings in cleanlab's words."""
+    probability = findings["mismatch_probability"]
+    return pa.table(
+        {
+            "caption_id": findings["caption_id"],
+            "image_id": findings["image_id"],
+            "is_mismatch_issue": pc.fill_null(findings["is_suspect"], False),
+            "mismatch_score": pc.subtract(pa.scalar(1, probability.type), probability),
+            "mismatch_prob": probability,
+            "suggested_image_id": findings["suggested_image_id"],
+            "suggested_caption_id": findings["suggested_caption_id"],
+            "suggestion_prob": findings["suggestion_probability"],
+        }
+    )
 
 
 class _PictureFiles:

@@ -12,14 +12,15 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Float
 from torch import Tensor
 
 from truepair import __version__
-from truepair.audit.crossfit import at_most, cross_fitted, repetitions_of, trained_models, zero_shot
+from truepair.audit.crossfit import trained_without
 from truepair.audit.findings import Findings, find, findings_table, precision_at, right_suggestions
 from truepair.audit.image_facts import image_facts
 from truepair.audit.issues import KINDS, issues_of, write_issues
+from truepair.audit.judging import Judgement, judged
 from truepair.audit.partners import NONE
 from truepair.audit.report import write_report
 from truepair.audit.score import scores_by_a_run
@@ -28,7 +29,7 @@ from truepair.cleaning.summary import IN_MEMORY, AuditSummary, Files, Finds, Sco
 from truepair.config import DataConfig, NoiseConfig
 from truepair.config.audit import AuditConfig
 from truepair.data.corpora import Corpus
-from truepair.data.embeddings import stored_source
+from truepair.data.embeddings import stored_encoders, stored_source
 from truepair.data.noise import noisy
 from truepair.data.pairs import Pairs
 from truepair.data.text import Vocabulary
@@ -36,15 +37,12 @@ from truepair.data.whole import every_pair
 from truepair.errors import CheckpointError, ConfigError, DataError
 from truepair.evaluation.detection import detection_metrics
 from truepair.files.parquet import write_parquet
-from truepair.model import MatchingModel
-from truepair.progress import progress
-from truepair.scoring.captions_of_image import joint_inference
 from truepair.scoring.confidence import warnings_about
-from truepair.scoring.cross_fitting import candidates_of, cross_fitted_features
+from truepair.scoring.cross_fitting import candidates_of
 from truepair.scoring.encodings import are_local
 from truepair.scoring.log_odds import Scores
 from truepair.scoring.noise_rate import share_above
-from truepair.scoring.probability import Probabilities, noise_rate_interval, probabilities
+from truepair.scoring.probability import Probabilities, noise_rate_interval
 from truepair.sources.protocol import Skipped
 from truepair.sources.skipped import SKIPPED, read_skipped, write_skipped
 from truepair.training.device import hardware, make_fabric, peak_memory_mb
@@ -60,6 +58,11 @@ class _Audited:
     data: DataConfig
     noise: NoiseConfig
     corpus: Corpus | None
+
+    @property
+    def encoders(self) -> tuple[str, str] | None:
+        """What made the embeddings of images and of captions, where that is known."""
+        return stored_encoders(Path(self.data.path)) if self.corpus is not None else None
 
     @property
     def is_noisy(self) -> bool:
@@ -159,7 +162,7 @@ def audit_run(run: TrainedRun, out: Path, config: AuditConfig) -> AuditSummary:
 def audit_pairs(pairs: Pairs, vocabulary: Vocabulary | None, out: Path, config: AuditConfig) -> AuditSummary:
     """Audit pairs that are in memory, by cross-fitting; as `audit_corpus` otherwise."""
     started = time.perf_counter()
-    source = _Audited(IN_MEMORY, DataConfig(), NoiseConfig(), None)
+    source = _Audited(IN_MEMORY, DataConfig(IN_MEMORY), NoiseConfig(), None)
     return _cross_fit(pairs, vocabulary, source, out, config, started)
 
 
@@ -167,53 +170,19 @@ def _cross_fit(
     pairs: Pairs, vocabulary: Vocabulary | None, source: _Audited, out: Path, config: AuditConfig, started: float
 ) -> AuditSummary:
     device = make_fabric(config.device).device  # refused here, in words, where there is none
-    folds = zero_shot(pairs) if config.zero_shot else cross_fitted(pairs, vocabulary, config)
-    with progress("scoring", "pairs", len(pairs)) as shown:
-        features = cross_fitted_features(
-            folds,
-            pairs,
-            config.candidates,
-            config.temperature,
-            config.seed,
-            progress=shown.advance,
-        )
-    found = probabilities(features, config.seed)
-    scores = Scores(features.pairs[:, 0], found.log_odds.float(), found.random_log_odds.float())
-    together = joint_inference(folds, pairs, found.match, found.log_odds, config.seed) if found.weights else None
-    match = found.match if together is None else together.match
-
-    def judges(asked: Int[Tensor, " asked"]) -> list[MatchingModel]:
-        """Models trained on what looks right, or, if nearly nothing does, on all pairs; zero-shot, the very same."""
-        if config.zero_shot:
-            return folds[0].models
-        rest = torch.ones(len(pairs), dtype=torch.bool)
-        rest[asked] = False
-        learned = rest.nonzero().flatten() if rest.sum() >= config.batch_size else torch.arange(len(pairs))
-        some = at_most(learned, config.most_learned, config.seed)
-        return trained_models(
-            pairs, [some], vocabulary, config, seed=config.seed + 1, description="learning from the rest"
-        )[0]
-
+    judgement = judged(pairs, vocabulary, source.encoders, config)
+    folds, found = judgement.models.folds, judgement.found
+    scores = Scores(judgement.features.pairs[:, 0], found.log_odds.float(), found.random_log_odds.float())
     findings = find(
         pairs,
         scores,
-        1 - match,
-        judges,
+        1 - judgement.match,
+        lambda asked: trained_without(asked, pairs, vocabulary, config) if judgement.is_trained else folds[0].models,
         threshold=config.threshold,
         re_pair_threshold=config.re_pair_threshold,
         at_least=config.cards,
         at_most=config.partners,
         seed=config.seed,
-    )
-    scored_by = ScoredBy(
-        how="zero-shot" if config.zero_shot else "cross-fitting",
-        saw_the_pairs=False,
-        candidates=candidates_of(folds[0].models, config.candidates),
-        folds=None if config.zero_shot else len(folds),
-        learned=None if config.zero_shot else len(folds[0].learned),
-        repetitions=None if config.zero_shot else repetitions_of(len(folds[0].learned), config),
-        method=None if config.zero_shot else config.method.name,
-        epochs=None if config.zero_shot else config.method.epochs,
     )
     finds = None
     if found.weights:
@@ -221,15 +190,39 @@ def _cross_fit(
             folds,
             pairs,
             found,
+            frozen=judgement.frozen,
             threshold=config.threshold,
             candidates=config.candidates,
             temperature=config.temperature,
             seed=config.seed,
         )
-    of_images = None if together is None else Together(together.images, round(together.moved_together, 3))
-    interval = noise_rate_interval(features, found, config.seed)
+    interval = noise_rate_interval(judgement.features, found, config.seed)
     return _write(
-        _Found(findings, scored_by, found, finds, of_images, interval), source, out, config, _Work(started, device, [])
+        _Found(findings, _scored_by(judgement, config), found, finds, judgement.together, interval),
+        source,
+        out,
+        config,
+        _Work(started, device, []),
+    )
+
+
+def _scored_by(judgement: Judgement, config: AuditConfig) -> ScoredBy:
+    """Which models scored the pairs."""
+    folds = judgement.models.folds
+    candidates = candidates_of(folds[0].models, config.candidates)
+    if not judgement.is_trained:
+        return ScoredBy(how="zero-shot", saw_the_pairs=False, candidates=candidates)
+    learned = len(folds[0].learned)
+    return ScoredBy(
+        how="cross-fitting",
+        saw_the_pairs=False,
+        candidates=candidates,
+        method=config.method.name,
+        folds=len(folds),
+        learned=learned,
+        repetitions=len(judgement.models.of_all),
+        epochs=config.method.fold_epochs_of(learned),
+        untrained=judgement.frozen is not None,
     )
 
 

@@ -16,6 +16,7 @@ from torch import Tensor
 
 from truepair.cleaning.summary import Finds
 from truepair.data.pairs import Pairs
+from truepair.model import MatchingModel
 from truepair.random_streams import Stream
 from truepair.scoring.cross_fitting import Fold, reference_pairs_of
 from truepair.scoring.encodings import encode_captions, item_vectors
@@ -36,6 +37,7 @@ def sensitivity(
     pairs: Pairs,
     found: Probabilities,
     *,
+    frozen: MatchingModel | None,
     threshold: float,
     candidates: int | None,
     temperature: float,
@@ -47,6 +49,7 @@ def sensitivity(
         folds: Pairs and the models that score them.
         pairs: The pairs.
         found: Their probabilities.
+        frozen: The untrained model whose features stand beside theirs; None without.
         threshold: From which mismatch probability on a pair is a suspect.
         candidates: As for `audit.score.cross_fitted_features`.
         temperature: τ of the log-odds.
@@ -74,6 +77,7 @@ def sensitivity(
             images[chosen].unique(),
             temperature,
             generator,
+            frozen=frozen,
         )
         tried.append(found.match_of(features.pairs))
     alike = torch.cat(tried) if tried else torch.empty(0)

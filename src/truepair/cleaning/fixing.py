@@ -18,6 +18,7 @@ from truepair.cleaning.decisions import Decision, decide, issues_to_drop, merged
 from truepair.cleaning.decisions_db import HandDecision, now
 from truepair.cleaning.provenance import Account, Provenance
 from truepair.cleaning.row_edits import row_edits
+from truepair.cleaning.summary import IN_MEMORY
 from truepair.cleaning.table_copies import copy_features
 from truepair.cleaning.writers import WRITERS
 from truepair.errors import DataError
@@ -159,7 +160,7 @@ def check_target(audit: AuditFolder, out: Path) -> None:
     described = audit.summary.source or {}
     originals = [described.get("path"), described.get("image_root"), *audit.summary.features.values()]
     data_path = audit.summary.data.get("path")
-    paths = [Path(path) for path in (*originals, data_path) if path is not None and path != "demo"]
+    paths = [Path(path) for path in (*originals, data_path) if path not in (None, "demo", IN_MEMORY)]
     for path in [audit.folder, *paths]:
         if path.resolve().is_relative_to(target):
             raise DataError(f"{out} holds {path}, which is only read: choose another folder for the copy")

@@ -31,6 +31,7 @@ class ScoredBy:
         learned: Pairs that a fold's models learned from.
         repetitions: Models of a fold.
         epochs: Epochs of each.
+        untrained: Whether embeddings of a shared space, compared as they are, counted too.
     """
 
     how: Literal["cross-fitting", "zero-shot", "run"]
@@ -42,6 +43,7 @@ class ScoredBy:
     learned: int | None = None
     repetitions: int | None = None
     epochs: int | None = None
+    untrained: bool = False
 
 
 @dataclass(frozen=True)

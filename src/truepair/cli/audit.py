@@ -11,7 +11,8 @@ from tyro.conf import Positional
 from truepair.cleaning.summary import AuditSummary
 from truepair.cli.output import Output
 from truepair.cli.parsing import Flat, FlatThroughout, parse
-from truepair.config import AuditConfig, DataConfig, NoiseConfig
+from truepair.config import AuditConfig, DataConfig, EmbedConfig, NoiseConfig
+from truepair.errors import ConfigError
 
 MAIN = ("target", "out", "image-col", "caption-col", "image-root", "threshold", "re-pair", "seed", "device")
 
@@ -20,8 +21,9 @@ MAIN = ("target", "out", "image-col", "caption-col", "image-root", "threshold", 
 class Audit:
     """Find the pairs that do not match: findings.parquet and report.html.
 
-    A corpus is audited by models that are trained for it, none of which judges a pair that it learned from. A run's
-    folder is audited with the run's own model: quicker, and it finds less. The input is never changed.
+    Pictures and captions are embedded by frozen networks first; the embeddings are kept in OUT/embeddings. Models that
+    are trained on them, and what the embeddings say by themselves, judge every pair. A run's folder is audited with the
+    run's own model: quicker, and it finds less. The input is never changed, and the same command goes on after a stop.
 
     For example:
       truepair audit captions.csv --out audit/
@@ -34,6 +36,12 @@ class Audit:
     splits, Flickr8K's lists), a folder of features, "demo", or a run's folder."""
     out: Path
     """The folder to write to."""
+    image_encoder: str = EmbedConfig.image_encoder
+    """What embeds pictures: "efficientnet-lite0", or a CLIP or SigLIP network (its folder, or its name on the hub)."""
+    text_encoder: str = EmbedConfig.text_encoder
+    """What embeds captions: "minilm", a CLIP, SigLIP or sentence BERT network, or "none" for words alone."""
+    patches: bool = False
+    """Embed nothing: read pictures as 6 × 6 patches of their pixels. Needs no network, and finds far less."""
     audit: Flat[AuditConfig] = field(default_factory=AuditConfig)
     """How pairs are scored, and what is done with suspects."""
     data: FlatThroughout[DataConfig] = field(default_factory=DataConfig)
@@ -53,8 +61,9 @@ def command(arguments: Sequence[str], output: Output) -> None:
 
 def audited(parsed: Audit, output: Output) -> AuditSummary:
     """The summary of an audit of a run, or of a corpus, of which is said first how it was read."""
+    from truepair.audit.given import embedded
     from truepair.audit.run import audit_corpus, audit_run
-    from truepair.data.corpora import load_corpus
+    from truepair.data.corpora import load_corpus, reads_patches
     from truepair.training.folder import load_run, make_folder
 
     if (Path(parsed.target) / "run.json").exists():
@@ -62,6 +71,14 @@ def audited(parsed: Audit, output: Output) -> AuditSummary:
         make_folder(parsed.out)
         return audit_run(run, parsed.out, parsed.audit)
     data = replace(parsed.data, path=parsed.target)
+    if not parsed.patches:
+        if reads_patches(data) and parsed.audit.pairs == "train":
+            raise ConfigError(
+                "--pairs train audits the training split, which embeddings made here do not know: audit all pairs, or "
+                "give features (--image-feature-col, --image-features)"
+            )
+        encoders = EmbedConfig(parsed.image_encoder, parsed.text_encoder, device=parsed.audit.device)
+        data = embedded(data, parsed.out, encoders, lambda said: output.note(f"note: {said}"))
     corpus = load_corpus(data)
     for note in corpus.notes:
         output.note(f"note: {note}")
@@ -75,7 +92,9 @@ def say_audit(summary: AuditSummary, out: Path, output: Output) -> None:
     if estimated is None:
         output.line(f"{pairs:,} pairs; it cannot be said which of them do not match")
     else:
-        output.line(f"{pairs:,} pairs, of which about {estimated:,.0f} ({estimated / pairs:.1%}) do not match")
+        low, high = summary.noise_rate_interval or (None, None)
+        between = "" if low is None or high is None else f", most likely {low:.1%} to {high:.1%}"
+        output.line(f"{pairs:,} pairs, of which about {estimated:,.0f} ({estimated / pairs:.1%}{between}) do not match")
     if summary.truth and summary.truth["auroc"] is not None:
         output.line(f"against the known truth: AUROC {summary.truth['auroc']:.3f}")
     if summary.skipped:

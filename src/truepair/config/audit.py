@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Literal
 
-from truepair.config.methods import MethodConfig, TeacherConfig
+from truepair.config.methods import TeacherConfig
 from truepair.config.model import ModelConfig
 from truepair.errors import ConfigError
 
@@ -26,16 +26,17 @@ class AuditConfig:
     partners: int = 5_000
     """Largest number of suspects, the most suspicious ones, for which a better image and caption are looked for."""
     zero_shot: bool = False
-    """Train nothing: compare the features of image and caption as they are, where both are of one space (CLIP or
-    SigLIP). Quick; with a few thousand pairs or more of one kind, trained models usually find more."""
+    """Train nothing: compare the embeddings as they are, where those of images and captions share a space (CLIP or
+    SigLIP on both sides, or what 'truepair embed' makes by default). Below 100 pairs this is done unasked; up to 20,000
+    it is weighed together with models that are trained."""
     folds: int | None = None
-    """Parts of cross-fitting, each of which is scored by models trained on the others. 4 by default; 2 or 3 where these
-    leave --most-learned pairs to learn from."""
+    """Parts of cross-fitting, each of which is scored by models trained on the others. 4 by default, or 2 where there
+    are 10,000 pairs to learn from."""
     repetitions: int | None = None
-    """Models trained for each fold; their similarities are averaged. More takes longer and finds more. 2 by default, or
-    1 where a model has --most-learned pairs to learn from."""
-    method: MethodConfig = field(default_factory=lambda: TeacherConfig(fold_epochs=0, judge_every=1))
-    """How a fold's models are trained: by the default method, without folds of its own."""
+    """Trainings, whose similarities are averaged. More takes longer and finds more. 2 by default, or 1 where there are
+    10,000 pairs to learn from."""
+    method: TeacherConfig = field(default_factory=TeacherConfig)
+    """How models are trained: by the default method, whose folds are the audit's."""
     model: ModelConfig = field(
         default_factory=lambda: ModelConfig(
             embedding=256,
@@ -54,7 +55,7 @@ class AuditConfig:
     candidates: int | None = None
     """Negatives of a pair: images, and as many captions, that it is compared with and among which neighbours are
     sought. 1,024 by default, or 128 for a run with SAF or SGR, which takes thousands of times as long."""
-    temperature: float = 0.05
+    temperature: float = 0.07
     """Temperature τ of the log-odds; that of training."""
     seed: int = 0
     """Seed of folds, weights and negatives."""

@@ -96,6 +96,17 @@ def load_corpus(config: DataConfig) -> Corpus:
     return Corpus(splits, vocabulary, skipped, tuple(notes), source)
 
 
+def reads_patches(config: DataConfig) -> bool:
+    """Whether images would be read as patches of their pixels: pictures that have no features, but for the demo's.
+
+    Raises:
+        ConfigError: If the path does not exist.
+    """
+    path = Path(config.path)
+    has_features = config.image_features is not None or config.source.image_feature_col is not None
+    return not (config.path == DEMO or has_features or is_precomputed(path) or is_embeddings(path))
+
+
 def _splits(config: DataConfig, skipped: list[Skipped], notes: list[str]) -> tuple[Splits, Mapping[str, Any] | None]:
     """The corpus as it is stored, and how its source is opened again; which kind it is, its path tells."""
     if config.path == DEMO:
@@ -123,7 +134,7 @@ def _splits(config: DataConfig, skipped: list[Skipped], notes: list[str]) -> tup
     _refuse_unread(config, _SOURCE)
     notes += source.notes
     found = pairs_of(source, config.source, _feature_files(config))
-    if config.image_features is None and config.source.image_feature_col is None:
+    if reads_patches(config):
         notes.append(_PATCHES)
     if config.captions_per_image is not None:
         found = first_captions(found, config.captions_per_image)

@@ -100,6 +100,14 @@ def stored_source(folder: Path) -> dict[str, Any] | None:
     return None if described is None else dict(described["source"])
 
 
+def stored_encoders(folder: Path) -> tuple[str, str] | None:
+    """The names of what encoded the images and the captions of a feature store; None where it is not known."""
+    described = read_json(folder / DESCRIPTION)
+    if described is None or not described.get("text_encoder"):
+        return None
+    return described["image_encoder"]["name"], described["text_encoder"]["name"]
+
+
 class JoinedFeatures:
     """`Inputs` over several others of one form, numbered through."""
 

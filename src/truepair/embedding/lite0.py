@@ -93,6 +93,16 @@ def load_lite0(grid: int | None, device: torch.device, cache: Path) -> Efficient
     return EfficientNetLite0(torch_maps(device), grid, "PyTorch")
 
 
+def classifier() -> nn.Linear:
+    """The network's last layer: from the mean of the last feature map, ``[1280]``, to ImageNet's 1,000 classes.
+
+    Raises:
+        ConfigError: If the network's packages are not installed.
+    """
+    layer: nn.Linear = _published()._fc
+    return layer
+
+
 def torch_maps(device: torch.device) -> Maps:
     """The network in PyTorch, batch norms folded."""
     network = _folded(_published()).to(device, memory_format=torch.channels_last)

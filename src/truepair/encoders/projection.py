@@ -131,14 +131,3 @@ class VectorEncoder(nn.Module):
     def encoding(self, features: Padded) -> Padded:
         """Vectors of any length → of length 1."""
         return Padded(unit_length(features.values))
-
-
-class UnitVectors(nn.Module):
-    """Frozen global vectors of a space that both sides share already → unit vectors; nothing is learned.
-
-    Of captions that have a vector beside their words, the vector counts.
-    """
-
-    def forward(self, items: Padded) -> Padded:
-        """Vectors ``[items, features]``, made of length 1."""
-        return Padded(unit_length(items.values if items.vectors is None else items.vectors))

@@ -106,7 +106,7 @@ class Teacher:
         Each network judges its own fold, of which it knows no image, so that no pair is learned by a confidence that
         comes from a network which learned it.
         """
-        folds = self._cut(loaders)
+        folds = self.folds(loaders)
         if not folds:
             return
         for optimiser, fold in zip(self._of_folds, folds, strict=True):
@@ -117,7 +117,7 @@ class Teacher:
             if self.prior is not None:
                 self.pair_confidence = self.prior.confidence.to(self._fabric.device)
 
-    def _cut(self, loaders: Loaders) -> list[Fold]:
+    def folds(self, loaders: Loaders) -> list[Fold]:
         """The folds of the pairs, with the networks that did not learn them; none if there are too few images."""
         if len(loaders.pairs.image_of_caption.unique()) < FEWEST_IMAGES * len(self._of_folds):
             return []

@@ -26,6 +26,20 @@ def write_page(package: str, template: str, path: Path, charts: Mapping[str, str
         charts: SVG by name, the only values that are not escaped; None where there is nothing to draw.
         values: What else the template shows.
     """
+    safe = {name: None if svg is None else Markup(svg) for name, svg in charts.items()}
+    page = filled(package, template, charts=safe, **values)
+    with replacing(path) as temporary:
+        temporary.write_text(page, encoding="utf-8")
+
+
+def filled(package: str, template: str, **values: Any) -> str:
+    """A template with its values, which are escaped.
+
+    Args:
+        package: See `write_page`.
+        template: See there.
+        values: What it shows.
+    """
     environment = Environment(
         loader=ChoiceLoader([PackageLoader(package), PackageLoader("truepair.pages")]),
         autoescape=True,
@@ -33,10 +47,7 @@ def write_page(package: str, template: str, path: Path, charts: Mapping[str, str
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    safe = {name: None if svg is None else Markup(svg) for name, svg in charts.items()}
-    page = environment.get_template(template).render(charts=safe, **values)
-    with replacing(path) as temporary:
-        temporary.write_text(page, encoding="utf-8")
+    return environment.get_template(template).render(**values)
 
 
 def picture_of(pairs: Pairs, image: int, side: int) -> str | None:
@@ -44,10 +55,14 @@ def picture_of(pairs: Pairs, image: int, side: int) -> str | None:
     if pairs.pictures is None:
         return None
     try:
-        small = thumbnail(pairs.pictures[image], side)
+        return data_uri(thumbnail(pairs.pictures[image], side))
     except DataError:
         return None
-    return "data:image/webp;base64," + base64.b64encode(small).decode("ascii")
+
+
+def data_uri(thumbnail: bytes) -> str:
+    """A thumbnail (see `truepair.sources.decoding.thumbnail`) as a page holds it."""
+    return "data:image/webp;base64," + base64.b64encode(thumbnail).decode("ascii")
 
 
 def shortened(text: str, most: int) -> str:

@@ -19,7 +19,7 @@ from truepair.errors import ConfigError
 from truepair.model import MatchingModel
 from truepair.random_streams import Stream
 from truepair.scoring.log_odds import affordable_negatives
-from truepair.scoring.pair_features import FEATURES, PairFeatures, pair_features
+from truepair.scoring.pair_features import FEATURES, OF_FROZEN, PairFeatures, pair_features
 from truepair.scoring.reference_pairs import reference_among, reference_candidates
 
 USUAL_CANDIDATES = 1024
@@ -85,6 +85,7 @@ def cross_fitted_features(
     temperature: float,
     seed: int,
     *key: int,
+    frozen: MatchingModel | None = None,
     progress: Callable[[int], object] = lambda pairs: None,
 ) -> PairFeatures:
     """Features of all pairs, each by the models of its fold, which learned neither its image nor its caption.
@@ -100,10 +101,13 @@ def cross_fitted_features(
         temperature: τ of the log-odds.
         seed: Of reference pairs and of random pairs.
         key: Further numbers that draw other pairs from the same seed.
+        frozen: A model that was trained on other data; what it says of the same pairs and random pairs are further
+            features.
         progress: Told how many pairs a block had.
     """
     generator = Stream.AUDIT_SCORES.generator(seed, *key)
-    of_pairs, of_random = torch.empty(len(pairs), len(FEATURES)), []
+    names = FEATURES if frozen is None else (*FEATURES, *OF_FROZEN)
+    of_pairs, of_random = torch.empty(len(pairs), len(names)), []
     for fold in folds:
         reference = reference_pairs_of(fold, pairs, candidates, generator)
         images = generator.permutation(pairs.image_of_caption[fold.pairs].unique().numpy())
@@ -116,8 +120,9 @@ def cross_fitted_features(
             temperature,
             generator,
             random_pairs_each=max(1, min(_RANDOM_PAIRS_EACH, 4 * _RANDOM_IMAGES // len(pairs))),
+            frozen=frozen,
             progress=progress,
         )
         of_pairs[fold.pairs] = features.pairs
         of_random.append(features.random)
-    return PairFeatures(of_pairs, torch.cat(of_random))
+    return PairFeatures(of_pairs, torch.cat(of_random), names)

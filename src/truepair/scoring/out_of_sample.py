@@ -29,7 +29,7 @@ from truepair.scoring.confidence import (
     warnings_about,
 )
 from truepair.scoring.cross_fitting import Fold, cross_fitted_features
-from truepair.scoring.probability import probabilities
+from truepair.scoring.probability import Probabilities, probabilities
 
 _LEAST = 1e-6
 """Probabilities nearer to 0 or 1 are not told apart."""
@@ -43,6 +43,7 @@ class Prior:
         confidence: ``[pairs]``, probability, in [0, 1], that each pair matches; captions of an image judged together.
         log_odds: ``[pairs]``, of each pair by its own features, whatever the noise rate and the other captions.
         noise_rate: Estimated share of mismatched pairs, in [0, 1].
+        images_together: Groups of captions of one image that were judged together.
         moved_together: Of two captions that do not match their image, how often they belong together, in [0, 1]: 0 if
             captions went astray one by one, 1 if with all others of their image. None where images have one caption.
         warnings: Why not to rely on it, in sentences with figures.
@@ -51,6 +52,7 @@ class Prior:
     confidence: Float[Tensor, " pairs"]
     log_odds: Float[Tensor, " pairs"]
     noise_rate: float
+    images_together: int
     moved_together: float | None
     warnings: tuple[str, ...]
 
@@ -73,7 +75,21 @@ def prior_of(folds: Sequence[Fold], pairs: Pairs, temperature: float, seed: int,
         key: Further numbers, of the epoch for instance, that draw other pairs from the same seed.
     """
     features = cross_fitted_features(folds, pairs, None, temperature, seed, *key)
-    found = probabilities(features, seed)
+    return prior_from(probabilities(features, seed), folds, pairs, seed)
+
+
+def prior_from(found: Probabilities, folds: Sequence[Fold], pairs: Pairs, seed: int) -> Prior | None:
+    """The prior by what the features of the pairs say, with the captions of an image judged together.
+
+    Args:
+        found: By features of the models of the folds, and of others.
+        folds: Pairs and the models that link the captions of an image.
+        pairs: The pairs.
+        seed: Of random pairs of captions.
+
+    Returns:
+        None where nothing is known.
+    """
     if found.unknown is not None:
         return None
     together = joint_inference(folds, pairs, found.match, found.log_odds, seed)
@@ -81,6 +97,7 @@ def prior_of(folds: Sequence[Fold], pairs: Pairs, temperature: float, seed: int,
         confidence=found.match if together is None else together.match,
         log_odds=found.log_odds,
         noise_rate=found.noise_rate,
+        images_together=0 if together is None else together.images,
         moved_together=None if together is None else together.moved_together,
         warnings=(*warnings_about(pairs), *found.warnings),
     )

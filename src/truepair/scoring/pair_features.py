@@ -6,7 +6,9 @@ The same features of random pairs are the null distribution: what a pair looks l
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from copy import deepcopy
+from dataclasses import dataclass, replace
+from functools import partial
 
 import numpy as np
 import torch
@@ -26,6 +28,8 @@ FEATURES = (
     "agreement with images of similar captions",
 )
 """Features of a pair, all in units of cosines."""
+OF_FROZEN = tuple(f"{name}, untrained" for name in FEATURES)
+"""The same features by a model that was trained on other data (zero-shot), where there is one."""
 NEIGHBOURS = 10
 """Nearest reference pairs that neighbour agreement is measured with."""
 RANDOM_PAIRS = 4096
@@ -35,25 +39,57 @@ _PAIRS_AT_A_TIME = 1024
 
 @dataclass(frozen=True)
 class PairFeatures:
-    """Features of pairs and of random pairs; columns are `FEATURES`.
+    """Features of pairs and of random pairs.
 
     Attributes:
-        pairs: ``[pairs, 5]``, of each pair.
-        random: ``[random, 5]``, of some captions with random images, which surely do not match.
+        pairs: ``[pairs, features]``, of each pair.
+        random: ``[random, features]``, of some captions with random images, which surely do not match.
+        names: Of the columns: `FEATURES`, or `OF_FROZEN`, or both.
     """
 
     pairs: Float[Tensor, "pairs features"]
     random: Float[Tensor, "random features"]
+    names: tuple[str, ...] = FEATURES
 
     @property
     def log_odds(self) -> Float[Tensor, " pairs"]:
-        """τ times the log-odds of each pair against negatives, the mean of both directions (`log_odds.log_odds`)."""
-        return self.pairs[:, 1:3].mean(1)
+        """τ times the log-odds of each pair against negatives, the mean of both directions (`log_odds.log_odds`).
+
+        Of both kinds of models, the sum, each weighed by how far it tells pairs from random pairs: the shift of the
+        mean over the variance of random pairs, the slope that a likelihood ratio of Gaussians has.
+        """
+        return self._weighed[0]
 
     @property
     def random_log_odds(self) -> Float[Tensor, " random"]:
         """`log_odds` of the random pairs."""
-        return self.random[:, 1:3].mean(1)
+        return self._weighed[1]
+
+    @property
+    def _weighed(self) -> tuple[Tensor, Tensor]:
+        starts = range(0, len(self.names), len(FEATURES))
+        of_pairs, of_random = (  # [rows, kinds of models]
+            torch.stack([rows[:, start + 1 : start + 3].mean(1) for start in starts], 1)
+            for rows in (self.pairs, self.random)
+        )
+        if len(starts) == 1:
+            return of_pairs[:, 0], of_random[:, 0]
+        slope = (of_pairs.mean(0) - of_random.mean(0)).clamp(min=0) / of_random.var(0)
+        weight = slope / slope.sum().clamp(min=1e-12)
+        return of_pairs @ weight, of_random @ weight
+
+    def columns(self, names: Sequence[str]) -> PairFeatures:
+        """Some of the features."""
+        chosen = [self.names.index(name) for name in names]
+        return PairFeatures(self.pairs[:, chosen], self.random[:, chosen], tuple(names))
+
+    def beside(self, other: PairFeatures) -> PairFeatures:
+        """These columns, and those of other models for the same pairs and random pairs."""
+        return PairFeatures(
+            torch.cat([self.pairs, other.pairs], 1),
+            torch.cat([self.random, other.random], 1),
+            (*self.names, *other.names),
+        )
 
     @property
     def agreement(self) -> Float[Tensor, " pairs"]:
@@ -76,6 +112,7 @@ def pair_features(
     generator: np.random.Generator,
     *,
     random_pairs_each: int = 1,
+    frozen: MatchingModel | None = None,
     progress: Callable[[int], object] = lambda pairs: None,
 ) -> PairFeatures:
     """Features of the chosen pairs, in their order, and of random pairs of their captions, a block at a time.
@@ -92,8 +129,15 @@ def pair_features(
         temperature: τ of the log-odds.
         generator: Draws random pairs.
         random_pairs_each: Random pairs of a caption that has any.
+        frozen: A model that was trained on other data; what it says of the same pairs and random pairs are further
+            features.
         progress: Told how many pairs a block had.
     """
+    if frozen is not None:
+        same, of_both = deepcopy(generator), partial(pair_features, random_pairs_each=random_pairs_each)
+        at = (pairs, chosen, reference, random_images, temperature)
+        untrained = of_both([frozen], *at, same)  # draws the same random pairs
+        return of_both(models, *at, generator, progress=progress).beside(replace(untrained, names=OF_FROZEN))
     of_pairs, of_random = torch.empty(len(chosen), len(FEATURES)), list[Tensor]()
     every = max(1, len(chosen) // RANDOM_PAIRS)
     with evaluating(models):

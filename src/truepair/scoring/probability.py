@@ -19,8 +19,8 @@ probabilities are NaN (`noise_rate.Comparison`).
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -29,7 +29,7 @@ from torch import Tensor
 
 from truepair.random_streams import Stream
 from truepair.scoring.noise_rate import Comparison, Unknown, rate_against_random, share_above
-from truepair.scoring.pair_features import FEATURES, PairFeatures
+from truepair.scoring.pair_features import PairFeatures
 
 _MOST_FITTED = 50_000
 """Pairs, and random pairs, that the regression is fitted to, at most; all pairs get its probability."""
@@ -116,7 +116,7 @@ def probabilities(features: PairFeatures, seed: int) -> Probabilities:
         log_odds=log_odds,
         random_log_odds=random_log_odds,
         noise_rate=1 - float(match.mean()),
-        weights=tilt.weights,
+        weights=tilt.weights(features.names),
         match_of=lambda rows: _posterior(tilt(rows), rate),
         warnings=tuple(warnings),
     )
@@ -178,10 +178,9 @@ class _Tilt:
         rows = (features.double().numpy() - self.mean) / self.scale
         return torch.from_numpy(rows @ self.slope + self.offset)
 
-    @property
-    def weights(self) -> dict[str, float]:
-        """By feature."""
-        return {name: round(float(weight), 3) for name, weight in zip(FEATURES, self.slope, strict=True)}
+    def weights(self, names: Sequence[str]) -> dict[str, float]:
+        """By the features' names."""
+        return {name: round(float(weight), 3) for name, weight in zip(names, self.slope, strict=True)}
 
     @classmethod
     def fitted(cls, features: PairFeatures, rate: float) -> _Tilt:
@@ -215,7 +214,7 @@ def _some(features: PairFeatures, most: int, generator: np.random.Generator) -> 
     def some(rows: Tensor) -> Tensor:
         return rows[torch.from_numpy(generator.permutation(len(rows))[:most])]
 
-    return PairFeatures(some(features.pairs), some(features.random))
+    return replace(features, pairs=some(features.pairs), random=some(features.random))
 
 
 def noise_rate_interval(features: PairFeatures, found: Probabilities, seed: int) -> tuple[float, float]:

@@ -49,7 +49,7 @@ class Columns:
         notes: list[str] = []
         image = options.image_col
         if image == AUTO:
-            image = _usual(present, _IMAGE_NAMES)
+            image = usual_image(present)
             has_features = options.image_feature_col is not None
             if image is None and not has_features:
                 raise _missing(where, present, "image", "--image-col", "pictures")
@@ -57,7 +57,7 @@ class Columns:
                 notes.append(f"pictures are read from the column {image!r} (--image-col for another)")
         captions = options.caption_col
         if not captions:
-            caption = _usual(present, _CAPTION_NAMES)
+            caption = usual_caption(present)
             if caption is None:
                 raise _missing(where, present, "caption", "--caption-col", "captions")
             if caption != "caption":
@@ -96,6 +96,16 @@ def check_columns(where: str, present: Sequence[str], wanted: Iterable[str], fla
         near = difflib.get_close_matches(_plain(name), plain, n=1)
         hint = f"did you mean {flag} {_typed(plain[near[0]])}?" if near else f"say which one it is with {flag}"
         raise DataError(f"{where} has no column {name!r}; it has {', '.join(map(repr, present))}; {hint}")
+
+
+def usual_image(present: Sequence[str]) -> str | None:
+    """The column that is called as pictures usually are; None if there is none."""
+    return _usual(present, _IMAGE_NAMES)
+
+
+def usual_caption(present: Sequence[str]) -> str | None:
+    """The column that is called as captions usually are; None if there is none."""
+    return _usual(present, _CAPTION_NAMES)
 
 
 def _usual(present: Sequence[str], names: Sequence[str]) -> str | None:

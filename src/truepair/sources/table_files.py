@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 import json
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Container, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -195,22 +195,11 @@ class ArrowTable:
             return {name: self._read(name, of_struct="path").to_pylist() for name in names}
 
     def vectors(self, name: str) -> Float[np.ndarray, "rows dim"]:
-        """See `Table.vectors`; float16 stays float16, everything else becomes float32."""
-        kind = self.schema.field(name).type
-        is_list = pa.types.is_list(kind) or pa.types.is_large_list(kind) or pa.types.is_fixed_size_list(kind)
-        if not is_list or not (pa.types.is_floating(kind.value_type) or pa.types.is_integer(kind.value_type)):
-            raise DataError(f"{self.path}: column {name!r} is of type {kind}, not lists of numbers")
+        """See `Table.vectors`, and `vectors_in`."""
+        _check_holds_vectors(str(self.path), name, self.schema.field(name).type)
         with self._reading():
             column = self._read(name)
-        missing = np.flatnonzero(column.is_null().to_numpy())
-        if len(missing):
-            raise DataError(f"{self.path}: row {missing[0] + 1} has no value in column {name!r}")
-        widths = pc.list_value_length(column).to_numpy()
-        _check_widths(str(self.path), name, widths)
-        dtype = np.float16 if pa.types.is_float16(kind.value_type) else np.float32
-        with np.errstate(over="ignore"):  # a number beyond float32 becomes infinite and is refused below
-            chunks = [chunk.flatten().to_numpy(zero_copy_only=False).astype(dtype) for chunk in column.chunks]
-        return _finite(str(self.path), name, np.concatenate(chunks).reshape(len(self), int(widths[0])))
+        return vectors_in(str(self.path), name, column)
 
     def rows_of_file(self) -> list[int]:
         """How many rows each file has."""
@@ -309,6 +298,29 @@ def mapped(path: Location) -> pa.Table:
         return pa.ipc.open_stream(source).read_all()
 
 
+def vectors_in(where: str, name: str, column: pa.ChunkedArray) -> Float[np.ndarray, "rows dim"]:
+    """A column of equally long lists of numbers; float16 stays float16, everything else becomes float32.
+
+    Args:
+        where: What the table is called in messages.
+        name: The column's name.
+        column: Its values.
+
+    Raises:
+        DataError: If it holds something else, a row has none, lists differ in length, or numbers are not finite.
+    """
+    _check_holds_vectors(where, name, column.type)
+    missing = np.flatnonzero(column.is_null().to_numpy())
+    if len(missing):
+        raise DataError(f"{where}: row {missing[0] + 1} has no value in column {name!r}")
+    widths = pc.list_value_length(column).to_numpy()
+    _check_widths(where, name, widths)
+    dtype = np.float16 if pa.types.is_float16(column.type.value_type) else np.float32
+    with np.errstate(over="ignore"):  # a number beyond float32 becomes infinite and is refused below
+        chunks = [chunk.flatten().to_numpy(zero_copy_only=False).astype(dtype, copy=False) for chunk in column.chunks]
+    return _finite(where, name, np.concatenate(chunks).reshape(len(column), int(widths[0])))
+
+
 def ids_of(table: Table, column: str | None) -> list[str] | None:
     """A column of names, as text; None for no column.
 
@@ -317,11 +329,19 @@ def ids_of(table: Table, column: str | None) -> list[str] | None:
     """
     if column is None:
         return None
-    ids = table.columns([column])[column]
-    for row, name in enumerate(ids):
-        if (name is None or name == "") and row not in table.faults:
-            raise DataError(f"{table.path}: row {row + 1} has no value in column {column!r}")
-    return [f"row-{row + 1}" if name is None else str(name) for row, name in enumerate(ids)]
+    return ids_in(str(table.path), column, table.columns([column])[column], table.faults)
+
+
+def ids_in(where: str, column: str, cells: Sequence[object], faults: Container[int] = ()) -> list[str]:
+    """Cells of a column of names, as text; `where`, `column` and `faults` (broken rows) as in `ids_of`.
+
+    Raises:
+        DataError: If a row has none.
+    """
+    for row, name in enumerate(cells):
+        if (name is None or name == "") and row not in faults:
+            raise DataError(f"{where}: row {row + 1} has no value in column {column!r}")
+    return [f"row-{row + 1}" if name is None else str(name) for row, name in enumerate(cells)]
 
 
 def is_table(path: Location) -> bool:
@@ -470,6 +490,12 @@ class _said:  # noqa: N801, used like a function
     def __exit__(self, kind: object, error: BaseException | None, traceback: object) -> None:
         if isinstance(error, pa.ArrowException | OSError | UnicodeDecodeError):
             raise DataError(f"{self.path} cannot be read ({error}); is it damaged?") from error
+
+
+def _check_holds_vectors(where: str, name: str, kind: pa.DataType) -> None:
+    is_list = pa.types.is_list(kind) or pa.types.is_large_list(kind) or pa.types.is_fixed_size_list(kind)
+    if not is_list or not (pa.types.is_floating(kind.value_type) or pa.types.is_integer(kind.value_type)):
+        raise DataError(f"{where}: column {name!r} is of type {kind}, not lists of numbers")
 
 
 def _source(path: Location) -> Any:

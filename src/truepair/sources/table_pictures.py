@@ -180,7 +180,7 @@ def holds_pictures(table: ArrowTable, column: str) -> bool:
     kind = table.schema.field(column).type
     if pa.types.is_dictionary(kind):
         kind = kind.value_type
-    if pa.types.is_binary(kind) or pa.types.is_large_binary(kind) or _is(kind, "is_binary_view"):
+    if _is_bytes(kind):
         return True
     if (
         pa.types.is_string(kind)
@@ -189,7 +189,7 @@ def holds_pictures(table: ArrowTable, column: str) -> bool:
         or _is(kind, "is_string_view")
     ):
         return False
-    if not pa.types.is_struct(kind) or {field.name for field in kind} != {"bytes", "path"}:
+    if not is_of_pictures(kind):
         raise DataError(
             f"{table.path}: column {column!r} is of type {kind}; a picture is bytes, {{bytes, path}} or a path"
         )
@@ -197,6 +197,15 @@ def holds_pictures(table: ArrowTable, column: str) -> bool:
     leaf = f"{column}.bytes" if table.is_parquet else column
     batches = table.batches(leaf, range(len(table)), _CELLS_AT_A_TIME)
     return any(batch.field("bytes").null_count < len(batch) for _, batch in batches)
+
+
+def is_of_pictures(kind: pa.DataType) -> bool:
+    """Whether a type of column is one of encoded pictures: bytes, or ``{bytes, path}``."""
+    return _is_bytes(kind) or (pa.types.is_struct(kind) and {field.name for field in kind} == {"bytes", "path"})
+
+
+def _is_bytes(kind: pa.DataType) -> bool:
+    return bool(pa.types.is_binary(kind) or pa.types.is_large_binary(kind) or _is(kind, "is_binary_view"))
 
 
 def _is(kind: pa.DataType, name: str) -> bool:

@@ -17,7 +17,7 @@ from truepair.sources.blocks import block, block_names
 from truepair.sources.captions import Captions, captions_in
 from truepair.sources.columns import Columns
 from truepair.sources.picture_files import Location, UnreadablePictureError
-from truepair.sources.protocol import Kind, Sample, Skipped
+from truepair.sources.protocol import Kind, Sample, Skipped, Source
 from truepair.sources.rows import row_name, row_of
 from truepair.sources.table_files import ArrowTable, Table, ids_of
 from truepair.sources.table_pictures import NamedPictures, PathRule, StoredPictures, TablePictures, holds_pictures
@@ -292,6 +292,15 @@ class TableSource:
             reference=first,
             split=self._rows[part].splits[place],
         )
+
+
+def caption_ids_of(source: Source) -> list[str]:
+    """The ids of all captions of a source, also of those that are left out: of tables in the order of their rows."""
+    if isinstance(source, TableSource):
+        captions = [source.captions_of(row) for row in range(len(source))]
+        return [name for row in captions for name in (*row.ids, *(skip.where for skip in row.skipped))]
+    items = (item for shard in source.shards() for item in source.read(shard, pictures=False))
+    return [name for item in items for name in item.caption_ids]
 
 
 def _pictures(
