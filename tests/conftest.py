@@ -21,7 +21,7 @@ from truepair.model import InputShape, make_model
 from truepair.optimisation import Optimiser
 from truepair.scoring.confidence import confidence_of_two_components
 
-pytest_plugins = ("audited_table",)  # fixtures of tests/made
+pytest_plugins = ("audited_table", "made_stores")  # fixtures of tests/made
 
 COLOURS = ("red", "green", "blue", "white", "black")
 ANIMALS = ("dog", "cat", "horse", "bird")

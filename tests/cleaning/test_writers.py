@@ -17,6 +17,7 @@ import pyarrow.feather
 import pyarrow.parquet as pq
 import pytest
 from made_sources import check, hashes, picture, samples, tar_files, write_files, write_rows, write_shards, write_tar
+from made_stores import in_memory
 from source_forms import CAPTIONS, FORMS, made, pictures, reopened, table_rows
 
 from truepair.cleaning.decisions import Decision
@@ -57,6 +58,17 @@ def decided(source: Source, drop: Mapping[int, None] = {}, re_pair: Mapping[int,
 
 def copied(source: Source, decisions: Mapping[str, Decision], target: Path, **more) -> list[str]:
     return write_copy(source, list(decisions.values()), target, **more)[0]
+
+
+@pytest.mark.usefixtures("cache", "memory")
+@pytest.mark.parametrize("form", FORMS)
+def test_the_copy_of_what_lies_in_a_store_is_the_copy_of_what_lies_on_a_disk(form, tmp_path):
+    path = made(form, tmp_path / "source")
+    for source, target in ((open_source(path), "disk"), (open_source(in_memory(path)), "store")):
+        copied(source, decided(source, drop={1: None}, re_pair={4: 0}), tmp_path / target, keep_unaudited=True)
+    disk, store = hashes(tmp_path / "disk"), hashes(tmp_path / "store")
+    assert disk.keys() == store.keys()
+    assert {name for name in disk if disk[name] != store[name]} <= {"provenance.parquet"}  # it says where and when
 
 
 def test_every_kind_of_source_has_a_writer():

@@ -163,6 +163,23 @@ def test_help_all_of_every_command_explains_every_option(command, capsys):
     assert len({option.name for option in options}) == len(options), "no two sections share a name"
 
 
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["embed", "photos.csv", "--out", "s3://bucket/features"],
+        ["fix", "audit", "--out=gs://bucket/cleaned/"],
+        ["fix", "hf://datasets/a/b", "--out", "cleaned"],
+    ],
+)
+def test_what_is_written_or_audited_is_not_in_a_store(words, capsys):
+    with pytest.raises(SystemExit) as ended:
+        main(words)
+    said = capsys.readouterr().err
+    assert ended.value.code == 2
+    assert "://" in said
+    assert "must be on this machine" in said
+
+
 def test_help_answers_at_once():
     command = [sys.executable, "-m", "truepair", "audit", "--help"]
     subprocess.run(command, capture_output=True, check=True)  # compiles, where that is kept

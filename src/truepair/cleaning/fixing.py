@@ -24,6 +24,7 @@ from truepair.cleaning.writers import WRITERS
 from truepair.errors import DataError
 from truepair.sources.datasets import PROVENANCE
 from truepair.sources.protocol import Source
+from truepair.sources.stores import StorePath, is_address
 from truepair.sources.tables import TableSource
 
 _LARGEST_SHARE = 0.5
@@ -58,14 +59,15 @@ class Fixed:
         files: What was written, from there; the last is the provenance.
         account: How many pairs became what.
         by_hand: How many of them were decided by hand.
-        image_root: Where relative paths of the copy start, as those of the source do; None if pictures are in the copy.
+        image_root: Where relative paths of the copy start, as those of the source do (an address, if in a store); None
+            if pictures are in the copy.
     """
 
     folder: Path
     files: Sequence[str]
     account: Account
     by_hand: int
-    image_root: Path | None = None
+    image_root: Path | str | None = None
 
 
 def fix(audit: AuditFolder, by_hand: Mapping[str, HandDecision], out: Path, options: FixOptions) -> Fixed:
@@ -160,7 +162,8 @@ def check_target(audit: AuditFolder, out: Path) -> None:
     described = audit.summary.source or {}
     originals = [described.get("path"), described.get("image_root"), *audit.summary.features.values()]
     data_path = audit.summary.data.get("path")
-    paths = [Path(path) for path in (*originals, data_path) if path not in (None, "demo", IN_MEMORY)]
+    known = [path for path in (*originals, data_path) if path not in (None, "demo", IN_MEMORY)]
+    paths = [Path(path) for path in known if not is_address(path)]
     for path in [audit.folder, *paths]:
         if path.resolve().is_relative_to(target):
             raise DataError(f"{out} holds {path}, which is only read: choose another folder for the copy")
@@ -191,13 +194,15 @@ def _check_images(audit: AuditFolder, decisions: Sequence[Decision]) -> None:
             )
 
 
-def _image_root(source: Source) -> Path | None:
+def _image_root(source: Source) -> Path | str | None:
     """Where relative paths of a copied table start; None if the copy has its pictures, or names none by such a path."""
     if not isinstance(source, TableSource) or source.kind == "imagefolder":
         return None
     paths = (source.path_of(picture.rows[0]) for picture in source.pictures())
     is_relative = any(isinstance(path, str) and path and not Path(path).is_absolute() for path in paths)
     root = source.parts[0].root
+    if isinstance(root, StorePath):
+        return str(root) if is_relative else None
     return root if isinstance(root, Path) and is_relative else None
 
 

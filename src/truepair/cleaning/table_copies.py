@@ -19,6 +19,7 @@ from truepair.cleaning.row_edits import RowEdit, edits_by_part, row_edits
 from truepair.cleaning.table_writers import image_cells, write_json_like, write_rows
 from truepair.sources.annotation_files import token_lines
 from truepair.sources.picture_files import Location
+from truepair.sources.stores import on_disk
 from truepair.sources.table_files import Table
 from truepair.sources.tables import Part, TableSource
 from truepair.sources.text_files import opened_bytes, opened_text, written_bytes
@@ -76,7 +77,7 @@ def copy_parquet_folder(source: TableSource, provenance: Provenance, folder: Pat
     edits = row_edits(source, provenance)
     written = []
     for part, here in zip(source.parts, edits_by_part(edits, source), strict=True):
-        target = folder / Path(str(part.table.path)).relative_to(source.path)
+        target = folder / f"{part.name}{Path(str(part.table.path)).suffix}"
         target.parent.mkdir(parents=True, exist_ok=True)
         _write_part(source, part.table, here, target)
         written.append(target)
@@ -96,7 +97,7 @@ def copy_dataset(source: TableSource, provenance: Provenance, folder: Path) -> l
         inside.mkdir(parents=True, exist_ok=True)
         rows = inside / "data-00000-of-00001.arrow"
         _write_part(source, part.table, here, rows)
-        stored = Path(str(part.table.path))
+        stored = part.table.path
         state = json.loads((stored / "state.json").read_text(encoding="utf-8"))
         state["_data_files"] = [{"filename": rows.name}]
         state["_fingerprint"] = _fingerprint(rows)
@@ -284,7 +285,7 @@ def _pack(source: TableSource, edits: Sequence[RowEdit], folder: Path, content: 
     named = {_member(source.file_of(row)) for row in range(len(source))}
     kept = {_member(source.file_of(edit.row if edit.donor is None else edit.donor)) for edit in edits}
     target = folder / source.path.name
-    with zipfile.ZipFile(source.path) as stored, zipfile.ZipFile(target, "w") as archive:
+    with zipfile.ZipFile(on_disk(source.path)) as stored, zipfile.ZipFile(target, "w") as archive:
         for info in stored.infolist():
             if info.filename == table.at:
                 archive.writestr(info, content)

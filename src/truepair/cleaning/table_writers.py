@@ -6,6 +6,7 @@ import codecs
 import csv
 import io
 import json
+import zipfile
 from bisect import bisect_left
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -18,6 +19,7 @@ from truepair.cleaning.row_edits import RowEdit
 from truepair.errors import ConfigError
 from truepair.sources.delimited import records
 from truepair.sources.picture_files import Location
+from truepair.sources.stores import on_disk
 from truepair.sources.table_files import ArrowTable, DelimitedTable, JsonLinesTable, RowsTable, Table, mapped
 from truepair.sources.text_files import opened_bytes, opened_text, written_bytes
 
@@ -229,7 +231,8 @@ def _blocks(table: ArrowTable, columns: Sequence[str] | None) -> Iterator[tuple[
     first = 0
     for file in table.files:
         if table.is_parquet:
-            with pq.ParquetFile(file if isinstance(file, Path) else pa.BufferReader(file.read_bytes())) as parquet:
+            whole = pa.BufferReader(file.read_bytes()) if isinstance(file, zipfile.Path) else on_disk(file)
+            with pq.ParquetFile(whole) as parquet:
                 for group in range(parquet.num_row_groups):
                     block = parquet.read_row_group(group, columns=None if columns is None else list(columns))
                     yield first, block if columns is None else block.select(list(columns))

@@ -33,7 +33,8 @@ class Audit:
 
     target: Positional[str]
     """What to audit: a table, pictures with captions (a folder, a zip, tar shards, a dataset, COCO captions, Karpathy's
-    splits, Flickr8K's lists), a folder of features, "demo", or a run's folder."""
+    splits, Flickr8K's lists; also at s3://, gs://, hf:// or https://), a folder of features, "demo", or a run's
+    folder."""
     out: Path
     """The folder to write to."""
     image_encoder: str = EmbedConfig.image_encoder

@@ -34,7 +34,7 @@ class Embed:
 
     source: Positional[str]
     """A table (.csv, .tsv, .jsonl, .json, .parquet, .arrow), a folder or a zip of pictures with captions, tar shards, a
-    dataset, COCO captions, Karpathy's splits, or Flickr8K's lists."""
+    dataset, COCO captions, Karpathy's splits, or Flickr8K's lists; also at s3://, gs://, hf:// or https://."""
     out: Path
     """The folder to write to."""
     options: FlatThroughout[EmbedConfig] = field(default_factory=EmbedConfig)

@@ -113,11 +113,26 @@ def parse(
     said = io.StringIO()
     try:
         with redirect_stderr(said), redirect_stdout(said):
-            return tyro.cli(_starting_at(what, start or {}), args=arguments, config=(tyro.conf.AvoidSubcommands,))
+            parsed = tyro.cli(_starting_at(what, start or {}), args=arguments, config=(tyro.conf.AvoidSubcommands,))
     except ConfigError as error:
         _refuse(_with_flag(str(error), options), name)
     except SystemExit:
         _refuse(_in_plain_words(said.getvalue(), arguments, options), name)
+    _refuse_stores(parsed, name, options)
+    return parsed
+
+
+def _refuse_stores(parsed: Any, name: str, options: Sequence[Option]) -> None:
+    """Refuse addresses where a folder of this machine is meant; `Path` has made one slash of two."""
+    flags = {option.name.replace("-", "_"): option.flag for option in options}
+    for field, value in vars(parsed).items():
+        if isinstance(value, Path) and re.match(r"[A-Za-z][A-Za-z0-9+.-]+:[/\\]", str(value)):
+            _refuse(
+                f"{flags[field]} is {value.as_posix().replace(':/', '://', 1)}, but must be on this machine: a folder "
+                "appears whole or not at all, which a store cannot promise; copy it there afterwards (aws s3 cp "
+                "--recursive, gcloud storage cp -r, hf upload)",
+                name,
+            )
 
 
 def _starting_at(what: type[Parsed], start: Mapping[str, Any]) -> type[Parsed]:

@@ -16,7 +16,8 @@ class DataConfig:
     path: str = "demo"
     """"demo" (the corpus that ships with truepair); a folder of features (of truepair embed, of clip-retrieval,
     images.npy and captions.npy, or {split}_ims.npy and {split}_caps.txt as SCAN lays them out); or pictures with
-    captions: a table, a folder, tar shards, a Hugging Face dataset, COCO captions, Karpathy's splits, Flickr8K."""
+    captions: a table, a folder, tar shards, a Hugging Face dataset, COCO captions, Karpathy's splits, Flickr8K; also at
+    s3://, gs://, hf:// or https://."""
     source: SourceConfig = field(default_factory=SourceConfig)
     """How pictures with captions are read."""
     text: Literal["auto", "words", "features", "both"] = "auto"

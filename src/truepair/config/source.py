@@ -42,6 +42,10 @@ class SourceConfig:
     largest_pixels: int = 250_000_000
     """Pictures with more pixels (width × height) are left out as "huge": decoded, one pixel takes 3 to 12 bytes."""
 
+    cache_size: float = 20.0
+    """GB of tables, tar and Parquet files of a store (s3://, gs://, hf://, https:// …) of which copies are kept on this
+    machine; what was asked for longest ago goes first."""
+
     def __post_init__(self) -> None:
         """Refuse a delimiter of several characters; "none" of a file of options is None."""
         if self.image_col == "none":
@@ -50,3 +54,5 @@ class SourceConfig:
             raise ConfigError(f"delimiter is {self.delimiter!r}, but it is one character: , ; | or \\t")
         if self.largest_pixels < 1:
             raise ConfigError(f"largest_pixels is {self.largest_pixels}, but it must be at least 1")
+        if not self.cache_size >= 0:
+            raise ConfigError(f"cache_size is {self.cache_size}, but it is a number of GB, 0 or more")

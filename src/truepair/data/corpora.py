@@ -19,6 +19,7 @@ from truepair.errors import ConfigError
 from truepair.sources.demo import DEMO, DEMO_OPTIONS, demo_source
 from truepair.sources.opening import description_of, open_source
 from truepair.sources.protocol import Skipped
+from truepair.sources.stores import StorePath
 from truepair.sources.tables import TableSource
 
 _DEVELOPMENT_IMAGES = {"first_1000_images": 1000}
@@ -130,7 +131,7 @@ def _splits(config: DataConfig, skipped: list[Skipped], notes: list[str]) -> tup
             notes=notes,
         )
         return splits, stored_source(path)
-    source = open_source(path, config.source)
+    source = open_source(config.path, config.source)
     _refuse_unread(config, _SOURCE)
     notes += source.notes
     found = pairs_of(source, config.source, _feature_files(config))
@@ -140,7 +141,7 @@ def _splits(config: DataConfig, skipped: list[Skipped], notes: list[str]) -> tup
         found = first_captions(found, config.captions_per_image)
     skipped += found.skipped
     images = [picture.image_id for picture in source.pictures()] if isinstance(source, TableSource) else None
-    splits = _split(found, images or found.pairs.image_ids, config, notes)
+    splits = _split(found, images or found.pairs.image_ids, source.path, config, notes)
     return splits, description_of(source, config.path, config.source)
 
 
@@ -149,16 +150,19 @@ def _feature_files(config: DataConfig) -> FeatureFiles:
     return FeatureFiles(*(None if path is None else Path(path) for path in paths))
 
 
-def _split(found: SourcePairs, images: Sequence[str], config: DataConfig, notes: list[str]) -> Splits:
+def _split(
+    found: SourcePairs, images: Sequence[str], path: Path | StorePath, config: DataConfig, notes: list[str]
+) -> Splits:
     """By the source's own splits, by the lists of Flickr8K beside it, or at random by image.
 
     Args:
         found: The pairs.
         images: All images of the source, also those that could not be read.
+        path: What was opened.
         config: How to split.
         notes: Sentences are added.
     """
-    pairs, path = found.pairs, Path(config.path)
+    pairs = found.pairs
     name = path.name if path.is_dir() else path.name.split(".")[0]
     lists = split_lists(path if path.is_dir() else path.parent)
     if lists is not None:

@@ -10,6 +10,7 @@ import torch
 from truepair.data.pairs import Pairs
 from truepair.errors import DataError
 from truepair.files.lines import lines_of
+from truepair.sources.stores import StorePath, on_disk
 
 _LISTS = {
     "train": "Flickr_8k.trainImages.txt",
@@ -20,7 +21,7 @@ _MAXIMUM_MISSING = 0.1
 """Share of a list's images that may be without captions: more, and the list is of another corpus, or the file cut."""
 
 
-def split_lists(folder: Path) -> dict[str, str] | None:
+def split_lists(folder: Path | StorePath) -> dict[str, str] | None:
     """Split of each image that a list in the folder names; None if there are no lists.
 
     Raises:
@@ -37,7 +38,7 @@ def split_lists(folder: Path) -> dict[str, str] | None:
         )
     split_of_image: dict[str, str] = {}
     for split, path in paths.items():
-        for number, line in enumerate(lines_of(path), 1):
+        for number, line in enumerate(lines_of(on_disk(path)), 1):
             name = line.strip()
             if name and split_of_image.setdefault(name, split) != split:
                 raise DataError(
@@ -48,7 +49,7 @@ def split_lists(folder: Path) -> dict[str, str] | None:
 
 
 def listed_pairs(
-    pairs: Pairs, images: Sequence[str], split_of_image: dict[str, str], notes: list[str], path: Path
+    pairs: Pairs, images: Sequence[str], split_of_image: dict[str, str], notes: list[str], path: Path | StorePath
 ) -> tuple[Pairs, Sequence[str]]:
     """The pairs of images that a list names, and the split of each; what is left out is noted.
 

@@ -231,7 +231,7 @@ def _check_one_vector_an_image(
                 )
 
 
-def _check_splits(path: Path, column: str, splits: Sequence[str | None]) -> None:
+def _check_splits(path: object, column: str, splits: Sequence[str | None]) -> None:
     unknown = next((split for split in splits if split is None or known_split(split) is None), "")
     if unknown != "":
         raise DataError(

@@ -35,6 +35,7 @@ from truepair.sources.first_look import look_first
 from truepair.sources.opening import description_of, open_source
 from truepair.sources.protocol import Source
 from truepair.sources.skipped import SKIPPED
+from truepair.sources.versions import versioned_shards
 from truepair.training.device import hardware, make_fabric
 
 _CACHE = "cache"
@@ -83,7 +84,7 @@ def embed_source(source: Source, description: Mapping[str, Any], out: Path, conf
     plan = {
         "source": dict(description),
         "options": {name: getattr(config, name) for name in ("image_encoder", "text_encoder", "grid", "batch_size")},
-        "shards": shards,
+        "shards": versioned_shards(source),
     }
     plan = json.loads(json.dumps(plan))  # as it will be read again, to be compared
     summary = _finished(out, plan)

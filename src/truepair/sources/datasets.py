@@ -1,6 +1,6 @@
 """Hugging Face datasets on disk as tables: ``save_to_disk`` folders, hub folders of Parquet files, picture folders.
 
-Nothing is fetched from a hub, nothing is written beside them, and the library ``datasets`` is not needed: its formats
+Nothing is written beside them, and the library ``datasets`` is not needed: its formats
 are Arrow streams, Parquet files, and ``metadata.csv`` or ``metadata.jsonl`` beside the pictures.
 """
 
@@ -9,13 +9,13 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from dataclasses import replace
-from itertools import chain
-from pathlib import Path
+from pathlib import Path, PurePath
 from typing import Any
 
 from truepair.config.source import AUTO, SourceConfig
 from truepair.errors import ConfigError, DataError
 from truepair.sources.downloads import is_download_log
+from truepair.sources.stores import StorePath, located, pure_path
 from truepair.sources.table_files import ArrowTable, open_table, parsed_json
 from truepair.sources.tables import Part, TableSource
 
@@ -28,12 +28,12 @@ _SHARD_OF_SPLIT = re.compile(r"(?P<split>[A-Za-z][A-Za-z_]*?)[-_.]\d+([-_]of[-_]
 _SPLITS = ("train", "training", "test", "testing", "dev", "val", "valid", "validation")
 
 
-def is_saved_dataset(folder: Path) -> bool:
+def is_saved_dataset(folder: Path | StorePath) -> bool:
     """Whether ``save_to_disk`` of a Dataset or a DatasetDict wrote the folder."""
     return (folder / "state.json").is_file() or (folder / "dataset_dict.json").is_file()
 
 
-def saved_dataset(path: Path, options: SourceConfig) -> TableSource:
+def saved_dataset(path: Path | StorePath, options: SourceConfig) -> TableSource:
     """What ``save_to_disk`` wrote: all splits of a DatasetDict, or the one that is asked for.
 
     Ids are ``row-N``, N counted from 1 in the split; of a DatasetDict ``train/row-N``.
@@ -60,19 +60,22 @@ def saved_dataset(path: Path, options: SourceConfig) -> TableSource:
     return TableSource(path, parts, options, kind="dataset")
 
 
-def metadata_files(folder: Path) -> list[Path]:
+def metadata_files(folder: Path | StorePath) -> list[Path | StorePath]:
     """The metadata tables of a folder of pictures, in the folder itself and in those below it, sorted."""
-    found = (path for name in METADATA for path in folder.rglob(name))
-    return sorted(path for path in found if not any(part.startswith(".") for part in path.relative_to(folder).parts))
+    found = [path for name in METADATA for path in folder.rglob(name)]
+    return sorted(
+        (path for path in found if not any(part.startswith(".") for part in _inside(path, folder).parts)), key=pure_path
+    )
 
 
-def near_metadata(folder: Path) -> list[Path]:
+def near_metadata(folder: Path | StorePath) -> list[Path | StorePath]:
     """Files whose names are nearly those of metadata tables, such as ``metadata1000.jsonl``, and which are not read."""
-    names = (name for pattern in ("*.jsonl", "*.csv", "*.parquet") for name in folder.glob(pattern))
-    return sorted(path for path in names if path.stem.lower().startswith("metadata") and path.name not in METADATA)
+    names = [name for pattern in ("*.jsonl", "*.csv", "*.parquet") for name in folder.glob(pattern)]
+    near = (path for path in names if path.stem.lower().startswith("metadata") and path.name not in METADATA)
+    return sorted(near, key=pure_path)
 
 
-def picture_folder(path: Path, options: SourceConfig) -> TableSource:
+def picture_folder(path: Path | StorePath, options: SourceConfig) -> TableSource:
     """A folder of pictures with ``metadata.csv``, ``metadata.jsonl`` or ``metadata.parquet``, in it or below it.
 
     Ids of tables in folders below have the folder's path before them. A folder called ``train``, ``test`` and so on is
@@ -87,7 +90,7 @@ def picture_folder(path: Path, options: SourceConfig) -> TableSource:
     twice = next((folder for folder in folders if folders.count(folder) > 1), None)
     if twice is not None:
         raise DataError(f"{twice} has several of {', '.join(METADATA)}: keep one of them")
-    splits = {table: _split_of(table.parent.relative_to(path).parts) for table in tables}
+    splits = {table: _split_of(_inside(table.parent, path).parts) for table in tables}
     if options.split is not None:
         known = [split for split in splits.values() if split is not None]
         _chosen(path, known, options.split)
@@ -99,8 +102,8 @@ def picture_folder(path: Path, options: SourceConfig) -> TableSource:
     parts = [
         Part(
             open_table(table, wanted, options.delimiter),
-            "" if table.parent == path else table.parent.relative_to(path).as_posix(),
-            table.parent if options.image_root is None else Path(options.image_root),
+            "" if table.parent == path else _inside(table.parent, path).as_posix(),
+            table.parent if options.image_root is None else located(options.image_root),
             splits[table],
         )
         for table in tables
@@ -108,19 +111,14 @@ def picture_folder(path: Path, options: SourceConfig) -> TableSource:
     return TableSource(path, parts, options, kind="imagefolder")
 
 
-def parquet_files(folder: Path) -> list[Path]:
+def parquet_files(folder: Path | StorePath) -> list[Path | StorePath]:
     """The Parquet files of a hub folder, in it or one below, that hold rows of a dataset."""
-    found = chain(folder.glob("*.parquet"), folder.glob("*/*.parquet"))
-    return sorted(
-        path
-        for path in found
-        if path.name not in (PROVENANCE, "metadata.parquet")
-        and not path.name.startswith(".")
-        and not is_download_log(path)
-    )
+    found = [path for pattern in ("*.parquet", "*/*.parquet") for path in folder.glob(pattern)]
+    named = (path for path in found if path.name not in (PROVENANCE, "metadata.parquet") and path.name[0] != ".")
+    return sorted((path for path in named if not is_download_log(path)), key=pure_path)
 
 
-def parquet_folder(path: Path, options: SourceConfig) -> TableSource:
+def parquet_folder(path: Path | StorePath, options: SourceConfig) -> TableSource:
     """A folder of Parquet files, as hubs and img2dataset have them: ``data/train-00000-of-00002.parquet``.
 
     Ids have the file's path without its extension before them.
@@ -137,8 +135,8 @@ def parquet_folder(path: Path, options: SourceConfig) -> TableSource:
     parts = [
         Part(
             ArrowTable(file),
-            file.relative_to(path).with_suffix("").as_posix(),
-            path if options.image_root is None else Path(options.image_root),
+            _inside(file, path).with_suffix("").as_posix(),
+            path if options.image_root is None else located(options.image_root),
             splits[file],
         )
         for file in files
@@ -146,7 +144,12 @@ def parquet_folder(path: Path, options: SourceConfig) -> TableSource:
     return TableSource(path, parts, options, kind="parquet folder")
 
 
-def _saved_part(folder: Path, name: str, split: str | None) -> Part | None:
+def _inside(path: Path | StorePath, folder: Path | StorePath) -> PurePath:
+    """A path from a folder on."""
+    return pure_path(path).relative_to(pure_path(folder))
+
+
+def _saved_part(folder: Path | StorePath, name: str, split: str | None) -> Part | None:
     """One split; None if it has no rows."""
     state = _json(folder / "state.json")
     try:
@@ -161,7 +164,7 @@ def _saved_part(folder: Path, name: str, split: str | None) -> Part | None:
     return Part(ArrowTable(folder, files), name, folder, split)
 
 
-def _json(path: Path) -> dict[str, Any]:
+def _json(path: Path | StorePath) -> dict[str, Any]:
     try:
         document = parsed_json(path.read_bytes(), str(path))
     except OSError as error:
@@ -171,7 +174,7 @@ def _json(path: Path) -> dict[str, Any]:
     return document
 
 
-def _chosen(path: Path, splits: Sequence[str], asked: str | None) -> list[str]:
+def _chosen(path: Path | StorePath, splits: Sequence[str], asked: str | None) -> list[str]:
     present = list(dict.fromkeys(splits))
     if asked is None:
         return present
@@ -184,6 +187,6 @@ def _split_of(parts: Sequence[str]) -> str | None:
     return next((part for part in parts if part.lower() in _SPLITS), None)
 
 
-def _split_of_file(file: Path) -> str | None:
+def _split_of_file(file: Path | StorePath) -> str | None:
     found = _SHARD_OF_SPLIT.fullmatch(file.stem)
     return found["split"] if found else _split_of([file.stem])

@@ -9,22 +9,23 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from truepair.sources.protocol import Skipped
+from truepair.sources.stores import StorePath, for_parts, on_disk
 
 _PICTURES = {"image", "jpg", "png", "webp"}
 
 
-def is_download_log(path: Path) -> bool:
+def is_download_log(path: Path | StorePath) -> bool:
     """Whether a table is img2dataset's list of downloads, without the pictures."""
     if path.suffix.lower() != ".parquet" or not path.is_file():
         return False
     try:
-        names = set(pq.read_schema(path).names)
+        names = set(pq.read_schema(for_parts(path)).names)
     except (pa.ArrowException, OSError, UnicodeDecodeError):
         return False  # opening it says what is wrong
     return {"status", "key"} <= names and not _PICTURES & names
 
 
-def failed_downloads(path: Path, name: str) -> Iterator[Skipped]:
+def failed_downloads(path: Path | StorePath, name: str) -> Iterator[Skipped]:
     """The rows of a list of downloads that say that there is no picture; none if there is no list.
 
     Args:
@@ -34,7 +35,7 @@ def failed_downloads(path: Path, name: str) -> Iterator[Skipped]:
     if not path.is_file():
         return
     try:
-        with pq.ParquetFile(path) as file:
+        with pq.ParquetFile(on_disk(path)) as file:
             present = file.schema_arrow.names
             if "status" not in present:
                 return

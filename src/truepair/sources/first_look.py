@@ -12,6 +12,7 @@ from truepair.sources.datasets import METADATA
 from truepair.sources.decoding import decoded
 from truepair.sources.picture_files import UnreadablePictureError, left_out
 from truepair.sources.protocol import Sample, Skipped, Source
+from truepair.sources.stores import StorePath
 from truepair.sources.tables import TableSource
 
 _ROWS = 20
@@ -67,7 +68,8 @@ def _next_step(source: Source, first: Skipped) -> str:
     known = {
         "Git LFS pointer, not a picture": "fetch the pictures with 'git lfs pull' in their folder",
         "picture is an address, which is not fetched": "download the pictures first, for instance with img2dataset, "
-        "and name the column of their files with --image-col",
+        "and name the column of their files with --image-col; addresses of a store (s3://, gs://, hf://) are read if "
+        "--image-root names the folder there that they lie in",
         "outside the image root": "name a folder above them with --image-root, or read them all the same with "
         "--allow-outside",
         "picture without captions": "captions are read from .txt, .caption or .json files of the same name, or from a "
@@ -95,7 +97,7 @@ def _root_hint(source: TableSource) -> str:
                 f"in {' and '.join(METADATA)} file_name starts at the folder that the file lies in: write "
                 f"{name.name!r} for {str(written)!r}"
             )
-    root = _root_that_has(Path(str(part.root)), name)
+    root = None if isinstance(part.root, StorePath) else _root_that_has(Path(str(part.root)), name)
     if root is not None:
         return f"it is there from another folder on: --image-root {root}"
     return f"relative paths start at {part.root}: name the right folder with --image-root"

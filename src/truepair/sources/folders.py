@@ -6,6 +6,7 @@ import os
 import zipfile
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path, PurePosixPath
 
 from truepair.errors import DataError
@@ -20,6 +21,8 @@ from truepair.sources.picture_files import (
     utf8_name,
 )
 from truepair.sources.protocol import Kind, Sample, Skipped
+from truepair.sources.store_errors import StoreError
+from truepair.sources.stores import StorePath, ahead, pure_path
 from truepair.sources.table_files import parsed_json
 
 SIDECARS = (".txt", ".caption", ".json")
@@ -62,8 +65,8 @@ class FolderSource:
 
     kind: Kind = "folder"
 
-    def __init__(self, path: str | Path, root: Location | None = None) -> None:
-        self.path = Path(path)
+    def __init__(self, path: str | Path | StorePath, root: Location | None = None) -> None:
+        self.path = path if isinstance(path, StorePath) else Path(path)
         self.root: Location = self.path if root is None else root
         if not self.root.is_dir():
             raise DataError(f"there is no folder {self.root}")
@@ -81,8 +84,9 @@ class FolderSource:
         """See `truepair.sources.protocol.Source.read`."""
         if shard == self.shards()[0]:
             yield from self.never_downloaded()
-        for place in block(shard, len(self._entries)):
-            yield self.read_entry(self._entries[place], pictures=pictures)
+        read = partial(self.read_entry, pictures=pictures)
+        entries = (self._entries[place] for place in block(shard, len(self._entries)))
+        yield from ahead(read, entries) if isinstance(self.root, StorePath) else map(read, entries)
 
     def picture(self, reference: str) -> bytes:
         """See `truepair.sources.protocol.Source.picture`.
@@ -99,7 +103,8 @@ class FolderSource:
 
     def never_downloaded(self) -> Iterator[Skipped]:
         """Pictures that img2dataset could not get, of which there is no entry."""
-        for log in sorted(self.root.glob("*.parquet")) if isinstance(self.root, Path) else []:
+        logs = [] if isinstance(self.root, zipfile.Path) else [*self.root.glob("*.parquet")]
+        for log in sorted(logs, key=pure_path):
             if is_download_log(log):
                 yield from failed_downloads(log, log.stem)
 
@@ -120,6 +125,8 @@ class FolderSource:
             captions = sidecar_captions(entry.sidecar, (self.root / entry.sidecar).read_bytes())
         except UnicodeDecodeError as error:
             return Skipped(entry.picture, "caption is not UTF-8", f"{entry.sidecar}: {error}")
+        except StoreError:
+            raise
         except DataError as error:
             return Skipped(entry.picture, "metadata is not JSON", str(error))
         except OSError as error:
@@ -166,6 +173,8 @@ def caption_lines(content: bytes) -> dict[int, str]:
 
 def _listing(root: Location) -> list[str]:
     """The paths in a folder of all files that are not hidden, sorted."""
+    if isinstance(root, StorePath):
+        return [name for name in root.files() if not any(part.startswith(".") for part in name.split("/"))]
     if isinstance(root, zipfile.Path):
         names = (name.removeprefix(root.at) for name in root.root.namelist() if name.startswith(root.at))
         found = [name for name in names if name and not name.endswith("/")]

@@ -39,6 +39,7 @@ from truepair.sources.downloads import is_download_log
 from truepair.sources.folders import FolderSource
 from truepair.sources.picture_files import Location, folder_of
 from truepair.sources.protocol import Kind, Source
+from truepair.sources.stores import StorePath, is_address, located, on_disk
 from truepair.sources.table_files import DelimitedTable, RowsTable, is_table, open_table
 from truepair.sources.tables import Part, TableSource, refuse_options
 from truepair.sources.text_files import extension_of, opened_text
@@ -50,7 +51,7 @@ _OF_COLUMNS = ("image_col", "caption_col", "image_id_col", "caption_id_col", "sp
 _OF_FEATURES = ("image_feature_col", "caption_feature_col")
 
 
-def open_source(path: str | Path, options: SourceConfig = SourceConfig()) -> Source:  # noqa: B008, it is frozen
+def open_source(path: str | Path | StorePath, options: SourceConfig = SourceConfig()) -> Source:  # noqa: B008, it is frozen
     """The pictures and captions at a path, by what is there.
 
     ===================================================================  =======================================
@@ -66,15 +67,20 @@ def open_source(path: str | Path, options: SourceConfig = SourceConfig()) -> Sou
     a ``.zip`` file                                                      the table or the folder that is in it
     ===================================================================  =======================================
 
+    All of these may lie in a store, of which the path is an address: ``s3://bucket/photos.csv`` (see
+    `truepair.sources.stores`).
+
     Args:
         path: What to open.
         options: Columns, paths and delimiters.
 
     Raises:
         DataError: If there is nothing at the path, or it cannot be read.
-        ConfigError: If an option is given that this kind of source does not have.
+        ConfigError: If an option is given that this kind of source does not have, or a package for a store is missing.
     """
-    where = Path(path)
+    where = located(path, options.cache_size)
+    if isinstance(where, Path):
+        _refuse(where, "on this machine", options, "cache_size")
     if _is_tar(where):
         _refuse(where, "tar shards", options, "split", *_OF_PICTURES_IN_FILES, *_OF_COLUMNS, *_OF_FEATURES)
         return WebDatasetSource(where)
@@ -88,9 +94,15 @@ def open_source(path: str | Path, options: SourceConfig = SourceConfig()) -> Sou
 
 
 def description_of(source: Source, path: str | Path, options: SourceConfig) -> dict[str, Any]:
-    """What `reopened` needs: kind, path and options, in words that JSON knows; from any folder."""
+    """What `reopened` needs: kind, path and options, in words that JSON knows; from any folder.
+
+    The size of the cache is none of them: it does not change what is read.
+    """
     described = asdict(options) | {"caption_col": list(options.caption_col)}
-    root = None if options.image_root is None else str(Path(options.image_root).resolve())
+    del described["cache_size"]
+    root = options.image_root
+    if root is not None:
+        root = root if is_address(root) else str(Path(root).resolve())
     return {"kind": source.kind, "path": _absolute(path), **described, "image_root": root}
 
 
@@ -115,10 +127,10 @@ def reopened(description: Mapping[str, Any]) -> Source:
 
 def _absolute(path: str | Path) -> str:
     """A path as it is meant from any folder; braces of tar shards stay."""
-    return DEMO if str(path) == DEMO else os.path.abspath(path)  # noqa: PTH100, links are the user's own
+    return str(path) if str(path) == DEMO or is_address(path) else os.path.abspath(path)  # noqa: PTH100, links are the user's own
 
 
-def _file(where: Path, file: Location, options: SourceConfig) -> TableSource:
+def _file(where: Path | StorePath, file: Location, options: SourceConfig) -> TableSource:
     """A table or a caption file, on disk or in an archive."""
     extension = extension_of(file.name)
     if extension == ".json":
@@ -128,7 +140,7 @@ def _file(where: Path, file: Location, options: SourceConfig) -> TableSource:
     if not is_table(file):
         raise DataError(f"{where} is {_what(where)}; give a table, a folder of pictures, .tar files or a dataset")
     _refuse(where, "a table", options, "split")
-    if isinstance(file, Path) and options.image_col == AUTO and is_download_log(file):
+    if not isinstance(file, zipfile.Path) and options.image_col == AUTO and is_download_log(file):
         tar = file.with_suffix(".tar")
         raise DataError(
             f"{file} is img2dataset's list of downloads, without the pictures; they are beside it: open "
@@ -139,7 +151,7 @@ def _file(where: Path, file: Location, options: SourceConfig) -> TableSource:
     return TableSource(where, [Part(table, "", _root(file, options))], options)
 
 
-def _json(where: Path, file: Location, options: SourceConfig) -> TableSource:
+def _json(where: Path | StorePath, file: Location, options: SourceConfig) -> TableSource:
     document = json_document(file)
     _refuse(where, "a JSON file", options, "split", "delimiter")
     if is_coco(document):
@@ -152,7 +164,7 @@ def _json(where: Path, file: Location, options: SourceConfig) -> TableSource:
     return TableSource(where, [Part(table, "", _root(file, options))], options)
 
 
-def _text(where: Path, file: Location, options: SourceConfig) -> TableSource:
+def _text(where: Path | StorePath, file: Location, options: SourceConfig) -> TableSource:
     """A token file, or a CSV file that is called ``.txt``, as the copy of Flickr8K on Kaggle is."""
     if is_token_file(file):
         _refuse(where, "a token file", options, "split", "delimiter")
@@ -168,7 +180,9 @@ def _text(where: Path, file: Location, options: SourceConfig) -> TableSource:
     return TableSource(where, [Part(table, "", _root(file, options, root))], options)
 
 
-def _annotated(where: Path, table: RowsTable, options: SourceConfig, kind: Kind, called: str) -> TableSource:
+def _annotated(
+    where: Path | StorePath, table: RowsTable, options: SourceConfig, kind: Kind, called: str
+) -> TableSource:
     """Rows of a caption file, whose pictures may lie in the usual folders below or beside it."""
     _refuse(where, called, options, "caption_col", "image_id_col", "caption_id_col", "split_col", *_OF_FEATURES)
     names = [name for name in table.cells["image"][:20] if name]
@@ -192,7 +206,7 @@ def is_source_folder(folder: Path) -> bool:
     return any(folder.iterdir()) and not any(folder.glob("*.npy"))
 
 
-def _folder(where: Path, options: SourceConfig) -> Source:
+def _folder(where: Path | StorePath, options: SourceConfig) -> Source:
     if is_saved_dataset(where):
         _refuse(where, "a dataset", options, *_OF_PICTURES_IN_FILES)
         return saved_dataset(where, options)
@@ -209,8 +223,8 @@ def _folder(where: Path, options: SourceConfig) -> Source:
     return _pictures_with_captions(where, where, options)
 
 
-def _pictures_with_captions(where: Path, root: Location, options: SourceConfig) -> Source:
-    near = near_metadata(root) if isinstance(root, Path) else []
+def _pictures_with_captions(where: Path | StorePath, root: Location, options: SourceConfig) -> Source:
+    near = [] if isinstance(root, zipfile.Path) else near_metadata(root)
     unread = "split", *_OF_PICTURES_IN_FILES, *_OF_COLUMNS, *_OF_FEATURES
     _refuse(where, "a folder of pictures with caption files", options, *unread)
     source = FolderSource(where, root)
@@ -222,10 +236,12 @@ def _pictures_with_captions(where: Path, root: Location, options: SourceConfig) 
     return source
 
 
-def _archive(where: Path, options: SourceConfig) -> Source:
+def _archive(where: Path | StorePath, options: SourceConfig) -> Source:
     """What is in a zip archive: its only table or caption file, or pictures with caption files."""
     try:
-        root = zipfile.Path(where)
+        archive = zipfile.ZipFile(on_disk(where))
+        archive.filename = str(where)  # what messages call it, also where a copy is read
+        root = zipfile.Path(archive)
         members = [name for name in root.root.namelist() if not name.endswith("/")]
     except (zipfile.BadZipFile, OSError) as error:
         raise DataError(f"{where} cannot be read as a zip archive ({error}); is it complete?") from error
@@ -278,21 +294,23 @@ def _has_header(member: Location) -> bool:
 
 def _root(file: Location, options: SourceConfig, usual: Location | None = None) -> Location:
     if options.image_root is not None:
-        return Path(options.image_root)
+        return located(options.image_root)
     return usual if usual is not None else folder_of(file)
 
 
-def _is_tar(path: Path) -> bool:
+def _is_tar(path: Path | StorePath) -> bool:
     return path.suffix.lower() == ".tar" or (path.is_dir() and any(path.glob("*.tar")))
 
 
-def _what(path: Path) -> str:
+def _what(path: Path | StorePath) -> str:
+    if isinstance(path, StorePath) and not path.store.has_listings:
+        return "no table; a web server has no listings, so that a folder is named by its tar files, {000..099}.tar"
     if path.name.lower().endswith((".tar.gz", ".tgz", ".tar.bz2", ".tar.xz", ".tar.zst")):
         return "a compressed tar file, in which no picture can be found again; unpack it to .tar"
     return "of no known kind"
 
 
-def _refuse(path: Path, kind: str, options: SourceConfig, *unread: str) -> None:
+def _refuse(path: Path | StorePath, kind: str, options: SourceConfig, *unread: str) -> None:
     """Refuse options that differ from their defaults and that this kind of source does not read."""
     usual = {field.name: field.default for field in fields(SourceConfig)}
     given: Sequence[str] = [name for name in unread if getattr(options, name) != usual[name]]

@@ -1,4 +1,4 @@
-"""Picture files as they are found on disk or in a zip archive."""
+"""Picture files as they are found on disk, in a zip archive or in a store."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from typing import TypeAlias
 
 from truepair.errors import DataError
 from truepair.sources.protocol import Sample, Skipped
+from truepair.sources.stores import StorePath
 
 PICTURE_EXTENSIONS = (
     *("jpg", "jpeg", "png", "webp", "gif", "bmp", "tif", "tiff"),
@@ -16,13 +17,13 @@ PICTURE_EXTENSIONS = (
 LFS_POINTER = b"version https://git-lfs.github.com/spec/"
 """What a file begins with that Git LFS has not fetched."""
 
-Location: TypeAlias = Path | zipfile.Path
-"""A file or folder, on disk or in a zip archive."""
+Location: TypeAlias = Path | zipfile.Path | StorePath
+"""A file or folder, on disk, in a zip archive or in a store."""
 
 
 def folder_of(location: Location) -> Location:
     """The folder that a file or folder is in."""
-    if isinstance(location, Path):
+    if isinstance(location, Path | StorePath):
         return location.parent
     inside = location.at.rstrip("/").rpartition("/")[0]
     return zipfile.Path(location.root, f"{inside}/" if inside else "")
@@ -82,7 +83,13 @@ def encoded_picture(path: Location) -> bytes:
 
     Raises:
         UnreadablePictureError: If it is missing, no file, empty, a pointer of Git LFS, or cannot be read.
+        StoreError: If a store refuses or fails, of which a later run may have the picture.
     """
+    if isinstance(path, StorePath):
+        try:
+            return checked_picture(path.read_bytes(), str(path))
+        except FileNotFoundError as error:
+            raise UnreadablePictureError("missing picture", str(path)) from error
     try:
         if path.is_dir():
             raise UnreadablePictureError("a folder, not a picture", str(path))

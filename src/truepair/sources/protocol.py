@@ -7,6 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, Protocol, get_args, runtime_checkable
 
+from truepair.sources.stores import StorePath
+
 Kind = Literal[
     "table", "imagefolder", "parquet folder", "dataset", "coco", "karpathy", "tokens", "folder", "webdataset"
 ]
@@ -63,7 +65,7 @@ class Source(Protocol):
         ...
 
     @property
-    def path(self) -> Path:
+    def path(self) -> Path | StorePath:
         """The file or folder that was opened."""
         ...
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-from pathlib import Path
 
 from truepair.errors import DataError
 
@@ -19,7 +18,7 @@ def row_name(row: int) -> str:
     return f"row-{row + 1}"
 
 
-def row_of(name: str, rows: int, path: Path) -> int:
+def row_of(name: str, rows: int, path: object) -> int:
     """The row, counted from 0, of a name.
 
     Args:

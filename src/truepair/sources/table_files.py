@@ -19,6 +19,7 @@ from jaxtyping import Float
 from truepair.errors import DataError
 from truepair.sources.delimited import DELIMITERS, detected_delimiter, records
 from truepair.sources.picture_files import Location
+from truepair.sources.stores import StorePath, for_parts, on_disk
 from truepair.sources.text_files import extension_of, opened_text
 
 _BUFFER = 1 << 20
@@ -216,7 +217,7 @@ class ArrowTable:
         for file in self.files:
             if self.is_parquet:
                 # Pages are read, not the whole column of a row group at once.
-                with pq.ParquetFile(_source(file), buffer_size=_BUFFER, pre_buffer=False) as parquet:
+                with pq.ParquetFile(_whole(file), buffer_size=_BUFFER, pre_buffer=False) as parquet:
                     for group in range(parquet.num_row_groups):
                         count = parquet.metadata.row_group(group).num_rows
                         if rows.start < first + count and rows.stop > first:
@@ -290,7 +291,8 @@ def mapped(path: Location) -> pa.Table:
     Raises:
         pa.ArrowException: If it is neither.
     """
-    source = pa.memory_map(str(path)) if isinstance(path, Path) else pa.BufferReader(path.read_bytes())
+    whole = _whole(path)
+    source = pa.memory_map(str(whole)) if isinstance(whole, Path) else whole
     try:
         return pa.ipc.open_file(source).read_all()
     except pa.ArrowInvalid:
@@ -499,7 +501,13 @@ def _check_holds_vectors(where: str, name: str, kind: pa.DataType) -> None:
 
 
 def _source(path: Location) -> Any:
-    return path if isinstance(path, Path) else pa.BufferReader(path.read_bytes())
+    """What Arrow reads a few parts of a file from."""
+    return for_parts(path) if isinstance(path, StorePath) else _whole(path)
+
+
+def _whole(path: Location) -> Any:
+    """What Arrow reads all of a file from."""
+    return on_disk(path) if isinstance(path, Path | StorePath) else pa.BufferReader(path.read_bytes())
 
 
 def _vectors(where: str, name: str, lists: Sequence[Any]) -> Float[np.ndarray, "rows dim"]:

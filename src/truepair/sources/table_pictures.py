@@ -17,10 +17,12 @@ import pyarrow as pa
 from truepair.errors import DataError
 from truepair.sources.picture_files import Location, UnreadablePictureError, checked_picture, encoded_picture
 from truepair.sources.rows import row_name
+from truepair.sources.stores import StorePath, ahead, is_address, protocol_of
 from truepair.sources.table_files import ArrowTable
 
 _CELLS_AT_A_TIME = 64
-_ADDRESSES = ("http://", "https://", "s3://", "gs://", "hf://", "ftp://")
+_NOT_FETCHED = ("http", "https", "ftp")
+"""Protocols of addresses that are never fetched from cells, also below an image root: what they give changes."""
 _SPELLINGS: tuple[Callable[[str], str], ...] = (
     lambda written: written.replace("\\", "/"),
     lambda written: unicodedata.normalize("NFC", written),
@@ -64,17 +66,37 @@ class PathRule:
             raise UnreadablePictureError("no picture named", "the cell is empty")
         if not isinstance(written, str):
             raise UnreadablePictureError("picture is not a path", f"{written!r:.80}")
-        if written.lower().startswith(_ADDRESSES):
+        if is_address(written) and not self._is_of_store(written):
             raise UnreadablePictureError("picture is an address, which is not fetched", written)
         if "\0" in written:
             raise UnreadablePictureError("picture is not a path", f"{written!r:.80}")
         path = self._place(written)
-        if _is_there(path):
+        if isinstance(path, StorePath) or _is_there(path):
             return path
         others = (self._place(spelled(written)) for spelled in _SPELLINGS if spelled(written) != written)
         return next((other for other in others if _is_there(other)), path)
 
+    def _is_of_store(self, address: str) -> bool:
+        """Whether an address is of the store that the image root lies in."""
+        protocol = protocol_of(address)
+        return (
+            isinstance(self.root, StorePath)
+            and protocol == protocol_of(str(self.root))
+            and protocol not in _NOT_FETCHED
+        )
+
+    def _in_store(self, root: StorePath, written: str) -> StorePath:
+        path = root.led(written)
+        if path is not None and (self.is_free or path.is_below(root)):
+            return path
+        from_table = self.folder.led(written) if isinstance(self.folder, StorePath) else None
+        if from_table is not None and from_table.is_below(root):
+            return from_table
+        raise UnreadablePictureError("outside the image root", f"{written} (root {root})")
+
     def _place(self, written: str) -> Location:
+        if isinstance(self.root, StorePath):
+            return self._in_store(self.root, written)
         if isinstance(self.root, zipfile.Path):
             inside = os.path.normpath((PurePosixPath(self.root.at) / written).as_posix())
             if inside.startswith((".." + os.sep, os.sep)) or inside == "..":
@@ -106,11 +128,13 @@ class NamedPictures:
 
     def of_rows(self, rows: Sequence[int]) -> Iterator[bytes | UnreadablePictureError]:
         """See `TablePictures.of_rows`."""
-        for row in rows:
-            try:
-                yield encoded_picture(self.file(row))
-            except UnreadablePictureError as error:
-                yield error
+        yield from ahead(self._encoded, rows) if isinstance(self.rule.root, StorePath) else map(self._encoded, rows)
+
+    def _encoded(self, row: int) -> bytes | UnreadablePictureError:
+        try:
+            return encoded_picture(self.file(row))
+        except UnreadablePictureError as error:
+            return error
 
     def file(self, row: int) -> Location:
         """The file that a row names, see `PathRule.file`."""

@@ -19,6 +19,7 @@ from truepair.sources.columns import Columns
 from truepair.sources.picture_files import Location, UnreadablePictureError
 from truepair.sources.protocol import Kind, Sample, Skipped, Source
 from truepair.sources.rows import row_name, row_of
+from truepair.sources.stores import StorePath
 from truepair.sources.table_files import ArrowTable, Table, ids_of
 from truepair.sources.table_pictures import NamedPictures, PathRule, StoredPictures, TablePictures, holds_pictures
 
@@ -89,7 +90,7 @@ class TableSource:
 
     def __init__(
         self,
-        path: Path,
+        path: Path | StorePath,
         parts: Sequence[Part],
         options: SourceConfig = SourceConfig(),  # noqa: B008, it is frozen
         *,
@@ -308,13 +309,17 @@ def _pictures(
 ) -> tuple[TablePictures, list[str | None]]:
     """The rows' pictures and what rows of one picture share; None for a row with a picture of its own."""
     table = part.table
-    folder = Path(str(table.path)).parent if isinstance(part.root, Path) else part.root
+    folder = part.root
+    if isinstance(part.root, Path):
+        folder = Path(str(table.path)).parent
+    elif isinstance(table.path, StorePath):
+        folder = table.path.parent
     rule = PathRule(part.root, folder, is_bounded=options.image_root is not None, is_free=options.allow_outside)
     if isinstance(table, ArrowTable) and holds_pictures(table, column):
         stored = StoredPictures(table, column, rule)
         return stored, [None] * len(table) if has_ids else list(stored.digests())
     paths = table.columns([column])[column]
-    if not part.root.is_dir():
+    if not isinstance(part.root, StorePath) and not part.root.is_dir():
         raise DataError(
             f"the image root {part.root} is not a folder; relative paths of {table.path} start there (--image-root)"
         )
@@ -322,7 +327,7 @@ def _pictures(
     return NamedPictures(paths, rule), keys
 
 
-def _check_unique(path: Path, caption_ids: Iterable[str]) -> None:
+def _check_unique(path: Path | StorePath, caption_ids: Iterable[str]) -> None:
     seen: set[str] = set()
     for name in caption_ids:
         if name in seen:
@@ -341,7 +346,7 @@ def _check_one_path_an_id(table: Table, image_ids: Sequence[str], paths: Sequenc
             )
 
 
-def refuse_options(path: Path, kind: str, given: Sequence[str]) -> None:
+def refuse_options(path: Path | StorePath, kind: str, given: Sequence[str]) -> None:
     """Refuse options that a kind of source does not have.
 
     Raises:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
@@ -12,6 +12,7 @@ from pathlib import Path
 from braceexpand import braceexpand
 
 from truepair.errors import DataError
+from truepair.sources.stores import StorePath, pure_path
 
 _NUMBERED = re.compile(r"(.*?)(\d+)", re.DOTALL)
 _LONGEST_GAP = 10_000
@@ -28,11 +29,11 @@ class TarShard:
     """
 
     name: str
-    path: Path
+    path: Path | StorePath
     missing: tuple[str, ...]
 
 
-def tar_shards(path: Path) -> list[TarShard]:
+def tar_shards(path: Path | StorePath) -> list[TarShard]:
     """The tar files that a path stands for, numbers in their order.
 
     A folder stands for the ``.tar`` files right in it, and one is missing if its number lies between those of others
@@ -42,7 +43,8 @@ def tar_shards(path: Path) -> list[TarShard]:
         DataError: If there is no tar file.
     """
     if path.is_dir():
-        found = sorted(path.glob("*.tar"), key=_by_number)
+        globbed: Iterator[Path | StorePath] = path.glob("*.tar")
+        found = sorted(globbed, key=_by_number)
         names = [file.stem for file in found]
         missing = [[], *(_between(*pair) for pair in pairwise(names))]
         shards = [TarShard(*shard) for shard in zip(names, found, map(tuple, missing), strict=False)]
@@ -53,18 +55,21 @@ def tar_shards(path: Path) -> list[TarShard]:
     return shards
 
 
-def _of_pattern(path: Path) -> list[TarShard]:
+def _of_pattern(path: Path | StorePath) -> list[TarShard]:
     try:
-        files = [Path(file) for file in braceexpand(str(path), escape=False)] if "{" in str(path) else [path]
+        written = list(braceexpand(str(path), escape=False)) if "{" in str(path) else [str(path)]
     except ValueError as error:
         raise DataError(
             f"{path} is no pattern of file names ({error}); write for instance {{00000..00010}}.tar"
         ) from error
-    folder = Path(os.path.commonpath([file.parent for file in files]))
+    files = [path.sibling(file) if isinstance(path, StorePath) else Path(file) for file in written]
+    if isinstance(path, StorePath):
+        path.store.look_up(written)
+    folder = os.path.commonpath([pure_path(file.parent) for file in files])
     shards: list[TarShard] = []
     missing: list[str] = []
     for file in files:
-        name = file.relative_to(folder).with_suffix("").as_posix()
+        name = pure_path(file).relative_to(folder).with_suffix("").as_posix()
         if file.is_file():
             shards.append(TarShard(name, file, tuple(missing)))
             missing = []
@@ -76,7 +81,7 @@ def _of_pattern(path: Path) -> list[TarShard]:
     return shards
 
 
-def _by_number(file: Path) -> tuple[str, int, str]:
+def _by_number(file: Path | StorePath) -> tuple[str, int, str]:
     numbered = _NUMBERED.fullmatch(file.stem)
     return (numbered[1], int(numbered[2]), file.stem) if numbered else (file.stem, -1, file.stem)
 

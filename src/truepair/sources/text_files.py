@@ -1,4 +1,4 @@
-"""Text files as they are found: plain or compressed, with or without a byte order mark, on disk or in a zip archive."""
+"""Text files as they are found: plain or compressed, with or without a byte order mark, wherever they lie."""
 
 from __future__ import annotations
 

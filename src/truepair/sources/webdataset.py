@@ -17,6 +17,7 @@ from truepair.sources.picture_files import (
     utf8_name,
 )
 from truepair.sources.protocol import Kind, Sample, Skipped
+from truepair.sources.stores import StorePath, for_parts, on_disk
 from truepair.sources.tar_index import Member, tar_index
 from truepair.sources.tar_names import TarShard, tar_shards
 
@@ -36,7 +37,8 @@ class WebDatasetSource:
     not get, with its ``status`` as the reason. These come before the samples of the (next) shard, damage behind them.
 
     Args:
-        path: A folder with ``.tar`` files, one such file, or a pattern such as ``shards/{00000..00010}.tar``.
+        path: A folder with ``.tar`` files, one such file, or a pattern such as ``shards/{00000..00010}.tar``. Files
+            of a store are fetched whole when they are read, see `truepair.sources.stores`.
 
     Raises:
         DataError: If there is no tar file.
@@ -45,8 +47,8 @@ class WebDatasetSource:
     kind: Kind = "webdataset"
     notes: Sequence[str] = ()
 
-    def __init__(self, path: str | Path) -> None:
-        self.path = Path(path)
+    def __init__(self, path: str | Path | StorePath) -> None:
+        self.path = path if isinstance(path, StorePath) else Path(path)
         self._shards = {shard.name: shard for shard in tar_shards(self.path)}
 
     def shards(self) -> Sequence[str]:
@@ -59,12 +61,13 @@ class WebDatasetSource:
         for name in tar.missing:
             yield Skipped(f"{name}.tar", "missing shard")
         yield from failed_downloads(tar.path.with_suffix(".parquet"), tar.name)
-        index = tar_index(tar.path)
+        stored = on_disk(tar.path)
+        index = tar_index(stored)
         samples, twice = by_key(index.members)
         for member in twice:
             yield Skipped(utf8_name(f"{shard}/{member.info.name}"), "the same file twice", "the first one counts")
         try:
-            with tar.path.open("rb") as file:
+            with stored.open("rb") as file:
                 for key, members in samples.items():
                     yield from _read(tar, key, members, file, pictures=pictures)
         except OSError as error:
@@ -87,7 +90,8 @@ class WebDatasetSource:
             raise DataError(f"{reference!r} is no reference to a picture: it should read 'shard.tar:offset:size'")
         path, (offset, size) = self._shard(name.removesuffix(".tar")).path, map(int, numbers)
         try:
-            with path.open("rb") as file:
+            stored = for_parts(path)
+            with stored.open("rb") if isinstance(stored, Path) else stored as file:
                 file.seek(offset)
                 encoded = file.read(size)
         except OSError as error:
@@ -97,8 +101,13 @@ class WebDatasetSource:
         return encoded
 
     def file_of(self, shard: str) -> Path:
-        """The tar file of a shard."""
-        return self._shard(shard).path
+        """The tar file of a shard, on this machine."""
+        return on_disk(self._shard(shard).path)
+
+    def version_of(self, shard: str) -> str | None:
+        """What tells whether the tar file was changed, for one of a store; None for one on this machine."""
+        path = self._shard(shard).path
+        return path.version if isinstance(path, StorePath) else None
 
     def pictures_of(self, image_ids: Collection[str]) -> dict[str, tuple[str, str]]:
         """Reference and extension of the pictures of some images; reads the headers of their tar files once each.
@@ -107,9 +116,9 @@ class WebDatasetSource:
             DataError: If there is no such image.
         """
         found: dict[str, tuple[str, str]] = {}
-        for name, tar in self._shards.items():
+        for name in self._shards:
             wanted = {image_id for image_id in image_ids if image_id.startswith(f"{name}/")} - found.keys()
-            samples = by_key(tar_index(tar.path).members)[0] if wanted else {}
+            samples = by_key(tar_index(self.file_of(name)).members)[0] if wanted else {}
             for image_id in wanted:
                 member = picture_member(samples.get(image_id.removeprefix(f"{name}/"), {}))
                 if member is not None:

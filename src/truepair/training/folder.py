@@ -170,6 +170,7 @@ def refuse_another_run(folder: Path, recipe: Recipe) -> None:
 def learning_options(recipe: Recipe) -> dict[str, Any]:
     """The part of a recipe that decides what is learned."""
     values = asdict(recipe)
+    del values["data"]["source"]["cache_size"]
     for section, names in _LEARNING_DOES_NOT_DEPEND_ON.items():
         for name in names:
             del values[section][name]

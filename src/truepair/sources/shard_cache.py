@@ -1,0 +1,110 @@
+"""Copies on this machine of files that lie in a store, up to a total size."""
+
+from __future__ import annotations
+
+import os
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import BinaryIO
+
+from truepair.errors import DataError
+
+FOLDER_VARIABLE = "TRUEPAIR_CACHE"
+"""The environment variable that names another folder for copies."""
+_IN_USE = 60.0
+"""Seconds for which a copy that was just asked for, or is just being written, stays."""
+
+
+def usual_folder() -> Path:
+    """Where copies are kept: ``$TRUEPAIR_CACHE``, or ``truepair/shards`` in the user's folder for caches."""
+    named = os.environ.get(FOLDER_VARIABLE)
+    if named:
+        return Path(named)
+    if sys.platform == "win32":
+        base = os.environ.get("LOCALAPPDATA") or Path.home() / "AppData" / "Local"
+    elif sys.platform == "darwin":
+        base = Path.home() / "Library" / "Caches"
+    else:
+        base = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
+    return Path(base) / "truepair" / "shards"
+
+
+@dataclass(frozen=True)
+class ShardCache:
+    """A folder of copies, which several processes may share.
+
+    A copy appears whole or not at all. What was asked for longest ago is deleted first; a copy that is open stays
+    readable until it is closed (on Windows, it is not deleted).
+
+    Attributes:
+        folder: Where they are; made if needed.
+        most_bytes: How much they take together. A single larger file is kept until the next one is fetched.
+    """
+
+    folder: Path
+    most_bytes: int
+
+    def has(self, name: str) -> bool:
+        """Whether there is a copy of that name."""
+        return (self.folder / name).is_file()
+
+    def copy(self, name: str, size: int, fetch: Callable[[BinaryIO], None]) -> Path:
+        """The copy of that name, made if it is not there.
+
+        Args:
+            name: Of the copy; files that differ have different names.
+            size: About how large it will be, in bytes.
+            fetch: Writes it to an empty file.
+
+        Raises:
+            DataError: If there is no room for it.
+        """
+        path = self.folder / name
+        try:
+            os.utime(path)  # asked for last
+            return path
+        except OSError:
+            pass
+        try:
+            self.folder.mkdir(parents=True, exist_ok=True)
+            self._make_room(size)
+            self._write(path, fetch)
+        except OSError as error:
+            raise DataError(
+                f"no copy of {size / 1e9:,.2f} GB can be kept in {self.folder} ({error}): make room, lower "
+                f"--cache-size, or name another folder in {FOLDER_VARIABLE}"
+            ) from error
+        return path
+
+    def _write(self, path: Path, fetch: Callable[[BinaryIO], None]) -> None:
+        """A name of its own until it is whole: two processes may fetch the same file."""
+        number, name = tempfile.mkstemp(suffix=".part", dir=self.folder)
+        try:
+            with os.fdopen(number, "wb") as file:
+                fetch(file)
+            Path(name).replace(path)
+        except BaseException:
+            Path(name).unlink(missing_ok=True)
+            raise
+
+    def _make_room(self, size: int) -> None:
+        """Delete what was asked for longest ago, also what a killed process left half-written."""
+        found = []
+        for path in self.folder.iterdir():
+            try:
+                found.append((path.stat().st_mtime, path.stat().st_size, path))
+            except FileNotFoundError:  # another process deleted it
+                continue
+        total = size + sum(length for _, length, _ in found)
+        for used, length, path in sorted(found):
+            if total <= self.most_bytes or used > time.time() - _IN_USE:
+                return
+            try:
+                path.unlink(missing_ok=True)
+                total -= length
+            except OSError:  # open, on Windows
+                continue
