@@ -187,7 +187,7 @@ def test_pictures_beside_embeddings_are_shown_and_not_embedded(noisy_world, quic
         "caption": [f"<b>caption</b> {row}" for row in range(240)],
     }
     lab = PairLab(table)
-    with pytest.raises(ConfigError, match="pictures and no embeddings"):
+    with pytest.raises(ConfigError, match="pictures that have no embeddings"):
         lab.find_issues(embedding=EmbedConfig())
     lab.find_issues(config=quick)
     view = Page(lab._repr_html_())

@@ -140,14 +140,14 @@ def test_a_killed_process_loses_no_finished_shard(tmp_path, config, whole):
     out, here = tmp_path / "out", Path(__file__).parent
     killed = subprocess.run(
         [sys.executable, "-c", _KILLED, config.image_encoder, str(out)],
-        env=os.environ | {"PYTHONPATH": f"{here}{os.pathsep}{here.parent / 'made'}"},
+        env=os.environ | {"PYTHONPATH": os.pathsep.join([str(here), str(here.parent / "made"), *sys.path])},
         capture_output=True,
         text=True,
         timeout=240,
         check=False,
     )
     assert killed.returncode == -9, killed.stderr
-    assert {path.name for path in (out / "parts").iterdir()} == {"00000", "00001", "00002.part", "plan.json"}
+    assert {path.name for path in (out / "parts").iterdir()} == {"00000", "00001", "00002.part", "lock", "plan.json"}
     done = {"a": (0, pytest.fail), "b": (0, pytest.fail)}
     embed_source(MemorySource(content(), done), {"path": "memory"}, out, config)
     assert files_of(out) == whole

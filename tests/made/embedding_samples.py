@@ -50,7 +50,7 @@ class MemorySource:
         return list(self.content)
 
     def read(self, shard, *, pictures=True):
-        place, interruption = self.interrupts.get(shard, (None, None))
+        place, interruption = self.interrupts.get(shard, (None, None)) if pictures else (None, None)
         for number, item in enumerate(self.content[shard]):
             if number == place:
                 interruption()

@@ -35,15 +35,20 @@ class AuditModels:
 
     Attributes:
         folds: Every pair is in one, with all others of its image, and with models that learned no pair of the fold.
-        of_all: Models that learned all pairs, or `AuditConfig.most_learned` of them; none where nothing is trained.
+        of_all: Models that learned all pairs that are learned from; none where nothing is trained.
+        learned_all: Whether these are all pairs there are.
     """
 
     folds: list[Fold]
     of_all: list[MatchingModel]
+    learned_all: bool
 
 
 def trained(pairs: Pairs, vocabulary: Vocabulary | None, config: AuditConfig) -> AuditModels:
     """Models of these pairs, by `repetitions_of` trainings of the default method.
+
+    Of more than `AuditConfig.most_learned` pairs, those of random images are learned from; the others are a fold of
+    their own, which the networks of all learned pairs have not seen.
 
     Args:
         pairs: What to audit; its truth, if known, is not looked at.
@@ -54,9 +59,9 @@ def trained(pairs: Pairs, vocabulary: Vocabulary | None, config: AuditConfig) ->
         ConfigError: If there are too few images for the number of folds.
     """
     # The pairs that are learned from, and the folds of all pairs.
-    some = at_most(torch.arange(len(pairs)), config.most_learned, config.seed)
+    some = _of_random_images(pairs.image_of_caption, config.most_learned, config.seed)
     method = replace(config.method, folds=config.folds or config.method.folds_of(len(some)))
-    cut = _folds_of_all(pairs, some, method.folds_of(len(some)), config.seed)
+    cut = [some[fold] for fold in folds_by_image(pairs.image_of_caption[some], method.folds_of(len(some)), config.seed)]
 
     # Every training has its own seed; the folds are those of the audit's.
     repetitions = repetitions_of(len(some), config)
@@ -70,7 +75,11 @@ def trained(pairs: Pairs, vocabulary: Vocabulary | None, config: AuditConfig) ->
             own = zip(folds, teacher.folds(loaders), strict=True)
             folds = [Fold(fold.pairs, some[other.learned], fold.models + _judging(other.models)) for fold, other in own]
             of_all += _judging(teacher.models)
-    return AuditModels(folds, of_all)
+    is_other = torch.ones(len(pairs), dtype=torch.bool)
+    is_other[some] = False
+    if is_other.any():
+        folds.append(Fold(is_other.nonzero().flatten(), some, of_all))
+    return AuditModels(folds, of_all, learned_all=len(some) == len(pairs))
 
 
 def trained_without(
@@ -113,16 +122,16 @@ def at_most(pairs: Int[Tensor, " pairs"], most: int, seed: int) -> Int[Tensor, "
     return pairs[torch.from_numpy(chosen).sort().values]
 
 
-def _folds_of_all(pairs: Pairs, some: Int[Tensor, " some"], folds: int, seed: int) -> list[Int[Tensor, " _"]]:
-    """All pairs in folds: those that are learned from as the method cuts them, with them all others of their images."""
-    of_some = folds_by_image(pairs.image_of_caption[some], folds, seed)
-    if len(some) == len(pairs):
-        return of_some
-    drawn = torch.from_numpy(Stream.AUDIT_FOLDS.generator(seed, 1).integers(folds, size=len(pairs.images)))
-    for number, fold in enumerate(of_some):
-        drawn[pairs.image_of_caption[some[fold]]] = number
-    of_pair = drawn[pairs.image_of_caption]
-    return [(of_pair == number).nonzero().flatten() for number in range(folds)]
+def _of_random_images(image_of_caption: Int[Tensor, " pairs"], most: int, seed: int) -> Int[Tensor, " chosen"]:
+    """All pairs of random images, at most `most`, in order; all pairs if there are no more."""
+    pairs = len(image_of_caption)
+    if pairs <= most:
+        return torch.arange(pairs)
+    images, image = image_of_caption.unique(return_inverse=True)
+    place = torch.from_numpy(Stream.AUDIT_SUBSET.generator(seed).permutation(len(images)))[image]  # of a pair's image
+    order = place.argsort(stable=True)
+    is_whole = place[order[:most]] < place[order[most]]  # the last image may not fit
+    return (order[:most][is_whole] if is_whole.any() else order[:most]).sort().values
 
 
 def _judging(models: Iterable[MatchingModel]) -> list[MatchingModel]:

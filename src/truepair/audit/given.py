@@ -12,7 +12,8 @@ from typing import Any
 import pyarrow as pa
 from PIL import Image
 
-from truepair.config import DataConfig, EmbedConfig, SourceConfig
+from truepair.audit.preview import preview
+from truepair.config import AuditConfig, DataConfig, EmbedConfig, SourceConfig
 from truepair.data.arrays import TABLE, PairsInMemory, pairs_of_arrays, pairs_of_table
 from truepair.data.corpora import reads_patches
 from truepair.data.pairs import Pairs
@@ -34,7 +35,11 @@ EMBEDDINGS = "embeddings"
 
 
 def embedded(
-    data: DataConfig, folder: Path, embedding: EmbedConfig, tell: Callable[[str], None] = lambda said: None
+    data: DataConfig,
+    folder: Path,
+    embedding: EmbedConfig,
+    config: AuditConfig,
+    tell: Callable[[str], None] = lambda said: None,
 ) -> DataConfig:
     """A corpus on disk with embeddings of its pictures: those it has, or those that are made now.
 
@@ -42,6 +47,7 @@ def embedded(
         data: The corpus.
         folder: The audit's folder, where embeddings are kept: the same command finds them again, or goes on with them.
         embedding: With which encoders; how the source is read, `data` says.
+        config: Of the audit, of whose first pairs a preview is told.
         tell: Is told how the source was read, and what is being made.
 
     Raises:
@@ -51,7 +57,13 @@ def embedded(
         return data
     store = folder / EMBEDDINGS
     tell(f"pictures are embedded with {embedding.image_encoder}, captions with {embedding.text_encoder}, into {store}")
-    embed(data.path, store, replace(embedding, source=data.source), tell)
+
+    def look_ahead(part: Path) -> None:
+        said = preview(part, config, embedding)
+        if said is not None:
+            tell(said)
+
+    embed(data.path, store, replace(embedding, source=data.source), tell, look_ahead)
     return replace(data, path=str(store), source=SourceConfig())
 
 

@@ -87,7 +87,7 @@ def judged(
     if frozen is not None and (config.zero_shot or len(pairs) < FEWEST_LEARNED):
         _refuse_too_few(pairs)
         every = torch.arange(len(pairs))
-        models, frozen = AuditModels([Fold(every, every, [frozen])], []), None
+        models, frozen = AuditModels([Fold(every, every, [frozen])], [], learned_all=False), None
     else:
         models = trained(pairs, vocabulary, config)
     with progress("scoring", "pairs", len(pairs)) as shown:
@@ -105,7 +105,7 @@ def judged(
     found = probabilities(features, config.seed)
     prior = prior_from(found, models.folds, pairs, config.seed)
     match = found.match if prior is None else prior.confidence
-    if prior is not None and models.of_all:
+    if prior is not None and models.of_all and models.learned_all:
         match = combined(prior, models.of_all, pairs, config.temperature, config.seed).confidence
     return Judgement(models, frozen, features, found, prior, match)
 

@@ -121,7 +121,7 @@ class PairLab:
             data = (
                 self.data.stored(folder, encoders)
                 if isinstance(self.data, TableOfPictures)
-                else embedded(self.data, folder, encoders)
+                else embedded(self.data, folder, encoders, config)
             )
             summary = audit_corpus(load_corpus(data), data, NoiseConfig(), folder, config)
         self.folder = folder

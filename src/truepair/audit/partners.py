@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 import torch
@@ -142,8 +143,7 @@ def _nearest_images(wanted: _Wanted, pairs: Pairs, progress: Callable[[int], obj
         encoded = Encodings.of(wanted.encodings.models, pairs, gallery, wanted.ids[:1])
         for rows in torch.arange(len(wanted.ids)).split(_PAIRS_AT_A_TIME):
             scores = similarity_between(encoded, torch.arange(len(gallery)), wanted.encodings, rows).T
-            is_hidden = gallery == wanted.hidden[rows][:, None]  # [rows, gallery], like scores
-            nearest.put(rows, scores.masked_fill(is_hidden, -torch.inf), gallery)
+            nearest.put(rows, scores, gallery, partial(_is_hidden, wanted, gallery))
         progress(len(gallery))
     return nearest
 
@@ -158,11 +158,26 @@ def _best_captions(wanted: _Wanted, pairs: Pairs, progress: Callable[[int], obje
         for rows in torch.arange(wanted.asked).split(_PAIRS_AT_A_TIME):
             image = wanted.image[rows]
             scores = similarity_between(wanted.encodings, image, encoded, torch.arange(len(gallery)))
-            is_own = pairs.image_of_caption[gallery] == wanted.images[image][:, None]  # [rows, gallery], like scores
-            is_present = is_own | (texts[gallery] == texts[wanted.ids[rows]][:, None])
-            captions.put(rows, scores.masked_fill(is_present, -torch.inf), gallery)
+            captions.put(rows, scores, gallery, partial(_is_present, wanted, gallery, pairs.image_of_caption, texts))
         progress(len(gallery))
     return captions
+
+
+def _is_hidden(wanted: _Wanted, gallery: Int[Tensor, " g"], rows: Int[Tensor, " rows"]) -> Bool[Tensor, "rows g"]:
+    """Whether an image may not be suggested to a caption."""
+    return gallery == wanted.hidden[rows][:, None]
+
+
+def _is_present(
+    wanted: _Wanted,
+    gallery: Int[Tensor, " g"],
+    image_of_caption: Int[Tensor, " captions"],
+    texts: Int[Tensor, " captions"],
+    rows: Int[Tensor, " rows"],
+) -> Bool[Tensor, "rows g"]:
+    """Whether a caption is the image's own, or says the same as its present one."""
+    is_own = image_of_caption[gallery] == wanted.images[wanted.image[rows]][:, None]
+    return is_own | (texts[gallery] == texts[wanted.ids[rows]][:, None])
 
 
 @dataclass(frozen=True)
@@ -261,9 +276,26 @@ class _Best:
         return cls(torch.full((rows, count), -torch.inf), torch.full((rows, count), NONE))
 
     def put(
-        self, rows: Int[Tensor, " some"], scores: Float[Tensor, "some block"], block: Int[Tensor, " block"]
+        self,
+        rows: Int[Tensor, " some"],
+        scores: Float[Tensor, "some block"],
+        block: Int[Tensor, " block"],
+        is_hidden: Callable[[Tensor], Tensor] | None = None,
     ) -> None:
-        """See some more for some of the rows."""
+        """See some more for some of the rows; once many were seen, a block has nothing better for most.
+
+        Args:
+            rows: The rows.
+            scores: Of the items of the block.
+            block: What they are.
+            is_hidden: Tells for rows which items may not count, ``[rows, block]``.
+        """
+        is_better = scores.amax(1) > self.best[rows, -1]
+        rows, scores = rows[is_better], scores[is_better]
+        if not len(rows):
+            return
+        if is_hidden is not None:
+            scores = scores.masked_fill(is_hidden(rows), -torch.inf)
         count = self.best.shape[1]
         scores, places = scores.topk(min(count, scores.shape[1]), dim=1)
         together, order = torch.cat([self.best[rows], scores], dim=1).topk(count, dim=1)

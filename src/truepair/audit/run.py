@@ -12,7 +12,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor
 
 from truepair import __version__
@@ -37,6 +37,7 @@ from truepair.data.whole import every_pair
 from truepair.errors import CheckpointError, ConfigError, DataError
 from truepair.evaluation.detection import detection_metrics
 from truepair.files.parquet import write_parquet
+from truepair.model import MatchingModel
 from truepair.scoring.confidence import warnings_about
 from truepair.scoring.cross_fitting import candidates_of
 from truepair.scoring.encodings import are_local
@@ -48,6 +49,9 @@ from truepair.sources.skipped import SKIPPED, read_skipped, write_skipped
 from truepair.training.device import hardware, make_fabric, peak_memory_mb
 from truepair.training.folder import TrainedRun
 from truepair.training.log import read_log
+
+_MANY_TIMES = 4
+"""So many times as many pairs as models learned: hardly any of the pairs that partners are sought for was learned."""
 
 
 @dataclass(frozen=True)
@@ -177,7 +181,7 @@ def _cross_fit(
         pairs,
         scores,
         1 - judgement.match,
-        lambda asked: trained_without(asked, pairs, vocabulary, config) if judgement.is_trained else folds[0].models,
+        lambda asked: _who_knows_partners(asked, judgement, pairs, vocabulary, config),
         threshold=config.threshold,
         re_pair_threshold=config.re_pair_threshold,
         at_least=config.cards,
@@ -204,6 +208,21 @@ def _cross_fit(
         config,
         _Work(started, device, []),
     )
+
+
+def _who_knows_partners(
+    asked: Int[Tensor, " asked"],
+    judgement: Judgement,
+    pairs: Pairs,
+    vocabulary: Vocabulary | None,
+    config: AuditConfig,
+) -> list[MatchingModel]:
+    """Models that learned none of the pairs asked for, or few of them."""
+    models = judgement.models
+    if not judgement.is_trained:
+        return models.folds[0].models
+    is_mostly_new = len(pairs) >= _MANY_TIMES * len(models.folds[-1].learned)
+    return models.of_all if is_mostly_new else trained_without(asked, pairs, vocabulary, config)
 
 
 def _scored_by(judgement: Judgement, config: AuditConfig) -> ScoredBy:

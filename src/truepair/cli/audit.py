@@ -79,7 +79,7 @@ def audited(parsed: Audit, output: Output) -> AuditSummary:
                 "give features (--image-feature-col, --image-features)"
             )
         encoders = EmbedConfig(parsed.image_encoder, parsed.text_encoder, device=parsed.audit.device)
-        data = embedded(data, parsed.out, encoders, lambda said: output.note(f"note: {said}"))
+        data = embedded(data, parsed.out, encoders, parsed.audit, lambda said: output.note(f"note: {said}"))
     corpus = load_corpus(data)
     for note in corpus.notes:
         output.note(f"note: {note}")

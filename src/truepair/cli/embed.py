@@ -12,16 +12,17 @@ from tyro.conf import Positional
 from truepair.cli.output import Output
 from truepair.cli.parsing import FlatThroughout, parse
 from truepair.config.embedding import EmbedConfig
+from truepair.errors import ConfigError
 
 MAIN = (
     *("source", "out", "image-encoder", "text-encoder", "grid", "image-col", "caption-col", "image-root"),
-    *("batch-size", "device", "workers"),
+    *("batch-size", "device", "workers", "shards", "join", "engine"),
 )
 
 
 @dataclass(frozen=True)
 class Embed:
-    """Encode pictures and captions with frozen networks into a folder of features, to audit and to train on.
+    """Encode pictures and captions with frozen networks into a folder of features to audit and train on.
 
     The source is never changed. A run that was stopped goes on with the same command. Pictures that cannot be read are
     left out with their captions and listed in skipped.csv.
@@ -37,6 +38,8 @@ class Embed:
     dataset, COCO captions, Karpathy's splits, or Flickr8K's lists; also at s3://, gs://, hf:// or https://."""
     out: Path
     """The folder to write to."""
+    join: tuple[Path, ...] | None = None
+    """Put the parts together that all machines of --shards made, in --out and in these folders."""
     options: FlatThroughout[EmbedConfig] = field(default_factory=EmbedConfig)
     """Encoders, columns and resources."""
 
@@ -44,9 +47,20 @@ class Embed:
 def command(arguments: Sequence[str], output: Output) -> None:
     """Parse, encode, say what came of it."""
     parsed = parse(Embed, "embed", arguments, main=MAIN)
-    from truepair.embedding.run import embed
 
-    summary = embed(parsed.source, parsed.out, parsed.options, tell=lambda said: output.note(f"note: {said}"))
+    def tell(said: str) -> None:
+        output.note(f"note: {said}")
+
+    if parsed.join is None:
+        from truepair.embedding.run import embed
+
+        summary = embed(parsed.source, parsed.out, parsed.options, tell)
+    else:
+        if parsed.options.share is not None or parsed.options.engine != "local":
+            raise ConfigError("--join encodes nothing: leave --shards and --engine out")
+        from truepair.embedding.joining import join
+
+        summary = join(parsed.source, parsed.out, parsed.options, parsed.join, tell)
     output.line(embed_lines(summary, parsed.out))
     output.summary({"out": parsed.out, **summary})
 
@@ -54,6 +68,9 @@ def command(arguments: Sequence[str], output: Output) -> None:
 def embed_lines(summary: dict[str, Any], out: Path) -> str:
     """What an embedding did, in a few lines."""
     lines = [f"{summary['images']:,} images, {summary['captions']:,} captions, {summary['images_per_second']} images/s"]
+    if "share" in summary:
+        next_step = "when all are, the same command with --join in place of --shards puts them together"
+        return "\n".join([*lines, f"part {summary['share']} is done; {next_step}"])
     if summary["skipped"]:
         reasons = ", ".join(f"{reason} ({count:,})" for reason, count in summary["skipped"].items())
         lines.append(f"left out: {reasons}; see {out / 'skipped.csv'}")

@@ -2,11 +2,26 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass, field
 from typing import Literal
 
 from truepair.config.source import SourceConfig
 from truepair.errors import ConfigError
+
+
+@dataclass(frozen=True)
+class Share:
+    """The part of an embedding that one of several machines makes."""
+
+    number: int
+    """Which machine, counted from 1."""
+    of: int
+    """How many machines there are."""
+
+    def __str__(self) -> str:
+        """As it is typed."""
+        return f"{self.number}/{self.of}"
 
 
 @dataclass(frozen=True)
@@ -30,6 +45,13 @@ class EmbedConfig:
     """How pictures and captions are read."""
     device: Literal["auto", "cpu", "cuda", "mps"] = "auto"
     """Where to compute; "auto" takes a GPU if there is one."""
+    shards: str | None = None
+    """K/N: be the K-th of N machines (3/16) and encode only its share; --join then puts the parts together. All
+    machines reach the source by the same path."""
+    engine: Literal["local", "ray"] = "local"
+    """"ray" encodes on all nodes of a Ray cluster, a shard at a time; without a cluster it starts one on this machine.
+    Nodes read the source and write to the folder by the same paths. A GPU has one process; without GPUs a node has
+    one, or one for so many cores as --workers says."""
 
     def __post_init__(self) -> None:
         """Refuse values that cannot work."""
@@ -37,3 +59,22 @@ class EmbedConfig:
             value = getattr(self, name)
             if value is not None and value < 1:
                 raise ConfigError(f"{name} is {value}, but it must be at least 1")
+        if self.share is not None and self.engine == "ray":
+            raise ConfigError("engine is 'ray', which gives out the shards itself: leave --shards out")
+
+    @property
+    def share(self) -> Share | None:
+        """What `shards` says; None for everything.
+
+        Raises:
+            ConfigError: If it is not K/N with K from 1 to N.
+        """
+        if self.shards is None:
+            return None
+        found = re.fullmatch(r"([0-9]+)/([0-9]+)", self.shards)
+        share = found and Share(int(found[1]), int(found[2]))
+        if not share or not 1 <= share.number <= share.of:
+            raise ConfigError(
+                f"shards is {self.shards!r}, but it is K/N, this machine's number of all, from 1/N to N/N"
+            )
+        return share

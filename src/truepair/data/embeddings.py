@@ -11,6 +11,8 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -36,6 +38,8 @@ PARTS = "parts"
 """A folder in a store that is not finished."""
 PLAN = "plan.json"
 """The file in it that says what the store will be."""
+SHARE_FOLDERS = "[0-9]*-of-[0-9]*"
+"""Folders in it, of several machines that encode a share each; each has its own plan."""
 FORMAT = 2
 
 _CAPTION_FILE = "captions.txt"
@@ -140,7 +144,8 @@ class JoinedFeatures:
 
 
 def _is_store(folder: Path) -> bool:
-    return (folder / DESCRIPTION).is_file() or (folder / PARTS / PLAN).is_file()
+    plans = chain([folder / PARTS / PLAN], (folder / PARTS).glob(f"{SHARE_FOLDERS}/{PLAN}"))
+    return (folder / DESCRIPTION).is_file() or any(plan.is_file() for plan in plans)
 
 
 def _is_clip_retrieval(folder: Path) -> bool:
@@ -154,15 +159,29 @@ def _is_array_pair(folder: Path) -> bool:
 def _load_store(folder: Path) -> Pairs:
     described = read_json(folder / DESCRIPTION, holds={"format": int, "source": dict, "text_encoder": dict | None})
     if described is None:
-        raise DataError(f"{folder} is not finished: run 'truepair embed' again, as before, and it goes on")
+        raise DataError(
+            f"{folder} is not finished: run 'truepair embed' again, as before, and it goes on; parts of several "
+            "machines are put together with --join"
+        )
     if described["format"] != FORMAT:
         raise DataError(
             f"{folder} has format {described['format']}, but this version of truepair reads {FORMAT}: update truepair, "
             "or embed again"
         )
-    images = _table(folder / "images.parquet", ["image_id", "reference"])
+    pairs = part_pairs(folder, has_captions=described["text_encoder"] is not None)
+    references = _table(folder / "images.parquet", ["reference"])["reference"].to_pylist()
+    return replace(pairs, pictures=SourcePictures(references, lambda: reopened(described["source"])))
+
+
+def part_pairs(folder: Path, *, has_captions: bool = True) -> Pairs:
+    """The pairs of a feature store, or of one of its parts, without their pictures.
+
+    Args:
+        folder: The store, or the part.
+        has_captions: Whether captions have features.
+    """
+    images = _table(folder / "images.parquet", ["image_id"])
     pairs = _table(folder / "pairs.parquet", ["caption_id", "caption", "image"])
-    has_captions = described["text_encoder"] is not None
     return Pairs(
         images=_features(folder / "images.npy", len(images), "rows in images.parquet"),
         captions=pairs["caption"].to_pylist(),
@@ -172,7 +191,6 @@ def _load_store(folder: Path) -> Pairs:
         caption_inputs=_features(folder / "captions.npy", len(pairs), "rows in pairs.parquet")
         if has_captions
         else None,
-        pictures=SourcePictures(images["reference"].to_pylist(), lambda: reopened(described["source"])),
     )
 
 

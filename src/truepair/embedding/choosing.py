@@ -1,18 +1,40 @@
-"""From an encoder's name to the encoder."""
+"""From the names of encoders to the encoders."""
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from pathlib import Path
 
 import torch
 
+from truepair.config.embedding import EmbedConfig
 from truepair.embedding import lite0
 from truepair.embedding.image_encoders import ImageEncoder
+from truepair.embedding.plan import EncodedBy
 from truepair.embedding.pretrained import model_type
 from truepair.embedding.sentences import MINILM, SentenceEncoder, load_minilm
+from truepair.embedding.shard import Encoders
 from truepair.embedding.text_encoders import TextEncoder
 from truepair.embedding.towers import TOWERS, ImageTower, TextTower
 from truepair.errors import ConfigError
+from truepair.training.device import hardware, make_fabric
+
+
+def load_encoders(config: EmbedConfig, cache: Path) -> tuple[Encoders, EncodedBy]:
+    """The encoders of an embedding, and what readers of its features must know of them.
+
+    Args:
+        config: Names, grid and device.
+        cache: See `load_image_encoder`.
+
+    Raises:
+        ConfigError: See `load_image_encoder`; or if this machine has no such device.
+    """
+    device = make_fabric(config.device).device
+    image = load_image_encoder(config.image_encoder, grid=config.grid, device=device, cache=cache)
+    text = load_text_encoder(config.text_encoder, device)
+    by = EncodedBy(asdict(image.description), None if text is None else asdict(text.description), hardware(device))
+    return Encoders(image, text, config.batch_size, config.source.largest_pixels), by
 
 
 def load_image_encoder(name: str, *, grid: int | None, device: torch.device, cache: Path) -> ImageEncoder:

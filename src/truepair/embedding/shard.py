@@ -13,6 +13,7 @@ import numpy as np
 from jaxtyping import Float, Float16, Float32
 
 from truepair.embedding.image_encoders import ImageEncoder
+from truepair.embedding.shares import ALL, Batches
 from truepair.embedding.store import (
     CAPTIONS,
     IMAGES,
@@ -23,7 +24,7 @@ from truepair.embedding.store import (
     finish_part,
     temporary_folder,
 )
-from truepair.embedding.text_encoders import TextEncoder, encode_by_length
+from truepair.embedding.text_encoders import TextEncoder, batches_by_length, encode_batches
 from truepair.errors import DataError
 from truepair.sources.decoding import MOST_PIXELS, decoded
 from truepair.sources.facts import PictureFacts, facts_of
@@ -57,10 +58,12 @@ def embed_shard(
     encoders: Encoders,
     pool: Executor,
     progress: Callable[[int], None],
+    batches: Batches = ALL,
 ) -> Part:
     """The shard's features and rows, in a folder that appears when they are whole.
 
-    A picture that cannot be decoded is left out with its captions.
+    A picture that cannot be decoded is left out with its captions. Where some batches are another machine's, the rows
+    of all are written, and the features of this one's only.
 
     Args:
         items: What the source read.
@@ -68,6 +71,7 @@ def embed_shard(
         encoders: Networks and batch size.
         pool: Threads that decode.
         progress: Is told how many images were encoded, after each batch.
+        batches: The batches to encode.
 
     Returns:
         What the part holds.
@@ -84,10 +88,11 @@ def embed_shard(
     with RowWriter(temporary / IMAGES) as rows:
 
         def encode_batch() -> None:
-            features = encoders.image.encode(np.stack(batch))
-            names = [image.image_id for image in images[-len(batch) :]]
-            rows.append(_stored(features, names, encoders.image.description.name))
-            progress(len(batch))
+            if (len(images) - 1) // encoders.batch_size in batches:
+                features = encoders.image.encode(np.stack(batch))
+                names = [image.image_id for image in images[-len(batch) :]]
+                rows.append(_stored(features, names, encoders.image.description.name))
+                progress(len(batch))
             batch.clear()
 
         for seen in _seen(items, encoders, pool, ahead=2 * encoders.batch_size):
@@ -103,11 +108,7 @@ def embed_shard(
                 encode_batch()
         if batch:
             encode_batch()
-    cut = (
-        0
-        if encoders.text is None
-        else _encode_captions(pairs, temporary / CAPTIONS, encoders.text, encoders.batch_size)
-    )
+    cut = 0 if encoders.text is None else _encode_captions(pairs, temporary / CAPTIONS, encoders, batches)
     seconds = round(time.perf_counter() - started, 3)
     done = Part(folder, len(images), len(pairs), cut, seconds, tuple(skipped))
     finish_part(temporary, done, images, pairs)
@@ -151,13 +152,17 @@ def _see(sample: Sample, encoder: ImageEncoder, most_pixels: int) -> _Seen | Ski
     return _Seen(replace(sample, picture=b""), facts_of(sample.picture, picture), values)
 
 
-def _encode_captions(pairs: list[PairRow], path: Path, encoder: TextEncoder, batch_size: int) -> int:
+def _encode_captions(pairs: list[PairRow], path: Path, encoders: Encoders, batches: Batches) -> int:
     """Write the captions' features; how many captions were cut."""
-    if not pairs:
+    assert encoders.text is not None
+    captions = [pair.caption for pair in pairs]
+    chosen = [rows for batch, rows in enumerate(batches_by_length(captions, encoders.batch_size)) if batch in batches]
+    if not chosen:
         return 0
-    encoded = encode_by_length(encoder, [pair.caption for pair in pairs], batch_size)
-    with RowWriter(path) as rows:
-        rows.append(_stored(encoded.features, [pair.caption_id for pair in pairs], encoder.description.name))
+    encoded = encode_batches(encoders.text, captions, chosen)
+    names = [pairs[row].caption_id for row in sorted(row for rows in chosen for row in rows)]
+    with RowWriter(path) as rows_of:
+        rows_of.append(_stored(encoded.features, names, encoders.text.description.name))
     return encoded.cut
 
 

@@ -130,6 +130,11 @@ def finish_part(temporary: Path, done: Part, images: Sequence[ImageRow], pairs: 
     rows = [asdict(row.facts) | {"image_id": row.image_id, "reference": row.reference} for row in images]
     pq.write_table(pa.Table.from_pylist(rows, _IMAGE_SCHEMA), temporary / IMAGE_ROWS)
     pq.write_table(pa.Table.from_pylist([asdict(pair) for pair in pairs], _PAIR_SCHEMA), temporary / PAIR_ROWS)
+    move_part(temporary, done)
+
+
+def move_part(temporary: Path, done: Part) -> None:
+    """Say what a part holds, beside all its other files, and move it to its place."""
     described = asdict(done)
     del described["folder"]  # where it lies says that
     write_json(temporary / _PART, described)
@@ -149,6 +154,11 @@ def finished_part(folder: Path) -> Part | None:
         Skipped(**entry | {"caption_ids": tuple(entry["caption_ids"])}) for entry in described.pop("skipped")
     )
     return Part(folder=folder, skipped=skipped, **described)
+
+
+def encoded_rows(file: Path) -> int:
+    """Rows of features in a part's file; 0 if there is none."""
+    return npy_header(file).shape[0] if file.exists() else 0
 
 
 def join_parts(folders: Sequence[Path], store: Path) -> None:

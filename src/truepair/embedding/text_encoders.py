@@ -54,15 +54,25 @@ class TextEncoder(Protocol):
         ...
 
 
-def encode_by_length(encoder: TextEncoder, captions: Sequence[str], batch_size: int) -> EncodedCaptions:
-    """Features of any number of captions in their order; those of similar length share a batch, so little is padded."""
-    features = np.empty((len(captions), encoder.description.size), dtype=np.float32)
+def batches_by_length(captions: Sequence[str], batch_size: int) -> list[list[int]]:
+    """Captions by number; those of similar length share a batch, so little is padded."""
     order = sorted(range(len(captions)), key=lambda caption: len(captions[caption]))
+    return [order[start : start + batch_size] for start in range(0, len(order), batch_size)]
+
+
+def encode_by_length(encoder: TextEncoder, captions: Sequence[str], batch_size: int) -> EncodedCaptions:
+    """Features of any number of captions, in their order."""
+    return encode_batches(encoder, captions, batches_by_length(captions, batch_size))
+
+
+def encode_batches(encoder: TextEncoder, captions: Sequence[str], batches: Sequence[Sequence[int]]) -> EncodedCaptions:
+    """Features of the captions that are in a batch, in the order of the captions."""
+    place = {row: place for place, row in enumerate(sorted(row for batch in batches for row in batch))}
+    features = np.empty((len(place), encoder.description.size), dtype=np.float32)
     cut = 0
-    for start in range(0, len(order), batch_size):
-        rows = order[start : start + batch_size]
-        encoded = encoder.encode([captions[row] for row in rows])
-        features[rows] = encoded.features
+    for batch in batches:
+        encoded = encoder.encode([captions[row] for row in batch])
+        features[[place[row] for row in batch]] = encoded.features
         cut += encoded.cut
     return EncodedCaptions(features, cut)
 

@@ -100,8 +100,10 @@ class Encodings:
         return self._mean(lambda model, i, c: model.scores.paired(i.rows(images), c.rows(captions)))
 
     def _mean(self, similarity: Callable[[MatchingModel, Padded, Padded], Tensor]) -> Tensor:
-        each = zip(self.models, self.images, self.captions, strict=True)
-        return torch.stack([similarity(*of_one).float().cpu() for of_one in each]).mean(0)
+        each = [
+            similarity(*of_one).float().cpu() for of_one in zip(self.models, self.images, self.captions, strict=True)
+        ]
+        return each[0] if len(each) == 1 else torch.stack(each).mean(0)
 
 
 def similarity_between(

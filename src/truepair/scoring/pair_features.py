@@ -217,11 +217,12 @@ class _Block:
     ) -> _Block:
         images, place = pairs.image_of_caption[ids].unique(return_inverse=True)
         block, known, negatives = Encodings.of(models, pairs, images, ids), against.encodings, against.negatives
+        to_captions = similarity_between(block, torch.arange(len(images)), known, negatives)
         return cls(
             image=images[place],
             encodings=block,
             place=place,
-            to_captions=similarity_between(block, torch.arange(len(images)), known, negatives)[place],
+            to_captions=to_captions if len(images) == len(ids) else to_captions[place],  # one caption each, in order
             to_images=similarity_between(known, negatives, block, torch.arange(len(ids))).T,
             is_own=against.image == images[place][:, None],
             captions=[item_vectors(each) for each in block.captions],
