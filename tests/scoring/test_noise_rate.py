@@ -75,10 +75,11 @@ def drawn(rate, pairs=20_000, random=16_000, shift=4.0, null="gaussian", seed=0)
 
 
 def rate_by_hand(scores, of_random):
-    """Storey's ratio at 19 scores, and the highest of them that agrees with all lower ones."""
+    """Storey's ratio at 19 scores, or the upper ones if pairs are few, and the highest that agrees with all lower."""
     values, known = scores.tolist(), sorted(of_random.tolist())
     n, m, estimates, errors = len(values), len(known), [], []
-    for step in range(19):
+    first = next(step for step in range(19) if 0.05 + 0.025 * step >= min(30 / n, 0.5) - 1e-12)
+    for step in range(first, 19):
         place = max(int((0.05 + 0.025 * step) * m), 1)
         below, of_null = sum(value < known[place] for value in values), place / m
         estimates.append(below / n / of_null)
@@ -87,7 +88,7 @@ def rate_by_hand(scores, of_random):
         errors.append(2.5 * least / n / of_null * relative)
     best = max(
         place
-        for place in range(19)
+        for place in range(19 - first)
         if all(abs(estimates[place] - estimates[lower]) <= errors[lower] for lower in range(place))
     )
     return min(max(estimates[best], 0.005), 0.995)
@@ -102,6 +103,12 @@ def test_the_rate_is_the_ratio_of_shares_below_written_out(pairs, random, shift)
         found.append(rate_against_random(*one))
         assert found[-1] == pytest.approx(rate_by_hand(*one), abs=1e-9)
     assert len({round(rate, 6) for rate in found}) > 2
+
+
+def test_of_few_pairs_none_below_the_lowest_scores_is_no_sign_that_all_match():
+    """60 of 300 pairs are spread over random pairs, but none of them is, by chance, among the lowest 8 %."""
+    scores = torch.cat([torch.linspace(0.08, 1, 60), torch.full((240,), 10.0)])
+    assert rate_against_random(scores, torch.linspace(0, 1, 1200)) == pytest.approx(0.2, abs=0.03)
 
 
 def test_the_rate_of_evenly_spaced_scores_is_exact():

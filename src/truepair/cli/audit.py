@@ -78,6 +78,8 @@ def audited(parsed: Audit, output: Output) -> AuditSummary:
                 "--pairs train audits the training split, which embeddings made here do not know: audit all pairs, or "
                 "give features (--image-feature-col, --image-features)"
             )
+        if reads_patches(data):
+            make_folder(parsed.out)
         encoders = EmbedConfig(parsed.image_encoder, parsed.text_encoder, device=parsed.audit.device)
         data = embedded(data, parsed.out, encoders, parsed.audit, lambda said: output.note(f"note: {said}"))
     corpus = load_corpus(data)
