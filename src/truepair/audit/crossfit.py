@@ -28,6 +28,10 @@ from truepair.random_streams import Stream
 from truepair.scoring.cross_fitting import Fold, folds_by_image
 from truepair.training.device import make_fabric
 
+_MANY_PAIRS = 1_000
+"""Pairs from which on a second training is not worth its time: AUROC 0.960 with one and with two, of 300 photographs
+0.936 and 0.940."""
+
 
 @dataclass(frozen=True)
 class AuditModels:
@@ -100,18 +104,14 @@ def trained_without(
 
 
 def repetitions_of(learned: int, config: AuditConfig) -> int:
-    """The number of trainings: `config.repetitions`; or 1 if there are 10,000 pairs to learn from; or else 2.
+    """The number of trainings: `config.repetitions`; or 1 if there are 1,000 pairs to learn from; or else 2.
 
-    >>> [repetitions_of(learned, AuditConfig()) for learned in (1_000, 50_000)]
+    >>> [repetitions_of(learned, AuditConfig()) for learned in (999, 1_000)]
     [2, 1]
     """
     if config.repetitions is not None:
         return config.repetitions
     return 1 if learned >= _MANY_PAIRS else 2
-
-
-_MANY_PAIRS = 10_000
-"""Pairs from which on a second training adds little."""
 
 
 def at_most(pairs: Int[Tensor, " pairs"], most: int, seed: int) -> Int[Tensor, " chosen"]:

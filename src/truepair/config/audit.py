@@ -34,7 +34,7 @@ class AuditConfig:
     are 10,000 pairs to learn from."""
     repetitions: int | None = None
     """Trainings, whose similarities are averaged. More takes longer and finds more. 2 by default, or 1 where there are
-    10,000 pairs to learn from."""
+    1,000 pairs to learn from."""
     method: TeacherConfig = field(default_factory=TeacherConfig)
     """How models are trained: by the default method, whose folds are the audit's."""
     model: ModelConfig = field(

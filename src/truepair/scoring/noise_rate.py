@@ -127,7 +127,7 @@ def rate_against_random(scores: Float[Tensor, " pairs"], of_random: Float[Tensor
     """
     values, known = scores.double().sort().values, of_random.double().sort().values
     least = min(_FEWEST_BELOW / len(values), float(_LOWEST_SHARES[-1]))
-    places = (_LOWEST_SHARES[_LOWEST_SHARES >= least] * len(known)).long().clamp(1, len(known) - 1)
+    places = (_LOWEST_SHARES[least <= _LOWEST_SHARES] * len(known)).long().clamp(1, len(known) - 1)
     of_null = places.double() / len(known)  # F_0
     below = torch.searchsorted(values, known[places]).double() / len(values)  # F
     rate = below / of_null
