@@ -246,7 +246,18 @@ def test_with_json_the_summary_is_all_that_standard_output_holds_and_with_quiet_
 ):
     run, audit, copy, index = (tmp_path / name for name in ("run", "audit", "copy", "index.npy"))
     learned = [*columns(captions), *BASELINE, *QUICK]
-    scored = [*columns(captions), "--patches", "--folds", "2", "--repetitions", "1", "--device", "cpu", "--batch-size", "8"]
+    scored = [
+        *columns(captions),
+        "--patches",
+        "--folds",
+        "2",
+        "--repetitions",
+        "1",
+        "--device",
+        "cpu",
+        "--batch-size",
+        "8",
+    ]
     for command, key in (
         (["noise", *columns(captions), "--out", str(index)], "realised_rate"),
         (["train", *learned, "--out", str(run)], "test"),
