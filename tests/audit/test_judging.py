@@ -16,14 +16,15 @@ from truepair.scoring.cross_fitting import Fold, cross_fitted_features
 from truepair.scoring.pair_features import FEATURES, OF_FROZEN
 
 
-def pairs_of_one_space(pairs=600, width=16, seed=0):
+def pairs_of_one_space(pairs=600, width=16, seed=0, rate=0.2):
     """Pairs whose features are of one space already, a fifth of them mismatched."""
     generator = torch.Generator().manual_seed(seed)
     images = torch.randn(pairs, width, generator=generator)
     captions = images + 0.6 * torch.randn(pairs, width, generator=generator)
     made = latent_factor_pairs(pairs, world_seed=0, draw_seed=0).pairs
     both = {"images": Features(images.numpy()), "caption_inputs": Features(captions.numpy())}
-    return inject_noise(replace(made, **both), 0.2, seed=0)
+    found = replace(made, **both)
+    return inject_noise(found, rate, seed=seed) if rate else found
 
 
 def test_features_of_one_space_are_scored_without_training(quick, tmp_path):
@@ -79,3 +80,16 @@ def test_an_untrained_model_counts_beside_trained_ones_where_it_tells_pairs_from
     apart = judged(replace(pairs, caption_inputs=Features(elsewhere.numpy())), None, None, quick)
     assert apart.frozen is None
     assert apart.features.names == FEATURES
+
+
+def test_of_forty_right_pairs_none_is_called_a_suspect_and_of_forty_with_ten_wrong_some_are(quick):
+    suspects = []
+    for seed in range(8):
+        right = pairs_of_one_space(40, seed=seed, rate=0.0)
+        of_right = judged(right, None, None, quick)
+        assert not (of_right.match < 0.5).any()
+        assert of_right.match.isnan().all()
+        assert "it cannot be said whether any does not match" in of_right.found.warnings[0]
+        of_wrong = judged(pairs_of_one_space(40, seed=seed, rate=0.25), None, None, quick)
+        suspects.append(int((of_wrong.match < 0.5).sum()))
+    assert sum(count > 4 for count in suspects) > 4

@@ -25,7 +25,7 @@ from truepair.scoring.cross_fitting import Fold, cross_fitted_features
 from truepair.scoring.noise_rate import Comparison
 from truepair.scoring.out_of_sample import Prior, combined, prior_from
 from truepair.scoring.pair_features import FEATURES, OF_FROZEN, PairFeatures
-from truepair.scoring.probability import Probabilities, probabilities
+from truepair.scoring.probability import Probabilities, known_to_differ, probabilities
 
 FEWEST_LEARNED = 100
 """Pairs below which models that are trained on them say less than ones that are not: with 40 photographs AUROC 0.73
@@ -103,6 +103,8 @@ def judged(
     if frozen is not None and _says_nothing(features.columns(OF_FROZEN)):
         features, frozen = features.columns(FEATURES), None
     found = probabilities(features, config.seed)
+    if len(pairs) < FEWEST_LEARNED:
+        found = known_to_differ(found, features, config.seed)
     prior = prior_from(found, models.folds, pairs, config.seed)
     match = found.match if prior is None else prior.confidence
     if prior is not None and models.of_all and models.learned_all:

@@ -40,6 +40,8 @@ _LEAST_TOLD = 0.8
 """Of comparisons of a matching pair with a random one, the share that models get right whose noise rate is trusted:
 0.94 to 0.97 with features of pretrained networks, 0.69 with patches of 1,000 photographs, whose captions, all right,
 were given a noise rate of 28 %."""
+_LEAST_WRONG = 0.5
+"""Mismatched pairs that the low end of the interval of the noise rate must amount to, for any to be called one."""
 _MAX_STEPS = 100
 _TOLERANCE = 1e-4
 """Mean change of the probabilities at which a fit ends."""
@@ -142,6 +144,35 @@ def _unknown(features: PairFeatures, comparison: Comparison, reason: Unknown) ->
         match_of=lambda rows: rows.new_full(rows.shape[:1], torch.nan),
         warnings=(said,),
         unknown=reason,
+    )
+
+
+def known_to_differ(found: Probabilities, features: PairFeatures, seed: int) -> Probabilities:
+    """The probabilities, or none where it may well be that every pair matches: no pair is then called a suspect.
+
+    For a handful of pairs, of which the least plausible one is otherwise dropped, whatever it is.
+
+    Args:
+        found: What the features gave.
+        features: Of the pairs and of random pairs.
+        seed: Of the resamples.
+    """
+    low, high = noise_rate_interval(features, found, seed)
+    if found.unknown is not None or low * len(features.pairs) >= _LEAST_WRONG:
+        return found
+    said = (
+        f"of {len(features.pairs):,} pairs it cannot be said whether any does not match: resamples of them give noise "
+        f"rates from {100 * low:.0f} to {100 * high:.0f} %; no pair is called a suspect, the least plausible come "
+        "first; audit more pairs together"
+    )
+    return replace(
+        found,
+        match=torch.full_like(found.match, torch.nan),
+        noise_rate=float("nan"),
+        weights={},
+        match_of=lambda rows: rows.new_full(rows.shape[:1], torch.nan),
+        warnings=(said,),
+        unknown="too few pairs",
     )
 
 
