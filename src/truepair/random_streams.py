@@ -5,7 +5,7 @@ different streams of one seed are independent. The numbers of the streams never 
 Some are shared, and why that does no harm is written beside their names; a new stream takes the next free number.
 
 Two draws have no stream of their own: batches are shuffled by ``(seed, epoch)`` (`data.loader`), and every model of an
-audit has its own seed from ``(seed, fold, repetition)`` (`audit.crossfit`).
+audit has its own seed from ``(seed, repetition)`` (`audit.crossfit`).
 """
 
 from __future__ import annotations

@@ -39,7 +39,10 @@ def test_the_networks_of_all_trainings_score(noisy_world, quick):
 def test_a_model_learns_from_no_image_of_its_fold_and_all_pairs_are_scored_where_some_are_learned(noisy_world, quick):
     models = trained(noisy_world, None, replace(quick, folds=2, most_learned=100, method=SHORT))
     assert sorted(torch.cat([fold.learned for fold in models.folds]).unique().tolist()) != list(range(len(noisy_world)))
-    assert len(torch.cat([fold.learned for fold in models.folds])) == 100
+    *folds, rest = models.folds
+    assert len(torch.cat([fold.learned for fold in folds])) == len(rest.learned) == 100
+    assert rest.models == models.of_all
+    assert not models.learned_all
     assert sorted(torch.cat([fold.pairs for fold in models.folds]).tolist()) == list(range(len(noisy_world)))
     for fold in models.folds:
         images = set(noisy_world.image_of_caption[fold.pairs].tolist())

@@ -295,7 +295,7 @@ def test_a_run_that_goes_on_does_not_look_at_the_first_pictures_again(tmp_path, 
             return super().read(shard, pictures=pictures)
 
     assert embed_source(Counting(content()), {"path": "memory"}, tmp_path, config)["images"] == 12
-    assert read == ["b", "c"]
+    assert read == ["a", "b", "c", "b", "c"]  # without pictures, whether the source is what it was; then the rest
 
 
 @pytest.mark.parametrize("name", ["t.csv", "t.jsonl"])

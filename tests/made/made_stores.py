@@ -22,7 +22,7 @@ def cache(tmp_path, monkeypatch):
     monkeypatch.setenv("TRUEPAIR_CACHE", str(folder))
     monkeypatch.setenv("NO_PROXY", "127.0.0.1")
     monkeypatch.setattr(stores, "_PAUSES", (0.0, 0.0))
-    return folder
+    return folder / "shards"
 
 
 @pytest.fixture

@@ -41,11 +41,15 @@ class AuditModels:
         folds: Every pair is in one, with all others of its image, and with models that learned no pair of the fold.
         of_all: Models that learned all pairs that are learned from; none where nothing is trained.
         learned_all: Whether these are all pairs there are.
+        cut: Parts of cross-fitting.
+        epochs: Of the networks of the folds.
     """
 
     folds: list[Fold]
     of_all: list[MatchingModel]
-    learned_all: bool
+    learned_all: bool = False
+    cut: int | None = None
+    epochs: int | None = None
 
 
 def trained(pairs: Pairs, vocabulary: Vocabulary | None, config: AuditConfig) -> AuditModels:
@@ -83,7 +87,7 @@ def trained(pairs: Pairs, vocabulary: Vocabulary | None, config: AuditConfig) ->
     is_other[some] = False
     if is_other.any():
         folds.append(Fold(is_other.nonzero().flatten(), some, of_all))
-    return AuditModels(folds, of_all, learned_all=len(some) == len(pairs))
+    return AuditModels(folds, of_all, len(some) == len(pairs), len(cut), method.fold_epochs_of(len(some)))
 
 
 def trained_without(

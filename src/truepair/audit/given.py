@@ -13,9 +13,10 @@ import pyarrow as pa
 from PIL import Image
 
 from truepair.audit.preview import preview
+from truepair.audit.run import refuse_inputs
 from truepair.config import AuditConfig, DataConfig, EmbedConfig, SourceConfig
 from truepair.data.arrays import TABLE, PairsInMemory, pairs_of_arrays, pairs_of_table
-from truepair.data.corpora import reads_patches
+from truepair.data.corpora import reads_patches, refuse_unread_once_embedded
 from truepair.data.pairs import Pairs
 from truepair.embedding.run import embed
 from truepair.errors import ConfigError, DataError, TruepairError
@@ -51,11 +52,19 @@ def embedded(
         tell: Is told how the source was read, and what is being made.
 
     Raises:
-        TruepairError: If the corpus cannot be read, or an encoder cannot be loaded.
+        TruepairError: If the corpus cannot be read, an option has no meaning once it is embedded, an encoder cannot be
+            loaded, or the source was changed since it was embedded into the same folder.
     """
     if not reads_patches(data):
         return data
-    store = folder / EMBEDDINGS
+    store = (folder / EMBEDDINGS).resolve()
+    refuse_inputs(data, folder)
+    refuse_unread_once_embedded(data, embedding.text_encoder)
+    if config.pairs == "train":
+        raise ConfigError(
+            "pairs is 'train', the training split, which embeddings made here do not know: audit all pairs, or give "
+            "features (--image-feature-col, --image-features)"
+        )
     tell(f"pictures are embedded with {embedding.image_encoder}, captions with {embedding.text_encoder}, into {store}")
 
     def look_ahead(part: Path) -> None:

@@ -83,25 +83,7 @@ def judged(
         ConfigError: If there are too few images for the number of folds, or nothing shall be trained and the embeddings
             share no space.
     """
-    frozen = shared_space(pairs, encoders) if _has_shared_space(pairs, encoders, config) else None
-    if frozen is not None and (config.zero_shot or len(pairs) < FEWEST_LEARNED):
-        _refuse_too_few(pairs)
-        every = torch.arange(len(pairs))
-        models, frozen = AuditModels([Fold(every, every, [frozen])], [], learned_all=False), None
-    else:
-        models = trained(pairs, vocabulary, config)
-    with progress("scoring", "pairs", len(pairs)) as shown:
-        features = cross_fitted_features(
-            models.folds,
-            pairs,
-            config.candidates,
-            config.temperature,
-            config.seed,
-            frozen=frozen,
-            progress=shown.advance,
-        )
-    if frozen is not None and _says_nothing(features.columns(OF_FROZEN)):
-        features, frozen = features.columns(FEATURES), None
+    models, frozen, features = _features(pairs, vocabulary, encoders, config)
     found = probabilities(features, config.seed)
     if len(pairs) < FEWEST_LEARNED:
         found = known_to_differ(found, features, config.seed)
@@ -110,6 +92,41 @@ def judged(
     if prior is not None and models.of_all and models.learned_all:
         match = combined(prior, models.of_all, pairs, config.temperature, config.seed).confidence
     return Judgement(models, frozen, features, found, prior, match)
+
+
+def _features(
+    pairs: Pairs, vocabulary: Vocabulary | None, encoders: tuple[str, str] | None, config: AuditConfig
+) -> tuple[AuditModels, MatchingModel | None, PairFeatures]:
+    """The models that judge, an untrained one beside them, and what they say of all pairs."""
+    # By an untrained model alone, where that was asked for, or pairs are few and it says something.
+    frozen = _untrained(pairs, encoders, config)
+    if frozen is not None and (config.zero_shot or len(pairs) < FEWEST_LEARNED):
+        _refuse_too_few(pairs)
+        every = torch.arange(len(pairs))
+        alone = AuditModels([Fold(every, every, [frozen])], [])
+        features = _scored(alone, None, pairs, config)
+        if config.zero_shot or encoders is not None or not _says_nothing(features):
+            return alone, None, features
+
+    # By trained models, with an untrained one beside them, if it says something.
+    models = trained(pairs, vocabulary, config)
+    features = _scored(models, frozen, pairs, config)
+    if frozen is not None and _says_nothing(features.columns(OF_FROZEN)):
+        return models, None, features.columns(FEATURES)
+    return models, frozen, features
+
+
+def _scored(models: AuditModels, frozen: MatchingModel | None, pairs: Pairs, config: AuditConfig) -> PairFeatures:
+    with progress("scoring", "pairs", len(pairs)) as shown:
+        return cross_fitted_features(
+            models.folds,
+            pairs,
+            config.candidates,
+            config.temperature,
+            config.seed,
+            frozen=frozen,
+            progress=shown.advance,
+        )
 
 
 def _refuse_too_few(pairs: Pairs) -> None:
@@ -121,9 +138,16 @@ def _refuse_too_few(pairs: Pairs) -> None:
         )
 
 
-def _has_shared_space(pairs: Pairs, encoders: tuple[str, str] | None, config: AuditConfig) -> bool:
-    """Whether an untrained model is to be made; one that was asked for is, or it is refused in words."""
-    return config.zero_shot or (len(pairs) <= _MOST_UNTRAINED and no_shared_space(pairs, encoders) is None)
+def _untrained(pairs: Pairs, encoders: tuple[str, str] | None, config: AuditConfig) -> MatchingModel | None:
+    """An untrained model; one that was asked for is refused in words where there is none."""
+    if config.zero_shot:
+        return shared_space(pairs, encoders)
+    if len(pairs) > _MOST_UNTRAINED or no_shared_space(pairs, encoders) is not None:
+        return None
+    try:
+        return shared_space(pairs, encoders)
+    except ConfigError:  # embeddings made elsewhere, by encoders that are not installed here
+        return None
 
 
 def _says_nothing(features: PairFeatures) -> bool:

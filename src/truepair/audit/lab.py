@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import io
+import re
 import shutil
+from collections.abc import Sequence
 from dataclasses import replace
 from html import escape
 from pathlib import Path
@@ -289,10 +291,27 @@ def _in_order_of_input(audit: AuditFolder) -> pa.Table:
     """The findings, a row for each pair of the input, in its order; of one that was not audited only the name."""
     source, findings = audit.source, audit.findings
     if source is None:
-        return findings.sort_by("pair") if "pair" in findings.column_names else findings  # else of an earlier version
+        if "pair" not in findings.column_names:  # of an earlier version
+            return findings
+        ids, pairs = (findings[name].to_pylist() for name in ("caption_id", "pair"))
+        return findings.take(pa.array(_places_in_input(ids, pairs)))
     names = pa.array(caption_ids_of(source), pa.string())
     found = findings.take(pc.index_in(names, value_set=findings["caption_id"].combine_chunks()))
     return found.set_column(found.column_names.index("caption_id"), "caption_id", names)
+
+
+def _places_in_input(caption_ids: Sequence[str], pairs: Sequence[int]) -> list[int]:
+    """The rows of the findings in the order of the input.
+
+    That is the number in ids that `data.embeddings` gave: such folders are split at random, and audited split by split.
+
+    >>> _places_in_input(["row-3", "row-1"], [0, 1]), _places_in_input(["b", "a"], [1, 0])
+    ([1, 0], [1, 0])
+    """
+    numbers = [re.fullmatch(r"(?:row|caption)-(\d+)", name) for name in caption_ids]
+    keys = [int(number[1]) for number in numbers if number is not None]
+    wanted = keys if len(keys) == len(caption_ids) else pairs
+    return sorted(range(len(caption_ids)), key=wanted.__getitem__)
 
 
 def _mismatches(findings: pa.Table) -> pa.Table:

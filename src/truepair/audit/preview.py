@@ -9,6 +9,8 @@ from truepair.audit.shared_space import no_shared_space
 from truepair.config.audit import AuditConfig
 from truepair.config.embedding import EmbedConfig
 from truepair.data.embeddings import part_pairs
+from truepair.data.pairs import Pairs
+from truepair.errors import TruepairError
 from truepair.pages.html import shortened
 
 _FEWEST = 100
@@ -28,8 +30,16 @@ def preview(part: Path, config: AuditConfig, encoders: EmbedConfig) -> str | Non
         encoders: What made the embeddings.
     """
     names = encoders.image_encoder, encoders.text_encoder
-    pairs = part_pairs(part) if encoders.text_encoder != "none" else None
-    if pairs is None or len(pairs) < _FEWEST or no_shared_space(pairs, names) is not None:
+    if encoders.text_encoder == "none":
+        return None
+    try:
+        return _preview(part_pairs(part), names, config)
+    except TruepairError:  # of a part without pictures, for instance: the audit of all pairs will say what is wrong
+        return None
+
+
+def _preview(pairs: Pairs, names: tuple[str, str], config: AuditConfig) -> str | None:
+    if len(pairs) < _FEWEST or no_shared_space(pairs, names) is not None:
         return None
     judgement = judged(pairs, None, names, AuditConfig(zero_shot=True, seed=config.seed, device=config.device))
     if judgement.prior is None:

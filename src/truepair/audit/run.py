@@ -101,7 +101,7 @@ def audit_corpus(corpus: Corpus, data: DataConfig, noise: NoiseConfig, out: Path
         DataError: If an output would overwrite the input.
     """
     started = time.perf_counter()
-    _refuse_inputs(data, out)
+    refuse_inputs(data, out)
     pairs = noisy(every_pair(corpus.splits) if config.pairs == "all" else corpus.splits.train, noise)
     source = _Audited(_name_of(corpus, data), data, noise, corpus)
     return _cross_fit(pairs, corpus.vocabulary, source, out, config, started)
@@ -128,7 +128,7 @@ def audit_run(run: TrainedRun, out: Path, config: AuditConfig) -> AuditSummary:
         DataError: If an output would overwrite the input.
     """
     started = time.perf_counter()
-    _refuse_inputs(run.recipe.data, out)
+    refuse_inputs(run.recipe.data, out)
     if config.re_pair and are_local(run.models):
         raise ConfigError(
             f"--re-pair needs suggested partners, and the run in {run.folder}, with similarity "
@@ -200,7 +200,7 @@ def _cross_fit(
             temperature=config.temperature,
             seed=config.seed,
         )
-    interval = noise_rate_interval(judgement.features, found, config.seed)
+    interval = noise_rate_interval(judgement.features, found, config.seed) if found.unknown is None else None
     return _write(
         _Found(findings, _scored_by(judgement, config), found, finds, judgement.together, interval),
         source,
@@ -231,17 +231,17 @@ def _scored_by(judgement: Judgement, config: AuditConfig) -> ScoredBy:
     candidates = candidates_of(folds[0].models, config.candidates)
     if not judgement.is_trained:
         return ScoredBy(how="zero-shot", saw_the_pairs=False, candidates=candidates)
-    learned = len(folds[0].learned)
     return ScoredBy(
         how="cross-fitting",
         saw_the_pairs=False,
         candidates=candidates,
         method=config.method.name,
-        folds=len(folds),
-        learned=learned,
+        folds=judgement.models.cut,
+        learned=len(folds[0].learned),
         repetitions=len(judgement.models.of_all),
-        epochs=config.method.fold_epochs_of(learned),
+        epochs=judgement.models.epochs,
         untrained=judgement.frozen is not None,
+        of_all=judgement.models.learned_all and judgement.prior is not None,
     )
 
 
@@ -373,7 +373,7 @@ def _confidence(run: TrainedRun) -> Float[Tensor, " pairs"]:
     return torch.tensor(table["confidence"].to_numpy())
 
 
-def _refuse_inputs(data: DataConfig, out: Path) -> None:
+def refuse_inputs(data: DataConfig, out: Path) -> None:
     """Before any work: refuse a folder in which an output would overwrite an input."""
     inputs = [Path(p) for p in (data.path, data.image_features, data.caption_features) if p is not None]
     for name in ("findings.parquet", "issues.parquet", SKIPPED, "report.html", "summary.json"):

@@ -51,7 +51,7 @@ def sensitivity(
         found: Their probabilities.
         frozen: The untrained model whose features stand beside theirs; None without.
         threshold: From which mismatch probability on a pair is a suspect.
-        candidates: As for `audit.score.cross_fitted_features`.
+        candidates: As for `scoring.cross_fitting.cross_fitted_features`.
         temperature: τ of the log-odds.
         seed: Of the captions that are tried, and of reference pairs and random pairs.
     """

@@ -46,7 +46,7 @@ def no_shared_space(pairs: Pairs, encoders: tuple[str, str] | None) -> str | Non
     """Why embeddings of images and captions cannot be compared without training; None where they can."""
     image, caption = pairs.images.take(torch.tensor([0])), inputs_of_captions(pairs).take(torch.tensor([0]))
     vectors = caption.values if caption.vectors is None else caption.vectors
-    if encoders == ENCODERS:
+    if encoders == ENCODERS and vectors.dim() == 2 and vectors.is_floating_point():
         return None
     if not (image.lengths is None and vectors.dim() == 2 and vectors.is_floating_point()):
         return (

@@ -32,6 +32,7 @@ class ScoredBy:
         repetitions: Models of a fold.
         epochs: Epochs of each.
         untrained: Whether embeddings of a shared space, compared as they are, counted too.
+        of_all: Whether a model that learned all pairs, as far as these say, judged together with them.
     """
 
     how: Literal["cross-fitting", "zero-shot", "run"]
@@ -44,6 +45,7 @@ class ScoredBy:
     repetitions: int | None = None
     epochs: int | None = None
     untrained: bool = False
+    of_all: bool = False
 
 
 @dataclass(frozen=True)

@@ -72,14 +72,10 @@ def audited(parsed: Audit, output: Output) -> AuditSummary:
         make_folder(parsed.out)
         return audit_run(run, parsed.out, parsed.audit)
     data = replace(parsed.data, path=parsed.target)
-    if not parsed.patches:
-        if reads_patches(data) and parsed.audit.pairs == "train":
-            raise ConfigError(
-                "--pairs train audits the training split, which embeddings made here do not know: audit all pairs, or "
-                "give features (--image-feature-col, --image-features)"
-            )
-        if reads_patches(data):
-            make_folder(parsed.out)
+    embeds = reads_patches(data) and not parsed.patches
+    _refuse_unused_encoders(parsed, embeds)
+    if embeds:
+        make_folder(parsed.out)
         encoders = EmbedConfig(parsed.image_encoder, parsed.text_encoder, device=parsed.audit.device)
         data = embedded(data, parsed.out, encoders, parsed.audit, lambda said: output.note(f"note: {said}"))
     corpus = load_corpus(data)
@@ -87,6 +83,16 @@ def audited(parsed: Audit, output: Output) -> AuditSummary:
         output.note(f"note: {note}")
     make_folder(parsed.out)
     return audit_corpus(corpus, data, parsed.noise, parsed.out, parsed.audit)
+
+
+def _refuse_unused_encoders(parsed: Audit, embeds: bool) -> None:
+    for name in ("image_encoder", "text_encoder"):
+        value = getattr(parsed, name)
+        if not embeds and value != getattr(EmbedConfig, name):
+            raise ConfigError(
+                f"--{name.replace('_', '-')} is {value!r}, but nothing is embedded: {parsed.target} has features, or "
+                "--patches was given; leave it out"
+            )
 
 
 def say_audit(summary: AuditSummary, out: Path, output: Output) -> None:

@@ -81,6 +81,11 @@ class AuditConfig:
         ):
             if getattr(self, name) is not None and getattr(self, name) < smallest:
                 raise ConfigError(f"{name} is {getattr(self, name)}, but it must be at least {smallest}")
+        if self.method.fold_epochs == 0:
+            raise ConfigError(
+                "method.fold_epochs is 0, but an audit rests on networks that did not learn what they judge: leave it "
+                "out, or use at least method.warmup_epochs"
+            )
         for name in ("threshold", "re_pair_threshold"):
             if not 0 < getattr(self, name) <= 1:
                 raise ConfigError(f"{name} is {getattr(self, name)}, but it is a probability above 0")

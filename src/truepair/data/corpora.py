@@ -15,7 +15,7 @@ from truepair.data.precomputed import is_precomputed, load_precomputed_splits
 from truepair.data.source_pairs import FeatureFiles, SourcePairs, first_captions, pairs_of
 from truepair.data.splitting import pairs_and_their_images, random_split, split_by_name
 from truepair.data.text import Vocabulary, check_vocabulary, load_vocabulary, tokenised
-from truepair.errors import ConfigError
+from truepair.errors import ConfigError, DataError
 from truepair.sources.demo import DEMO, DEMO_OPTIONS, demo_source
 from truepair.sources.opening import description_of, open_source
 from truepair.sources.protocol import Skipped
@@ -190,6 +190,32 @@ def _refuse_unread(config: DataConfig, kind: str) -> None:
             )
 
 
+def refuse_unread_once_embedded(config: DataConfig, text_encoder: str) -> None:
+    """Before pictures are embedded: refuse options that mean nothing for embeddings.
+
+    Args:
+        config: Of the pictures.
+        text_encoder: What will embed the captions; "none" if nothing does.
+
+    Raises:
+        ConfigError: If there is one.
+    """
+    unset = DataConfig()
+    names = [name for name, kinds in _READ_BY.items() if name != "source" and _EMBEDDINGS not in kinds]
+    told = [
+        f"data.{name} is {getattr(config, name)!r}" for name in names if getattr(config, name) != getattr(unset, name)
+    ]
+    if config.source.caption_feature_col is not None:
+        told.append(f"caption_feature_col is {config.source.caption_feature_col!r}")
+    if text_encoder == "none" and config.text in ("features", "both"):
+        told.append(f"data.text is {config.text!r}, but captions get no features (text_encoder 'none')")
+    if told:
+        raise ConfigError(
+            f"{told[0]}, which has no meaning once pictures and captions are embedded: leave it out, or do without "
+            "embeddings (--patches)"
+        )
+
+
 def _first_images(dev: Pairs, development: str, notes: list[str]) -> Pairs:
     """The pairs of the first images, and those images only, so that the rest is not searched either."""
     count = _DEVELOPMENT_IMAGES[development]
@@ -199,11 +225,17 @@ def _first_images(dev: Pairs, development: str, notes: list[str]) -> Pairs:
     return pairs_and_their_images(dev, (dev.image_of_caption < count).nonzero().flatten().tolist())
 
 
-def _with_words(splits: Splits, config: DataConfig, notes: list[str]) -> tuple[Splits, Vocabulary]:
+def _with_words(splits: Splits, config: DataConfig, notes: list[str]) -> tuple[Splits, Vocabulary | None]:
     """Tokens for the text encoder, beside caption features where these are to be read too; and the vocabulary."""
     given = config.vocabulary
     if given is None:
-        vocabulary = Vocabulary.build(splits.train.captions, minimum_count=config.minimum_word_count)
+        try:
+            vocabulary = Vocabulary.build(splits.train.captions, minimum_count=config.minimum_word_count)
+        except DataError as error:
+            if config.text != "auto" or splits.train.caption_inputs is None:
+                raise
+            notes.append(f"captions are read as vectors alone: {error}")
+            return splits, None
     else:
         vocabulary = load_vocabulary(Path(given))
     train, dev, test = (

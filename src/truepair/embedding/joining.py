@@ -23,7 +23,7 @@ from truepair.embedding.plan import (
     shared_plan,
 )
 from truepair.embedding.run import delete_parts, finish_store
-from truepair.embedding.shares import Batches, contents_of, pieces_of, share_folders
+from truepair.embedding.shares import Batches, pieces_of, share_folders
 from truepair.embedding.store import (
     CAPTIONS,
     IMAGE_ROWS,
@@ -83,7 +83,7 @@ def join_source(
     summary = finished_store(out, plan)
     if summary is None:
         shares = _gathered([out, *(other for other in others if other.resolve() != out.resolve())])
-        pieces = _pieces(shares, plan | {"contents": contents_of(source)})
+        pieces = _pieces(shares, plan)
         by = _encoded_by(list(shares.values()))
         refuse_unfit(out, plan, joins=True)
         try:

@@ -56,9 +56,11 @@ def embed_on_ray(
         DataError: If a node cannot read the source, a shard ended several workers, no node is left, or a part that a
             worker wrote is not seen here.
     """
-    for folder in folders.values():
-        for leftover in folder.parent.glob(f"{folder.name}.*"):  # of a worker that was lost
-            shutil.rmtree(leftover)
+    names = {folder.name for folder in folders.values()}
+    for parent in {folder.parent for folder in folders.values() if folder.parent.exists()}:
+        for found in list(parent.iterdir()):
+            if found.suffix and found.name.partition(".")[0] in names:  # of a worker that was lost
+                shutil.rmtree(found)
     with _cluster(), progress("embedding", "images") as shown:
         return _Embedding(dict(description), folders, config, begin, shown).run()
 

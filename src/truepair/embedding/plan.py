@@ -10,7 +10,7 @@ from typing import Any
 
 from truepair.config.embedding import EmbedConfig, Share
 from truepair.data.embeddings import DESCRIPTION, PARTS, PLAN, SHARE_FOLDERS
-from truepair.embedding.shares import share_folder, share_folders
+from truepair.embedding.shares import contents_of, share_folder, share_folders
 from truepair.embedding.store import CAPTIONS, IMAGE_ROWS, IMAGES, PAIR_ROWS
 from truepair.errors import ConfigError
 from truepair.files.json import read_json
@@ -22,7 +22,7 @@ from truepair.sources.versions import versioned_shards
 CACHE = "cache"
 _PLANNED = {"source": dict, "options": dict, "shards": list}
 """What two calls must have in common to be of one store."""
-_SHARED = {**_PLANNED, "share": str, "contents": list, "encoded_by": {"image_encoder": dict, "hardware": str}}
+_SHARED = {**_PLANNED, "share": str, "encoded_by": {"image_encoder": dict, "hardware": str}}
 """What the plan of one of several machines holds."""
 
 
@@ -42,11 +42,12 @@ class EncodedBy:
 
 
 def plan_of(source: Source, description: Mapping[str, Any], config: EmbedConfig) -> dict[str, Any]:
-    """What the store will be: source, options and shards, as JSON holds them."""
+    """What the store will be: source, options, shards and what tells whether these change, as JSON holds them."""
     plan = {
         "source": dict(description),
         "options": {name: getattr(config, name) for name in ("image_encoder", "text_encoder", "grid", "batch_size")},
         "shards": versioned_shards(source),
+        "contents": contents_of(source),
     }
     read: dict[str, Any] = json.loads(json.dumps(plan))  # as it will be read again, to be compared
     return read
@@ -154,7 +155,7 @@ def refuse_other(out: Path, there: Mapping[str, Any], plan: Mapping[str, Any]) -
         if was != now:
             raise ConfigError(
                 f"shard {shard!r} of {plan['source'].get('path')} is not what it was when {out} was begun: restore the "
-                "source, or delete the parts of all machines and encode it again"
+                f"source, or delete {out} (of all machines) and encode it again"
             )
 
 

@@ -27,7 +27,7 @@ from truepair.embedding.plan import (
     refuse_unfit_share,
 )
 from truepair.embedding.shard import Encoders, embed_shard
-from truepair.embedding.shares import ALL, Batches, contents_of, pieces_of, share_folder, share_folders
+from truepair.embedding.shares import ALL, Batches, pieces_of, share_folder, share_folders
 from truepair.embedding.store import CAPTIONS, IMAGES, encoded_rows, finished_part, join_parts, parts_of
 from truepair.errors import DataError
 from truepair.files.json import write_json
@@ -161,7 +161,7 @@ def _embed_share(
     source: Source, plan: Mapping[str, Any], out: Path, config: EmbedConfig, share: Share
 ) -> dict[str, Any]:
     """Encode what one of several machines has to; returns what it did."""
-    shared = {**plan, "share": str(share), "contents": contents_of(source)}
+    shared = {**plan, "share": str(share)}
     refuse_unfit_share(out, shared, share)
     folder = share_folder(out, share)
     shards = source.shards()

@@ -10,7 +10,7 @@ from pathlib import Path
 from truepair.config.embedding import Share
 from truepair.data.embeddings import PARTS, PLAN, SHARE_FOLDERS
 from truepair.sources.blocks import block
-from truepair.sources.folders import FolderSource
+from truepair.sources.folders import Entry, FolderSource
 from truepair.sources.protocol import Sample, Skipped, Source
 from truepair.sources.webdataset import WebDatasetSource
 
@@ -84,15 +84,22 @@ def share_folders(out: Path) -> dict[Path, Share]:
 def contents_of(source: Source) -> list[str]:
     """A digest of each shard, which changes when the shard does: of names and captions where these are in memory.
 
-    Of a folder only the names count, of a tar file its size: more would be to read the source on every machine.
+    Of a folder the names count, and what is in its caption files; of a tar file its size: more would be to read all
+    pictures once more.
     """
     shards = source.shards()
     if isinstance(source, WebDatasetSource):
         return [_digest([source.version_of(shard) or _bytes_in(source.file_of(shard))]) for shard in shards]
     if isinstance(source, FolderSource):
         entries = source.entries()
-        return [_digest(entries[place] for place in block(shard, len(entries))) for shard in shards]
+        return [_digest(_named(source, entries[place]) for place in block(shard, len(entries))) for shard in shards]
     return [_digest(map(_identity, source.read(shard, pictures=False))) for shard in shards]
+
+
+def _named(source: FolderSource, entry: Entry) -> Sequence[object]:
+    if entry.sidecar is None or not isinstance(source.path, Path) or not source.path.is_dir():
+        return (entry,)
+    return (entry, (source.path / entry.sidecar).read_bytes())
 
 
 def _identity(item: Sample | Skipped) -> Sequence[object]:

@@ -111,7 +111,7 @@ def probabilities(features: PairFeatures, seed: int) -> Probabilities:
         warnings.append(
             f"the models tell a matching pair from a random one in only {100 * told:.0f} % of comparisons: matching "
             f"pairs that they do not understand count as mismatches, and the noise rate of {100 * rate:.0f} % may be "
-            "far too high; audit features of pretrained networks ('truepair embed'), or more pairs"
+            "far too high; audit embeddings of other pretrained networks (--image-encoder), or more pairs"
         )
     return Probabilities(
         match=match.to(features.log_odds),

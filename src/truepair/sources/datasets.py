@@ -103,7 +103,7 @@ def picture_folder(path: Path | StorePath, options: SourceConfig) -> TableSource
         Part(
             open_table(table, wanted, options.delimiter),
             "" if table.parent == path else _inside(table.parent, path).as_posix(),
-            table.parent if options.image_root is None else located(options.image_root),
+            table.parent if options.image_root is None else located(options.image_root, options.cache_size),
             splits[table],
         )
         for table in tables
@@ -136,7 +136,7 @@ def parquet_folder(path: Path | StorePath, options: SourceConfig) -> TableSource
         Part(
             ArrowTable(file),
             _inside(file, path).with_suffix("").as_posix(),
-            path if options.image_root is None else located(options.image_root),
+            path if options.image_root is None else located(options.image_root, options.cache_size),
             splits[file],
         )
         for file in files

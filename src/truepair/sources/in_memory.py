@@ -70,7 +70,8 @@ def like(table: pa.Table, data: object) -> Any:
     """A result as the caller's kind of table: of pandas or Polars if `data` is, else of PyArrow."""
     if is_from(data, "pandas"):
         return table.to_pandas()
-    return type(data)(table) if is_from(data, "polars") else table  # type: ignore[call-arg]
+    is_polars = is_from(data, "polars") and hasattr(data, "columns")  # a frame, not a series
+    return type(data)(table) if is_polars else table  # type: ignore[call-arg]
 
 
 def labelled_like(frame: Any, data: Any) -> Any:

@@ -294,7 +294,7 @@ def _has_header(member: Location) -> bool:
 
 def _root(file: Location, options: SourceConfig, usual: Location | None = None) -> Location:
     if options.image_root is not None:
-        return located(options.image_root)
+        return located(options.image_root, options.cache_size)
     return usual if usual is not None else folder_of(file)
 
 

@@ -15,22 +15,24 @@ from truepair.errors import DataError
 
 FOLDER_VARIABLE = "TRUEPAIR_CACHE"
 """The environment variable that names another folder for copies."""
+_OWN = "shards"
+"""The folder in it, of which every file may be deleted."""
 _IN_USE = 60.0
 """Seconds for which a copy that was just asked for, or is just being written, stays."""
 
 
 def usual_folder() -> Path:
-    """Where copies are kept: ``$TRUEPAIR_CACHE``, or ``truepair/shards`` in the user's folder for caches."""
+    """Where copies are kept: ``shards`` in ``$TRUEPAIR_CACHE``, or in ``truepair`` in the user's folder for caches."""
     named = os.environ.get(FOLDER_VARIABLE)
     if named:
-        return Path(named)
+        return Path(named) / _OWN  # other files there stay
     if sys.platform == "win32":
         base = os.environ.get("LOCALAPPDATA") or Path.home() / "AppData" / "Local"
     elif sys.platform == "darwin":
         base = Path.home() / "Library" / "Caches"
     else:
         base = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
-    return Path(base) / "truepair" / "shards"
+    return Path(base) / "truepair" / _OWN
 
 
 @dataclass(frozen=True)
