@@ -1,6 +1,7 @@
 """The maths of the benchmark's baselines against slow references, and what its tables are made of."""
 
 import math
+from dataclasses import replace
 
 import detection_baselines
 import numpy as np
@@ -24,7 +25,7 @@ from sklearn.metrics import roc_auc_score
 from torch.nn.functional import normalize
 
 from truepair.audit.run import audit_pairs
-from truepair.config import BaselineConfig, ModelConfig, OptimisationConfig
+from truepair.config import BaselineConfig, ModelConfig, OptimisationConfig, TeacherConfig
 from truepair.config.audit import AuditConfig
 from truepair.data.features import Features
 from truepair.data.noise import inject_noise
@@ -217,7 +218,8 @@ def test_pictures_are_given_back_as_far_as_most_of_them_are_right(tmp_path, beli
 
 
 def test_what_an_audit_leaves_and_gives_back_is_read_from_its_files(networks, tmp_path):
-    config = AuditConfig(folds=2, repetitions=1, re_pair=True, method=PLAIN.method, model=PLAIN.model, device="cpu")
+    method = TeacherConfig(optimisation=replace(TeacherConfig().optimisation, learning_rate=3e-3))
+    config = AuditConfig(folds=2, repetitions=1, re_pair=True, method=method, model=PLAIN.model, device="cpu")
     summary = audit_pairs(networks.pairs, None, tmp_path, config)
     kept, mended = cleaned(networks.pairs, tmp_path, config.threshold)
     found = pq.read_table(tmp_path / "findings.parquet").to_pydict()

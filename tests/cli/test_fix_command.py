@@ -8,13 +8,12 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 from PIL import Image
-from reviewed_table import QUICK
 
 from truepair.audit.run import audit_corpus
 from truepair.cleaning.audit_folder import open_audit
 from truepair.cleaning.decisions_db import HandDecisions
 from truepair.cli.main import main
-from truepair.config import DataConfig, ModelConfig, NoiseConfig
+from truepair.config import AuditConfig, DataConfig, ModelConfig, NoiseConfig
 from truepair.data.corpora import load_corpus
 
 
@@ -112,7 +111,8 @@ def test_from_tar_shards_to_tar_shards_by_three_commands(tmp_path, capsys):
     assert main(["embed", str(shards), "--out", str(features), "--text-encoder", "none", "--device", "cpu"]) == 0
     data = DataConfig(path=str(features), minimum_word_count=1)
     config = ModelConfig(embedding=64, words="mean", word_vectors="random")
-    audit_corpus(load_corpus(data), data, NoiseConfig(), audit, QUICK.__class__(**{**vars(QUICK), "model": config}))
+    as_usual = AuditConfig(folds=2, model=config, cards=10, device="cpu")
+    audit_corpus(load_corpus(data), data, NoiseConfig(), audit, as_usual)
     assert main(["fix", str(audit), "--out", str(out)]) == 0
     assert "--image-root" not in capsys.readouterr().out, "the pictures are in the copy"
     assert {path.name: path.read_bytes() for path in shards.iterdir()} == before
