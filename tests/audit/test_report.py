@@ -124,7 +124,7 @@ def test_where_nothing_is_known_the_report_says_so_and_draws_no_conclusion(noisy
     assert "Where to cut" not in text
     assert "surest" not in text
     assert "Calibration" not in text
-    assert "A sample of the pairs" in text
+    assert "The least plausible pairs" in text
     assert not re.search(r"\bnan\b", text, re.IGNORECASE)
     assert '<li class="card' not in html
 

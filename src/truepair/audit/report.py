@@ -110,7 +110,8 @@ def write_report(
 
     clean = findings.pairs.is_clean
     is_known = not bool(findings.mismatch_probability.isnan().any())
-    # What is shown: the surest suspects, a sample of the borderline pairs, a sample of those that are no suspects.
+    # What is shown: the surest suspects, a sample of the borderline pairs, a sample of those that are no suspects; the
+    # pairs that score lowest where no probability is known.
     rank = {pair: place for place, pair in enumerate(findings.order.tolist(), start=1)}
     generator = Stream.REPORT.generator(seed)
     surest = findings.order[: (cards + 1) // 2].tolist() if is_known else []
@@ -118,7 +119,7 @@ def write_report(
     is_borderline = (findings.mismatch_probability >= low) & (findings.mismatch_probability <= high)
     is_borderline[surest] = False
     borderline = sorted(_drawn(is_borderline, cards // 2, generator), key=rank.__getitem__)
-    sample = _drawn(~findings.is_suspect, _SAMPLE, generator)
+    sample = _drawn(~findings.is_suspect, _SAMPLE, generator) if is_known else findings.order[:_SAMPLE].tolist()
     pictures = _pictures(findings, [*surest, *borderline, *sample])
 
     charts = {
