@@ -49,7 +49,7 @@ def test_a_model_learns_from_no_image_of_its_fold_and_all_pairs_are_scored_where
         assert not images & set(noisy_world.image_of_caption[fold.learned].tolist())
 
 
-def test_who_looks_for_partners_learned_none_of_the_pairs_asked_for(noisy_world, quick):
+def test_the_model_that_looks_for_partners_learned_none_of_the_pairs_asked_for(noisy_world, quick):
     asked = torch.arange(50)
     wrecked = noisy_world.image_of_caption.clone()
     wrecked[asked] = wrecked[asked].roll(1)

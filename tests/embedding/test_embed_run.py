@@ -1,9 +1,6 @@
 import csv
 import io
 import json
-import os
-import subprocess
-import sys
 import tarfile
 from dataclasses import replace
 from pathlib import Path
@@ -12,7 +9,7 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 import torch
-from embedding_samples import MemorySource, encoded, picture, sample
+from embedding_samples import MemorySource, encoded, picture, run_elsewhere, sample
 from made_sources import write_rows
 from PIL import Image
 
@@ -137,15 +134,8 @@ embed_source(source, {"path": "memory"}, Path(out), config)
 
 @pytest.mark.slow
 def test_a_killed_process_loses_no_finished_shard(tmp_path, config, whole):
-    out, here = tmp_path / "out", Path(__file__).parent
-    killed = subprocess.run(
-        [sys.executable, "-c", _KILLED, config.image_encoder, str(out)],
-        env=os.environ | {"PYTHONPATH": os.pathsep.join([str(here), str(here.parent / "made"), *sys.path])},
-        capture_output=True,
-        text=True,
-        timeout=240,
-        check=False,
-    )
+    out = tmp_path / "out"
+    killed = run_elsewhere(_KILLED, config.image_encoder, str(out))
     assert killed.returncode == -9, killed.stderr
     assert {path.name for path in (out / "parts").iterdir()} == {"00000", "00001", "00002.part", "lock", "plan.json"}
     done = {"a": (0, pytest.fail), "b": (0, pytest.fail)}

@@ -1,13 +1,9 @@
 import json
-import os
 import shutil
-import subprocess
-import sys
 from dataclasses import replace
-from pathlib import Path
 
 import pytest
-from embedding_samples import MemorySource, encoded, picture, sample
+from embedding_samples import MemorySource, encoded, picture, run_elsewhere, sample
 from test_embed_run import InterruptionError, content, files_of, interrupt, write_folder, write_tars
 
 from truepair.cli.main import main
@@ -305,15 +301,8 @@ embed_source(source, {"path": "memory"}, Path(out), config)
 
 @pytest.mark.slow
 def test_a_killed_machine_lets_go_of_its_folder_and_loses_no_finished_shard(tmp_path, config):
-    out, here = tmp_path / "out", Path(__file__).parent
-    killed = subprocess.run(
-        [sys.executable, "-c", _KILLED, config.image_encoder, str(out)],
-        env=os.environ | {"PYTHONPATH": os.pathsep.join([str(here), str(here.parent / "made"), *sys.path])},
-        capture_output=True,
-        text=True,
-        timeout=240,
-        check=False,
-    )
+    out = tmp_path / "out"
+    killed = run_elsewhere(_KILLED, config.image_encoder, str(out))
     assert killed.returncode == -9, killed.stderr
     assert (share_folder(out, Share(2, 2)) / "00001.1-1").is_dir()
     assert not (share_folder(out, Share(2, 2)) / "00002").exists()

@@ -1,6 +1,9 @@
 """Pictures, samples, and a source of them in memory that can be interrupted where a test wants it."""
 
 import io
+import os
+import subprocess
+import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -60,3 +63,16 @@ class MemorySource:
 
     def picture(self, reference):
         raise NotImplementedError
+
+
+def run_elsewhere(script: str, *arguments: str) -> subprocess.CompletedProcess[str]:
+    """A script in a process of its own, which finds what these tests make and import."""
+    here = Path(__file__).parent
+    return subprocess.run(
+        [sys.executable, "-c", script, *arguments],
+        env=os.environ | {"PYTHONPATH": os.pathsep.join([str(here.parent / "embedding"), str(here), *sys.path])},
+        capture_output=True,
+        text=True,
+        timeout=240,
+        check=False,
+    )

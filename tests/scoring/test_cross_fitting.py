@@ -11,7 +11,7 @@ from truepair.errors import ConfigError
 from truepair.model import InputShape, make_model
 from truepair.scoring.cross_fitting import (
     Fold,
-    _as_folds_are,
+    _in_proportion,
     candidates_of,
     cross_fitted_features,
     folds_by_image,
@@ -135,5 +135,5 @@ def test_saf_and_sgr_have_fewer_negatives_than_cosines_unless_a_number_is_given(
 
 def test_random_pairs_of_a_large_fold_are_not_outnumbered_by_those_of_small_ones():
     few = [torch.zeros(4000, 5)] * 3
-    assert [len(each) for each in _as_folds_are(few, [100, 100, 9800])] == [41, 41, 4000]
-    assert [len(each) for each in _as_folds_are([torch.zeros(400, 5)] * 2, [100, 101])] == [400, 400]
+    assert [len(each) for each in _in_proportion(few, [100, 100, 9800])] == [41, 41, 4000]
+    assert [len(each) for each in _in_proportion([torch.zeros(400, 5)] * 2, [100, 101])] == [400, 400]

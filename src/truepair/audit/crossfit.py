@@ -68,8 +68,9 @@ def trained(pairs: Pairs, vocabulary: Vocabulary | None, config: AuditConfig) ->
     """
     # The pairs that are learned from, and the folds of all pairs.
     some = _of_random_images(pairs.image_of_caption, config.most_learned, config.seed)
-    method = replace(config.method, folds=config.folds or config.method.folds_of(len(some)))
-    cut = [some[fold] for fold in folds_by_image(pairs.image_of_caption[some], method.folds_of(len(some)), config.seed)]
+    parts = config.folds or config.method.folds_of(len(some))
+    method = replace(config.method, folds=parts)
+    cut = [some[fold] for fold in folds_by_image(pairs.image_of_caption[some], parts, config.seed)]
 
     # Every training has its own seed; the folds are those of the audit's.
     repetitions = repetitions_of(len(some), config)
@@ -93,7 +94,7 @@ def trained(pairs: Pairs, vocabulary: Vocabulary | None, config: AuditConfig) ->
 def trained_without(
     asked: Int[Tensor, " asked"], pairs: Pairs, vocabulary: Vocabulary | None, config: AuditConfig
 ) -> list[MatchingModel]:
-    """A model that knows none of the pairs `asked` for, to look for their partners: it learned from all others.
+    """A model that did not learn the pairs `asked` for, to look for their partners: it learned from all others.
 
     If nearly all are asked for, it learned from all pairs.
     """

@@ -22,6 +22,7 @@ from truepair.embedding.run import embed
 from truepair.errors import ConfigError, DataError, TruepairError
 from truepair.sources.columns import Columns
 from truepair.sources.in_memory import arrow_table, found_by_content, is_table
+from truepair.training.folder import make_folder
 
 _OF_ARRAYS = ("image_of_caption", "image_ids", "caption_ids", "caption_texts")
 _OF_TABLES = tuple(field.name for field in fields(SourceConfig))
@@ -65,6 +66,7 @@ def embedded(
             "pairs is 'train', the training split, which embeddings made here do not know: audit all pairs, or give "
             "features (--image-feature-col, --image-features)"
         )
+    make_folder(folder)
     tell(f"pictures are embedded with {embedding.image_encoder}, captions with {embedding.text_encoder}, into {store}")
 
     def look_ahead(part: Path) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from truepair.audit.report import Shown
 from truepair.cleaning.audit_folder import NONE, AuditFolder
 from truepair.errors import TruepairError
 from truepair.pages.html import data_uri, filled, shortened
@@ -16,21 +17,13 @@ _LONGEST_CAPTION = 160
 
 
 @dataclass(frozen=True)
-class _Shown:
-    """An image as it is shown: a picture, or its name where there is none."""
-
-    image_id: str
-    picture: str | None
-
-
-@dataclass(frozen=True)
 class _Row:
     """One pair; None where something is not known."""
 
     caption: str
     mismatch_probability: float | None
-    image: _Shown
-    better_image: _Shown | None
+    image: Shown
+    better_image: Shown | None
     better_caption: str | None
 
 
@@ -61,8 +54,8 @@ def _row(audit: AuditFolder, place: int, row: dict[str, object]) -> _Row:
     )
 
 
-def _shown(audit: AuditFolder, image: int, image_id: str) -> _Shown:
+def _shown(audit: AuditFolder, image: int, image_id: str) -> Shown:
     try:
-        return _Shown(image_id, data_uri(audit.thumbnails.of(image, _SIDE)))
+        return Shown(image_id, data_uri(audit.thumbnails.of(image, _SIDE)))
     except TruepairError:  # no picture, or one that is not there any more
-        return _Shown(image_id, None)
+        return Shown(image_id, None)

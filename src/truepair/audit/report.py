@@ -37,7 +37,7 @@ _THRESHOLDS = (0.25, 0.5, 0.75, 0.9)
 
 @dataclass(frozen=True)
 class Shown:
-    """An image as the report shows it: a picture, or its name where there is none."""
+    """An image as a page shows it: a picture, or its name where there is none."""
 
     image_id: str
     picture: str | None

@@ -181,7 +181,7 @@ def _cross_fit(
         pairs,
         scores,
         1 - judgement.match,
-        lambda asked: _who_knows_partners(asked, judgement, pairs, vocabulary, config),
+        lambda asked: _models_for_partners(asked, judgement, pairs, vocabulary, config),
         threshold=config.threshold,
         re_pair_threshold=config.re_pair_threshold,
         at_least=config.cards,
@@ -210,7 +210,7 @@ def _cross_fit(
     )
 
 
-def _who_knows_partners(
+def _models_for_partners(
     asked: Int[Tensor, " asked"],
     judgement: Judgement,
     pairs: Pairs,

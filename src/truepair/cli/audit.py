@@ -72,10 +72,8 @@ def audited(parsed: Audit, output: Output) -> AuditSummary:
         make_folder(parsed.out)
         return audit_run(run, parsed.out, parsed.audit)
     data = replace(parsed.data, path=parsed.target)
-    embeds = reads_patches(data) and not parsed.patches
-    _refuse_unused_encoders(parsed, embeds)
-    if embeds:
-        make_folder(parsed.out)
+    _refuse_unused_encoders(parsed, embeds=reads_patches(data) and not parsed.patches)
+    if not parsed.patches:
         encoders = EmbedConfig(parsed.image_encoder, parsed.text_encoder, device=parsed.audit.device)
         data = embedded(data, parsed.out, encoders, parsed.audit, lambda said: output.note(f"note: {said}"))
     corpus = load_corpus(data)

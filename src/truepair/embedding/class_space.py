@@ -8,6 +8,7 @@ pair of photograph and caption from a random one in 92 % of comparisons (1,000 i
 
 from __future__ import annotations
 
+from functools import cache
 from importlib.resources import files
 
 import torch
@@ -24,8 +25,11 @@ _NAMES = "imagenet_classes.tsv"
 _BATCH = 128
 
 
+@cache
 def class_space() -> tuple[nn.Module, nn.Module]:
     """Embeddings of `ENCODERS` → probabilities of the classes: the module of images, and that of captions.
+
+    They are made once a process, in some seconds: nothing of them is ever trained.
 
     Raises:
         ConfigError: If the packages of the encoders are not installed.

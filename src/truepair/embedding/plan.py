@@ -96,7 +96,7 @@ def refuse_unfit(out: Path, plan: Mapping[str, Any], *, joins: bool = False) -> 
 
 
 def refuse_unfit_share(out: Path, plan: Mapping[str, Any], share: Share) -> None:
-    """As `refuse_unfit`, for one of several machines, whose plans hold their `contents_of` the source.
+    """As `refuse_unfit`, for one of several machines, whose plans must agree with those of the others.
 
     Raises:
         ConfigError: If the folder holds anything but shares of this plan.

@@ -130,11 +130,11 @@ def cross_fitted_features(
         )
         of_pairs[fold.pairs] = features.pairs
         of_random.append(features.random)
-    of_random = _as_folds_are(of_random, [len(fold.pairs) for fold in folds])
+    of_random = _in_proportion(of_random, [len(fold.pairs) for fold in folds])
     return PairFeatures(of_pairs, torch.cat(of_random), names)
 
 
-def _as_folds_are(of_random: Sequence[Tensor], sizes: Sequence[int]) -> list[Tensor]:
+def _in_proportion(of_random: Sequence[Tensor], sizes: Sequence[int]) -> list[Tensor]:
     """Random pairs of each fold, ``[random, features]``, of unequal folds in proportion to the pairs of the fold."""
     most = min(len(random) / size for random, size in zip(of_random, sizes, strict=True))  # of a pair
     least = max(len(random) / size for random, size in zip(of_random, sizes, strict=True))
