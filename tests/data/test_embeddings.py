@@ -285,6 +285,9 @@ def test_two_files_are_a_pair_a_row(tmp_path):
         rows = [int(caption.removeprefix("caption ")) for caption in pairs.captions]
         np.testing.assert_array_equal(image_rows(pairs), images[rows].astype(np.float32))
         np.testing.assert_array_equal(caption_rows(pairs), captions[rows].astype(np.float32))
+    assert load_corpus(DataConfig(path=str(tmp_path))).vocabulary is None  # names that were made up are not read
+    with pytest.raises(ConfigError, match=r"data.text is 'both', but .* has no texts: write captions.txt"):
+        load_corpus(DataConfig(path=str(tmp_path), text="both"))
     (tmp_path / "captions.txt").write_text("".join(f"line {row}\n" for row in range(IMAGES)))
     corpus = load_corpus(DataConfig(path=str(tmp_path)))  # and not taken for Flickr8K, which has a file of that name
     assert {caption.split()[0] for caption in corpus.splits.train.captions} == {"line"}

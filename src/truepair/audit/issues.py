@@ -158,6 +158,8 @@ def _image_issues(pairs: Pairs, facts: Sequence[PictureFacts | None]) -> list[Is
 
 
 def _caption_issues(pairs: Pairs) -> list[Issue]:
+    if not pairs.has_texts:
+        return []
     found, normal = [], [_normal(caption) for caption in pairs.captions]
     images: dict[str, set[int]] = {}
     for text, image in zip(normal, pairs.image_of_caption.tolist(), strict=True):

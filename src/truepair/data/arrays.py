@@ -88,6 +88,7 @@ def pairs_of_arrays(
         image_ids=[f"image-{row}" if names is None else names[row] for row in rows],
         caption_ids=own_ids or [f"caption-{row}" for row in range(count)],
         caption_inputs=None if caption_vectors is None else Features(caption_vectors),
+        has_texts=texts is not None,
     )
     return PairsInMemory(pairs) if texts is None else _with_words(pairs)
 

@@ -85,16 +85,28 @@ def load_corpus(config: DataConfig) -> Corpus:
             f"data.text is {config.text!r}, but {splits.name} has no caption features: name data.caption_features, or "
             "a table's --caption-feature-col, or use 'words'"
         )
-    reads_words = config.text != "features"
-    if config.vocabulary is not None and not reads_words:
-        raise ConfigError(
-            f"data.vocabulary is {config.vocabulary!r}, but data.text is 'features', so that no words are read: set "
-            "data.text to 'words' or 'both', or leave the vocabulary out"
-        )
+    reads_words = _reads_words(config, splits.train.has_texts)
     vocabulary = None
     if reads_words:
         splits, vocabulary = _with_words(splits, config, notes)
     return Corpus(splits, vocabulary, skipped, tuple(notes), source)
+
+
+def _reads_words(config: DataConfig, has_texts: bool) -> bool:
+    """Whether captions are read as words: not where their texts are unknown."""
+    if config.text in ("words", "both") and not has_texts:
+        raise ConfigError(
+            f"data.text is {config.text!r}, but {config.path} has no texts: write captions.txt, one caption a line, or "
+            "use 'features'"
+        )
+    reads_words = config.text != "features" and has_texts
+    if config.vocabulary is not None and not reads_words:
+        why = "data.text is 'features'" if has_texts else f"{config.path} has no captions.txt"
+        raise ConfigError(
+            f"data.vocabulary is {config.vocabulary!r}, but {why}, so that no words are read: set data.text to 'words' "
+            "or 'both', or leave the vocabulary out"
+        )
+    return reads_words
 
 
 def reads_patches(config: DataConfig) -> bool:

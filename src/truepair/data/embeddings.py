@@ -236,7 +236,8 @@ def _load_array_pair(folder: Path) -> Pairs:
     images = _features(folder / "images.npy", len(captions), "rows in captions.npy; one row of each is a pair")
     check_finite(captions, str(captions.path))
     texts = [f"caption {row}" for row in range(len(captions))]
-    if (folder / _CAPTION_FILE).is_file():
+    has_texts = (folder / _CAPTION_FILE).is_file()
+    if has_texts:
         texts = list(lines_of(folder / _CAPTION_FILE))
         if len(texts) != len(captions):
             raise DataError(
@@ -250,6 +251,7 @@ def _load_array_pair(folder: Path) -> Pairs:
         image_ids=[f"image-{row}" for row in range(len(captions))],
         caption_ids=[f"caption-{row}" for row in range(len(captions))],
         caption_inputs=captions,
+        has_texts=has_texts,
     )
 
 

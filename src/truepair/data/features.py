@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from itertools import pairwise
+from math import prod
 from pathlib import Path
 
 import numpy as np
@@ -77,12 +79,17 @@ class FeatureFile:
         if len(outside):  # without this, a negative row would be read from the header
             raise IndexError(f"row {int(outside[0])} is out of range: {self.path} has {len(self):,} rows")
         values = np.empty((len(rows), *self.header.shape[1:]), self.header.dtype)
+        wanted, row_bytes = rows.numpy(), values.itemsize * prod(values.shape[1:])
+        starts = np.flatnonzero(np.diff(wanted, prepend=-2) != 1)  # rows that follow each other are read at once
         try:
             with self.path.open("rb") as file:
-                for row, target in zip(rows.tolist(), values, strict=True):
-                    file.seek(self.header.offset + row * target.nbytes)
-                    if file.readinto(target) != target.nbytes:
-                        raise DataError(f"{self.path} ends before row {row:,}: it became shorter while in use")
+                for start, stop in pairwise([*starts.tolist(), len(wanted)]):
+                    target = values[start:stop]
+                    file.seek(self.header.offset + int(wanted[start]) * row_bytes)
+                    if file.readinto(target.data) != target.nbytes:
+                        raise DataError(
+                            f"{self.path} ends before row {wanted[stop - 1]:,}: it became shorter while in use"
+                        )
         except OSError as error:
             raise DataError(f"cannot read {self.path}: {error.strerror}; it was there when it was opened") from error
         return _padded(values)

@@ -58,6 +58,7 @@ class Pairs:
         image_ids: One name an image, unique.
         caption_ids: One name a caption, unique.
         pictures: The images as pictures, for reports; None if only features are known.
+        has_texts: Whether `captions` are texts: False where only embeddings are known, and these are names made up.
     """
 
     images: Inputs
@@ -68,6 +69,7 @@ class Pairs:
     caption_inputs: Inputs | None = None
     true_image_of_caption: Int[Tensor, " captions"] | None = None
     pictures: Pictures | None = None
+    has_texts: bool = True
 
     def __post_init__(self) -> None:
         """Refuse anything that does not line up.

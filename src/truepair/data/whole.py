@@ -38,6 +38,7 @@ def every_pair(splits: Splits) -> Pairs:
             None if truths is None else torch.cat([t + f for t, f in zip(truths, first_image.values(), strict=True)])
         ),
         pictures=None if pictures is None else _JoinedPictures(pictures),
+        has_texts=splits.train.has_texts,
     )
 
 

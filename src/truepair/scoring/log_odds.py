@@ -105,7 +105,7 @@ def log_odds_one_way(
         >>> [log_odds_one_way(one, torch.zeros(1, n), none[:, :n], 1.0).item() for n in (2, 4)]
         [1.0, 1.0]
     """
-    of_all = (to_negatives / temperature).masked_fill(excluded, -torch.inf).logsumexp(1)  # [pairs]
+    of_all = (to_negatives / temperature).masked_fill_(excluded, -torch.inf).logsumexp(1)  # [pairs]
     return similarity / temperature - of_all + (~excluded).sum(1).clamp(min=1).log()
 
 

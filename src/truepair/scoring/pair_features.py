@@ -325,11 +325,13 @@ def neighbour_agreement(
     with_captions, with_images = torch.zeros(len(excluded)), torch.zeros(len(excluded))
     for image, caption, of_image, of_caption in zip(images, captions, *reference, strict=True):
         k = min(neighbours, len(of_image))
-        near_image = (image @ of_image.T).masked_fill(excluded, -torch.inf).topk(k, 1)  # [pairs, k]
-        near_caption = (caption @ of_caption.T).masked_fill(excluded, -torch.inf).topk(k, 1)  # [pairs, k]
-        fits = (of_caption[near_image.indices] * caption[:, None]).sum(2)  # [pairs, k], cosines
+        # Cosines with the reference pairs, [pairs, reference]: each side finds neighbours, the other weighs them.
+        of_images = (image @ of_image.T).masked_fill_(excluded, -torch.inf)
+        of_captions = (caption @ of_caption.T).masked_fill_(excluded, -torch.inf)
+        near_image, near_caption = of_images.topk(k, 1), of_captions.topk(k, 1)  # [pairs, k]
+        fits = of_captions.gather(1, near_image.indices)
         with_captions += _mean_of_neighbours(fits, near_image.values) / len(images)
-        fits = (of_image[near_caption.indices] * image[:, None]).sum(2)  # [pairs, k], cosines
+        fits = of_images.gather(1, near_caption.indices)
         with_images += _mean_of_neighbours(fits, near_caption.values) / len(images)
     return with_captions, with_images
 
