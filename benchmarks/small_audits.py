@@ -1,10 +1,11 @@
-"""Audits of small collections of photographs: how well is a shuffled caption found among 40, 100, … 2,500 pairs?
+"""Audits of small collections of photographs: how well is a shuffled caption found among 40, 100, … 12,500 pairs?
 
     truepair embed photographs.csv --out runs/photographs
     python benchmarks/small_audits.py runs/photographs --out runs/small.jsonl
     python benchmarks/small_audits.py runs/photographs --out runs/small.jsonl --table     # what there is
 
-Random images of the store, one random caption each, of which a share is shuffled. Every audit is judged three times: by
+Random images of the store, one random caption each, of which a share is shuffled; of 12,500 pairs, which are more than
+there are images, all captions of some images. Every audit is judged three times: by
 the trained models alone, by the embeddings alone, and by all evidence, as ``truepair audit`` does. Where nothing is
 trained (`audit.judging.FEWEST_LEARNED`) the first is missing. Shuffled 0 says how many right pairs would be dropped.
 
@@ -38,13 +39,16 @@ from truepair.evaluation.detection import detection_metrics
 from truepair.scoring.pair_features import FEATURES, OF_FROZEN
 from truepair.scoring.probability import noise_rate_interval, probabilities
 
-SEEDS = {40: 5, 100: 5, 300: 5, 1000: 3, 2500: 2}
+SEEDS = {40: 5, 100: 5, 300: 5, 1000: 5, 2500: 5, 12_500: 2}
 RATES = (0.2, 0.4, 0.05, 0.0)
 
 
 def sample(pairs: Pairs, count: int, seed: int) -> Pairs:
-    """Random images, and one random caption of each."""
+    """Random images, and one random caption of each; all captions of some, if there are fewer images than pairs."""
     random = np.random.default_rng((seed, count))
+    if count > len(pairs.images):
+        place = torch.from_numpy(random.permutation(len(pairs.images)))[pairs.image_of_caption]  # of a pair's image
+        return pairs.select(place.argsort(stable=True)[:count].sort().values)
     images = torch.from_numpy(random.permutation(len(pairs.images))[:count])
     order = torch.from_numpy(random.permutation(len(pairs)))
     first = torch.full((len(pairs.images),), -1)

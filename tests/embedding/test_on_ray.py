@@ -9,10 +9,12 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 
+import pyarrow.parquet as pq
 import pytest
 from embedding_samples import encoded, picture
 from test_embed_run import files_of, write_tars
 
+from truepair.cli.main import main
 from truepair.embedding.choosing import load_encoders
 from truepair.embedding.on_ray import _Embedding, _Job, _Place, _places, embed_on_ray
 from truepair.embedding.run import embed, embed_source
@@ -191,3 +193,17 @@ def test_a_gpu_has_one_worker_or_else_a_node(ray, config, monkeypatch, resources
     monkeypatch.setattr(ray, "nodes", lambda: [node, {**node, "Alive": False}])
     found = _places(replace(config, **{"workers": None, "device": "cpu", **options}))
     assert [(place.cores, place.gpus) for place in found] == places
+
+
+@needs_ray
+def test_an_audit_that_embeds_on_ray_finds_what_it_finds_alone(ray, tars, tmp_path, capsys):
+    options = ["--text-encoder", "minilm", "--quiet", "--json"]
+    for engine in ("local", "ray"):
+        assert main(["audit", str(tars), "--out", str(tmp_path / engine), "--engine", engine, *options]) == 0
+    alone, on_ray = (pq.read_table(tmp_path / engine / "findings.parquet").to_pydict() for engine in ("local", "ray"))
+    assert alone == on_ray
+
+
+def test_an_engine_without_anything_to_embed_is_refused(tmp_path, capsys):
+    assert main(["audit", "demo", "--out", str(tmp_path), "--engine", "ray"]) == 1
+    assert "--engine is 'ray', but nothing is embedded: demo has features" in capsys.readouterr().err

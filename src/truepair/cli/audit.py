@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
+from typing import Literal
 
 from tyro.conf import Positional
 
@@ -41,6 +42,9 @@ class Audit:
     """What embeds pictures: "efficientnet-lite0", or a CLIP or SigLIP network (its folder, or its name on the hub)."""
     text_encoder: str = EmbedConfig.text_encoder
     """What embeds captions: "minilm", a CLIP, SigLIP or sentence BERT network, or "none" for words alone."""
+    engine: Literal["local", "ray"] = EmbedConfig.engine
+    """"ray" embeds on all nodes of a Ray cluster (see 'truepair embed --help-all'), which is nearly all of the time; the
+    embeddings are then audited on this machine."""
     patches: bool = False
     """Embed nothing: read pictures as 6 × 6 patches of their pixels. Needs no network, and finds far less."""
     audit: Flat[AuditConfig] = field(default_factory=AuditConfig)
@@ -74,7 +78,9 @@ def audited(parsed: Audit, output: Output) -> AuditSummary:
     data = replace(parsed.data, path=parsed.target)
     _refuse_unused_encoders(parsed, embeds=reads_patches(data) and not parsed.patches)
     if not parsed.patches:
-        encoders = EmbedConfig(parsed.image_encoder, parsed.text_encoder, device=parsed.audit.device)
+        encoders = EmbedConfig(
+            parsed.image_encoder, parsed.text_encoder, device=parsed.audit.device, engine=parsed.engine
+        )
         data = embedded(data, parsed.out, encoders, parsed.audit, lambda said: output.note(f"note: {said}"))
     corpus = load_corpus(data)
     for note in corpus.notes:
@@ -84,7 +90,7 @@ def audited(parsed: Audit, output: Output) -> AuditSummary:
 
 
 def _refuse_unused_encoders(parsed: Audit, embeds: bool) -> None:
-    for name in ("image_encoder", "text_encoder"):
+    for name in ("image_encoder", "text_encoder", "engine"):
         value = getattr(parsed, name)
         if not embeds and value != getattr(EmbedConfig, name):
             raise ConfigError(

@@ -94,7 +94,7 @@ class _Worker:
         self._pool = ThreadPoolExecutor(cores, thread_name_prefix="decode")
         self._fault: TruepairError | None = None
         try:
-            self._source = reopened(description)
+            self._source = reopened({**description, "cache_size": config.source.cache_size})
             with (
                 tempfile.TemporaryDirectory() as cache
             ):  # of the node: workers that share one would write the same file
