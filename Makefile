@@ -36,4 +36,4 @@ format: .venv/installed
 	touch $@
 
 clean:
-	rm -rf .venv demo-run .pytest_cache .mypy_cache .ruff_cache .import_linter_cache
+	rm -rf .venv demo-run .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis

@@ -1,5 +1,7 @@
+import contextlib
 import io
 import json
+import random
 import shutil
 import subprocess
 import sys
@@ -8,6 +10,7 @@ from dataclasses import replace
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from damaged_databases import DAMAGES, damaged
 from PIL import Image
 from reviewed_table import BROKEN, COLUMNS, QUICK
 
@@ -111,6 +114,75 @@ def test_findings_that_are_not_an_audits_are_refused(folder, change):
         path.write_bytes(b"nothing" if change == "no table" else bytes(1000))
     with pytest.raises(DataError, match=r"findings\.parquet .*audit again"):
         open_audit(folder)
+
+
+def changed(findings, column, change):
+    """Findings with a column that is a list, changed in place or made anew."""
+    values = findings[column].to_pylist()
+    made = change(values)
+    place = findings.column_names.index(column)
+    return findings.set_column(
+        place, column, pa.array(values if made is None else made, findings.schema.field(place).type)
+    )
+
+
+def put(place, value):
+    def change(values):
+        values[place] = value
+
+    return change
+
+
+@pytest.mark.parametrize(
+    ("column", "change", "why"),
+    [
+        ("mismatch_probability", put(0, float("nan")), "has nan as a mismatch_probability"),
+        ("mismatch_probability", put(0, float("inf")), "has inf as a mismatch_probability"),
+        ("mismatch_probability", put(-1, -0.5), r"has -0\.5 as a mismatch_probability"),
+        ("suggestion_probability", put(0, 1.5), r"has 1\.5 as a suggestion_probability"),
+        ("mismatch_probability", put(3, None), "is not in the order of the mismatch probability, or lacks some"),
+        ("mismatch_probability", lambda values: values[::-1], "is not in the order of the mismatch probability"),
+        ("is_suspect", lambda values: values[::-1], "has suspects behind other pairs"),
+        ("caption_id", lambda values: ["k1"] * len(values), "has 'k1' as the caption_id of several rows"),
+        ("caption", put(5, None), "has no caption in 1 of 120 rows"),
+    ],
+)
+def test_findings_that_no_audit_writes_are_refused(folder, column, change, why):
+    path = folder / "findings.parquet"
+    pq.write_table(changed(pq.read_table(path), column, change), path)
+    with pytest.raises(DataError, match=rf"findings\.parquet {why}.*: audit again"):
+        open_audit(folder)
+
+
+@pytest.mark.parametrize(("column", "kind"), [("mismatch_probability", pa.string()), ("caption", pa.large_string())])
+def test_findings_of_other_types_are_refused(folder, column, kind):
+    path = folder / "findings.parquet"
+    findings = pq.read_table(path)
+    place = findings.column_names.index(column)
+    pq.write_table(findings.set_column(place, column, findings[column].cast(kind)), path)
+    with pytest.raises(DataError, match=rf"has {column} as {kind}, but an audit writes"):
+        open_audit(folder)
+
+
+def test_captions_that_are_no_utf_8_are_refused(folder):
+    path = folder / "findings.parquet"
+    findings = pq.read_table(path)
+    texts = [b"\xff", *[caption.encode() for caption in findings["caption"].to_pylist()[1:]]]
+    binary = pa.array(texts, pa.binary())
+    invalid = pa.StringArray.from_buffers(len(binary), binary.buffers()[1], binary.buffers()[2])
+    pq.write_table(findings.set_column(findings.column_names.index("caption"), "caption", invalid), path)
+    with pytest.raises(DataError, match=r"findings\.parquet cannot be read .*UTF.*: audit again"):
+        open_audit(folder)
+
+
+def test_any_damage_of_the_findings_is_said_in_a_sentence(folder):
+    path = folder / "findings.parquet"
+    content = path.read_bytes()
+    for seed in range(100):
+        path.write_bytes(damaged(content, DAMAGES[seed % len(DAMAGES)], random.Random(seed)))
+        with contextlib.suppress(DataError):
+            audit = open_audit(folder)
+            audit.rows(range(len(audit.findings)))
 
 
 def test_a_source_that_is_gone_is_refused_with_a_next_step(folder, table):

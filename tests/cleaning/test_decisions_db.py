@@ -1,3 +1,4 @@
+import contextlib
 import random
 import sqlite3
 from concurrent.futures import ThreadPoolExecutor
@@ -6,8 +7,11 @@ from functools import partial
 
 import numpy as np
 import pytest
+from damaged_databases import DAMAGES, damaged, decide_at_random
 
-from truepair.cleaning.decisions_db import ACTIONS, HandDecisions, decisions_of
+from truepair.cleaning import decisions_db
+from truepair.cleaning.decisions_db import ACTIONS, HandDecisions
+from truepair.cleaning.decisions_rescue import rescued_decisions
 from truepair.errors import DataError
 
 PAIRS = 6
@@ -22,6 +26,14 @@ def opened(tmp_path):
 @pytest.fixture
 def decisions(opened):
     return opened("digest")
+
+
+@pytest.fixture(scope="module")
+def content(tmp_path_factory):
+    """The bytes of a database in which two pages decided and undid some 40 pairs."""
+    path = tmp_path_factory.mktemp("many") / "review.sqlite"
+    decide_at_random(HandDecisions(path, "digest", path), steps=150, pairs=40)
+    return path.read_bytes()
 
 
 def decide(decisions, pair, action, page="a"):
@@ -164,25 +176,124 @@ def test_a_file_that_is_no_database_of_decisions_is_refused(opened, tmp_path, co
     assert path.read_bytes() == before
 
 
-@pytest.mark.parametrize(
-    "damage",
-    ["DROP TABLE decisions", "ALTER TABLE decisions RENAME COLUMN time TO tim", "cut short", "a page of zeros"],
-)
-def test_a_damaged_database_is_refused_in_one_sentence(decisions, tmp_path, damage):
+def test_a_database_of_a_newer_version_is_refused_and_left_alone(decisions, opened):
+    with closing(sqlite3.connect(decisions.path)) as raw:
+        raw.execute("PRAGMA user_version = 99")
+    before = decisions.path.read_bytes()
+    with pytest.raises(DataError, match=r"of version 99, which a newer truepair wrote; .*update truepair"):
+        opened("digest")
+    assert decisions.path.read_bytes() == before
+
+
+def test_an_older_database_is_migrated_and_keeps_its_decisions(decisions, opened, monkeypatch):
+    decide(decisions, 1, "re-pair")
+    decide(decisions, 2, "drop")
+    migration = "ALTER TABLE decisions ADD COLUMN note TEXT;"
+    monkeypatch.setattr(decisions_db, "_MIGRATIONS", (*decisions_db._MIGRATIONS, migration))
+    monkeypatch.setitem(decisions_db._KINDS, "decisions", (*decisions_db._KINDS["decisions"], str | None))
+    for _ in range(2):  # migrated, then opened as it is
+        again = opened("digest")
+        assert held(again) == {1: "re-pair", 2: "drop"}
+        with closing(sqlite3.connect(again.path)) as raw:
+            assert raw.execute("PRAGMA user_version").fetchone() == (2,)
+            assert raw.execute("SELECT note FROM decisions").fetchall() == [(None,), (None,)]
+
+
+def test_a_migration_that_fails_leaves_the_database_as_it_was(decisions, opened, monkeypatch):
     decide(decisions, 1, "keep")
+    before = decisions.path.read_bytes()
+    broken = "CREATE TABLE notes (note TEXT);\nALTER TABLE no_table ADD COLUMN note TEXT;"
+    monkeypatch.setattr(decisions_db, "_MIGRATIONS", (*decisions_db._MIGRATIONS, broken))
+    with pytest.raises(DataError, match=r"review\.sqlite .*no such table"):
+        opened("digest")
+    monkeypatch.undo()
+    assert decisions.path.read_bytes() == before
+    assert held(opened("digest")) == {1: "keep"}
+
+
+def test_a_locked_database_is_said_with_a_way_to_save_the_decisions(decisions, opened, monkeypatch):
+    decide(decisions, 1, "keep")
+    monkeypatch.setattr(decisions_db, "_PATIENCE", 0.05)
+    with closing(sqlite3.connect(decisions.path, isolation_level=None)) as other:
+        other.execute("BEGIN EXCLUSIVE")
+        with pytest.raises(DataError, match=r"is locked by another process .*--export-decisions decisions\.csv"):
+            opened("digest")
+        assert rescued_decisions(decisions.path).decisions["caption 1"].action == "keep"
+    assert held(opened("digest")) == {1: "keep"}
+
+
+def test_what_somebody_put_into_the_database_does_not_run(decisions, opened):
+    decide(decisions, 1, "keep")
+    with closing(sqlite3.connect(decisions.path)) as raw:
+        raw.execute("CREATE TRIGGER more AFTER INSERT ON decisions BEGIN DELETE FROM audit; END")
+        raw.commit()
+    with pytest.raises(DataError, match="its tables are not those of a review"):
+        opened("digest")
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        "DROP TRIGGER history_is_never_changed",
+        "UPDATE decisions SET rank = 'two'",
+        "UPDATE decisions SET time = x'ff'",
+        "UPDATE decisions SET time = CAST(x'ff' AS TEXT)",
+        "UPDATE decisions SET step = 77",
+        "DELETE FROM audit",
+        "INSERT INTO audit VALUES ('a', 'b')",
+        "UPDATE audit SET findings = 3.5, made = x'00'",
+        "INSERT INTO history VALUES (9, 'a', 'undo', 1, 'caption 1', 1, 'clear', NULL, NULL, 'now'), "
+        "(10, 'a', 'undo', 1, 'caption 1', 1, 'clear', NULL, NULL, 'now')",
+    ],
+)
+def test_contents_that_no_review_wrote_are_refused(decisions, opened, change):
+    decide(decisions, 1, "keep")
+    with closing(sqlite3.connect(decisions.path)) as raw:
+        raw.execute("PRAGMA foreign_keys = OFF")
+        raw.execute(change)
+        raw.commit()
+    with pytest.raises(DataError, match=r"review\.sqlite is damaged \(.*--export-decisions"):
+        opened("digest")
+
+
+@pytest.mark.parametrize("how", DAMAGES)
+def test_any_damage_is_said_in_a_sentence_or_does_no_harm(content, opened, tmp_path, how):
+    """Opening, and all that the page asks for, raises nothing but what the page and `fix` turn into a sentence."""
     path = tmp_path / "review.sqlite"
-    with closing(sqlite3.connect(path)) as raw:
-        raw.execute("PRAGMA wal_checkpoint(TRUNCATE)")
-        if " TABLE " in damage:
-            raw.execute(damage)
-            raw.commit()
-    content = path.read_bytes()
-    if damage == "cut short":
-        path.write_bytes(content[: len(content) // 2])
-    elif damage == "a page of zeros":
-        path.write_bytes(content[:4096] + bytes(4096) + content[8192:])
-    with pytest.raises(DataError, match=r"review\.sqlite"):
-        decisions_of(path, "digest", tmp_path / "findings.parquet")
+    for seed in range(50):
+        path.write_bytes(damaged(content, how, random.Random(seed)))
+        before = path.read_bytes()
+        try:
+            found = opened("digest")
+        except DataError:
+            assert path.read_bytes() == before
+            continue
+        with contextlib.suppress(sqlite3.Error):
+            found.codes_at(found.last_step(), 40)
+            found.all()
+            found.undo("a")
+            found.redo("b")
+            decide(found, 3, "keep")
+
+
+@pytest.mark.parametrize("how", DAMAGES)
+def test_damage_after_opening_is_an_error_of_the_database(content, opened, tmp_path, how):
+    path = tmp_path / "review.sqlite"
+    path.write_bytes(content)
+    found = opened("digest")
+    calls = (
+        found.last_step,
+        found.all,
+        partial(found.undo, "a"),
+        partial(found.redo, "b"),
+        partial(found.codes_at, 150, 40),
+    )
+    for seed in range(20):
+        path.write_bytes(damaged(content, how, random.Random(seed)))
+        found.codes_at.cache_clear()
+        for call in calls:
+            with contextlib.suppress(sqlite3.Error):
+                call()
 
 
 def test_a_folder_that_is_not_there_is_refused(tmp_path):

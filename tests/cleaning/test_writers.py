@@ -242,6 +242,20 @@ def test_zipfile_reads_a_cleaned_archive_without_the_pictures_of_dropped_rows(tm
     assert names == {"top/t.csv", *(f"top/k{i}.png" for i in (0, 2, 4, 6, 7))}
 
 
+@pytest.mark.parametrize("outside", ["{folder}/outside/evil", "../../outside/evil", "a/../../../outside/evil"])
+def test_names_in_an_archive_that_lead_out_of_it_are_not_followed(outside, tmp_path):
+    """A copy of zipped pictures is unpacked before it is packed again."""
+    with zipfile.ZipFile(tmp_path / "in.zip", "w") as archive:
+        for place, name in enumerate(["a/one", "a/two", outside.format(folder=tmp_path)]):
+            archive.writestr(f"{name}.png", picture(place))
+            archive.writestr(f"{name}.txt", f"caption {place}")
+    source = open_source(tmp_path / "in.zip")
+    copied(source, decided(source), tmp_path / "out", keep_unaudited=True)
+    with zipfile.ZipFile(tmp_path / "out" / "in.zip") as archive:
+        assert set(archive.namelist()) == {"a/one.png", "a/one.txt", "a/two.png", "a/two.txt"}
+    assert not list(tmp_path.rglob("*evil*"))
+
+
 # What stays as it was
 
 

@@ -3,6 +3,7 @@ import json
 import pytest
 from fastapi.testclient import TestClient
 
+from truepair.review.app import make_app
 from truepair.review.guard import LARGEST_BODY
 
 PORT = 8765
@@ -116,6 +117,64 @@ def test_a_body_in_pieces_below_the_limit_is_read_whole(asked, browser):
     body = json.dumps({"caption_id": browser.pairs()["pairs"][0]["caption_id"], "action": "keep"}).encode()
     pieces = (body[start : start + 5] for start in range(0, len(body), 5))
     assert asked("/api/decide", "POST", {"Content-Type": "application/json"}, content=pieces).status_code == 200
+
+
+@pytest.mark.parametrize(("length", "status"), [("9" * 5000, 413), ("-1", 400), ("1e3", 400), ("²", 400), ("", 400)])
+def test_a_length_that_is_none_is_refused(asked, length, status):
+    answer = asked("/api/decide", "POST", {"Content-Length": length.encode("latin-1")}, content=b"{}")
+    assert answer.status_code == status
+    assert answer.json()["error"]
+
+
+@pytest.fixture
+def through_proxy(folder):
+    """What a request through a proxy that is allowed, and knows the token, is answered."""
+    app = make_app(folder, hosts=("Hub.example.org", "other.example:8000"))
+    client = TestClient(app, base_url=f"http://127.0.0.1:{PORT}")
+
+    def answer(host, origin=None):
+        headers = {"Host": host} | ({} if origin is None else {"Origin": origin})
+        return client.get("/", params={"token": app.state.token}, headers=headers).status_code
+
+    return answer
+
+
+@pytest.mark.parametrize("host", ["hub.example.org", "hub.example.org:8443", "other.example:8000", f"localhost:{PORT}"])
+def test_a_host_that_is_allowed_is_answered(through_proxy, host):
+    assert through_proxy(host) == 200
+
+
+@pytest.mark.parametrize(
+    "host", ["other.example", "evil.example", "evil.hub.example.org", "hub.example.org.evil.example"]
+)
+def test_no_other_host_is(through_proxy, host):
+    assert through_proxy(host) == 403
+
+
+@pytest.mark.parametrize(
+    ("origin", "status"),
+    [
+        ("https://hub.example.org", 200),
+        ("http://hub.example.org", 200),
+        ("https://evil.example", 403),
+        ("https://other.example:8000", 403),
+        ("null", 403),
+    ],
+)
+def test_an_allowed_host_takes_requests_of_its_own_pages_only(through_proxy, origin, status):
+    assert through_proxy("hub.example.org", origin) == status
+
+
+def test_an_allowed_host_still_needs_the_token(folder):
+    client = TestClient(make_app(folder, hosts=("hub.example.org",)), base_url="http://hub.example.org")
+    assert client.get("/").status_code == 403
+
+
+def test_cookies_are_of_the_address_that_the_page_has_and_no_more(app):
+    """Behind a proxy other pages have the same name: what has no path is sent to this one's folder only."""
+    client = TestClient(app, base_url=f"http://127.0.0.1:{PORT}")
+    cookies = client.get("/", params={"token": app.state.token}).headers.get_list("set-cookie")
+    assert not any("path=" in cookie.lower() or "domain=" in cookie.lower() for cookie in cookies)
 
 
 @pytest.mark.parametrize("path", ["/docs", "/redoc", "/openapi.json"])

@@ -124,6 +124,10 @@ def test_a_list_does_not_shift_under_who_works_through_it(browser):
         ({"order": "random"}, "order"),
         ({"filter": "unsure"}, "no filter 'unsure'"),
         ({"probability_from": 2}, "probability_from"),
+        ({"probability_from": "nan"}, "probability_from"),
+        ({"as_of": "9" * 20}, "as_of"),
+        ({"as_of": "9" * 5000}, "as_of"),
+        ({"offset": "9" * 20}, "offset"),
     ],
 )
 def test_impossible_lists_are_refused_with_a_reason(browser, query, why):
@@ -245,6 +249,30 @@ def test_impossible_decisions_are_refused_and_change_nothing(browser, change, st
     assert browser.pairs(filter="decided")["total"] == 0
 
 
+@pytest.mark.parametrize(
+    ("body", "why"),
+    [
+        (rb'{"caption_id": "\ud800", "action": "keep"}', "caption_id"),
+        (rb'{"caption_id": "k3", "action": "re-pair", "image_id": "\udfff.png"}', "image_id"),
+        (rb'{"caption_id": "k3", "action": "keep", "\ud800": 1}', "unicode"),
+        (b'{"caption_id": "k3", "action": "keep"', "JSON"),
+        (b"[" * 60_000, "body"),
+        (b'{"caption_id": "\xff"}', "body"),
+    ],
+)
+def test_what_is_no_text_or_no_json_is_refused_in_a_sentence(browser, body, why):
+    answer = browser.client.post("/api/decide", content=body, headers={"Content-Type": "application/json"})
+    assert answer.status_code == 400
+    assert why in answer.json()["error"]
+
+
+@pytest.mark.parametrize(("method", "path", "status"), [("GET", "/api/nothing", 404), ("PUT", "/api/decide", 405)])
+def test_what_there_is_not_is_said_as_all_errors_are(browser, method, path, status):
+    answer = browser.client.request(method, path)
+    assert answer.status_code == status
+    assert answer.json()["error"]
+
+
 def test_the_image_that_a_pair_has_cannot_be_given_to_it(browser):
     pair = browser.pairs()["pairs"][0]
     body = {"caption_id": pair["caption_id"], "action": "re-pair", "image_id": pair["image"]["id"]}
@@ -271,7 +299,7 @@ def test_the_page_loads_only_its_own_files_and_runs_nothing_inline(browser):
     page = Page(answer.text)
     assert page.open == []
     assert page.handlers == []
-    assert sorted(page.loads) == ["/static/review.css", "/static/review.js", "data:,"]
+    assert sorted(page.loads) == ["data:,", "static/review.css", "static/review.js"]
     assert "<script>" not in answer.text
     assert "style=" not in answer.text
     for file in ("/static/review.css", "/static/review.js"):
@@ -333,3 +361,27 @@ def test_a_database_that_is_gone_is_said(browser, folder):
     assert answer.status_code == 503
     assert "review.sqlite" in answer.json()["error"]
     assert not (folder / "review.sqlite").exists(), "an empty one would hide that decisions are lost"
+
+
+def test_a_database_that_is_damaged_under_the_page_is_said(browser, folder):
+    browser.decide(browser.pairs()["pairs"][0], "keep")
+    path = folder / "review.sqlite"
+    content = path.read_bytes()
+    for damaged in (bytes(len(content)), content[:4096] + b"x" * (len(content) - 4096)):
+        path.write_bytes(damaged)
+        answer = browser.client.post("/api/undo", json={})
+        assert answer.status_code == 503
+        assert "is damaged (" in answer.json()["error"]
+        assert f"truepair review {folder} --export-decisions" in answer.json()["error"]
+
+
+@pytest.mark.parametrize("damage", ["no table", "a column of numbers"])
+def test_damaged_issues_are_refused_before_the_page_is_served(folder, damage):
+    path = folder / "issues.parquet"
+    if damage == "no table":
+        path.write_bytes(b"nothing")
+    else:
+        issues = pq.read_table(path)
+        pq.write_table(issues.set_column(0, "issue", pa.array(range(len(issues)))), path)
+    with pytest.raises(DataError, match=r"issues\.parquet .*audit again"):
+        make_app(folder)

@@ -1,4 +1,5 @@
 import gc
+import json
 import socket
 
 import pyarrow as pa
@@ -317,6 +318,19 @@ def test_file_names_that_start_elsewhere_than_at_their_table_are_missing_picture
     write_rows(tmp_path / "Images" / "train" / "metadata.jsonl", rows)
     assert reasons(opened(tmp_path / "Images")) == ["missing picture"] * 2
     assert len(check(opened(tmp_path / "Images", image_root=str(tmp_path)))) == 2
+
+
+@pytest.mark.parametrize("name", ["../other", "/tmp/other", "a/b", "a\\\\b", "..", "", 3])
+def test_names_that_lead_out_of_a_dataset_are_refused(tmp_path, name):
+    """A copy would be written to where they lead."""
+    datasets.DatasetDict({"train": made()}).save_to_disk(tmp_path / "in" / "saved")
+    datasets.DatasetDict({"train": made()}).save_to_disk(tmp_path / "in")
+    (tmp_path / "in" / "saved" / "dataset_dict.json").write_text(json.dumps({"splits": ["train", name]}))
+    with pytest.raises(DataError, match=r"dataset_dict\.json names .*, which is nothing beside it"):
+        opened(tmp_path / "in" / "saved")
+    (tmp_path / "in" / "train" / "state.json").write_text(json.dumps({"_data_files": [{"filename": name}]}))
+    with pytest.raises(DataError, match=r"state\.json names .*, which is nothing beside it"):
+        opened(tmp_path / "in")
 
 
 def test_what_is_no_dataset_is_refused(tmp_path):

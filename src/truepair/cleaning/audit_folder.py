@@ -51,6 +51,8 @@ _ISSUES = {
     "group": pa.int64(),
     "detail": pa.string(),
 }
+_ROUNDING = 1e-5
+"""By how much a probability may miss [0, 1]."""
 _THUMBNAILS = 512
 """How many are kept in memory; one of 320 pixels takes some 15 KB."""
 
@@ -232,7 +234,29 @@ def open_audit(folder: Path) -> AuditFolder:
     findings = _table(folder / summary.files.findings, _COLUMNS, _NEVER_MISSING)
     if len(findings) == 0:
         raise DataError(f"{folder / summary.files.findings} has no rows: audit again")
+    wrong = _misfit(findings)
+    if wrong is not None:
+        raise DataError(f"{folder / summary.files.findings} {wrong}: audit again")
     return AuditFolder(folder, summary, findings, digest_of(findings))
+
+
+def _misfit(findings: pa.Table) -> str | None:
+    """What an audit would not have written; None if nothing: ids are unique, probabilities are, suspects come first."""
+    ids = findings["caption_id"]
+    if pc.count_distinct(ids).as_py() != len(ids):
+        repeated = next(one["values"] for one in ids.value_counts().to_pylist() if one["counts"] > 1)
+        return f"has {repeated!r} as the caption_id of several rows"
+    for name in ("mismatch_probability", "suggestion_probability"):
+        numbers = findings[name].drop_null().to_numpy()
+        wrong = ~((numbers >= -_ROUNDING) & (numbers <= 1 + _ROUNDING))  # true of NaN, too
+        if wrong.any():
+            return f"has {numbers[wrong][0]:g} as a {name}, which is none"
+    numbers = findings["mismatch_probability"].to_numpy()
+    if not (np.isnan(numbers).all() or (np.diff(numbers) <= 0).all()):
+        return "is not in the order of the mismatch probability, or lacks some"
+    if (np.diff(findings["is_suspect"].to_numpy().astype(np.int8)) > 0).any():
+        return "has suspects behind other pairs"
+    return None
 
 
 def digest_of(findings: pa.Table) -> str:
@@ -250,6 +274,7 @@ def _table(path: Path, columns: dict[str, pa.DataType], never_missing: Sequence[
     """A table of the audit's folder, with these columns."""
     try:
         table = pq.read_table(path)
+        table.validate(full=True)  # text that is no UTF-8, for one
     except (pa.ArrowException, OSError) as error:
         raise DataError(f"{path} cannot be read ({error}): audit again") from error
     for name, kind in columns.items():

@@ -21,10 +21,12 @@ Action = Literal["keep", "drop", "re-pair"]
 ACTIONS: tuple[str, ...] = ("clear", "keep", "drop", "re-pair")
 """By code: what `HandDecisions.codes_at` gives. "clear" is no decision: the rule decides."""
 
-_APPLICATION, _VERSION = 0x74705256, 1  # "tpRV"
+_APPLICATION = 0x74705256  # "tpRV"
 _PATIENCE = 5.0
 """Seconds to wait for another process that writes to the same database."""
-_SCHEMA = """
+_OF_FOREIGN_FILES = ("PRAGMA trusted_schema = OFF", "PRAGMA cell_size_check = ON")
+"""What SQLite advises for a file that somebody else may have made (sqlite.org/security.html)."""
+_FIRST = """
 CREATE TABLE audit (findings TEXT NOT NULL, made TEXT NOT NULL);
 CREATE TABLE decisions (
     caption_id TEXT PRIMARY KEY,
@@ -53,6 +55,23 @@ BEGIN SELECT RAISE(ABORT, 'history is append-only'); END;
 CREATE TRIGGER history_is_never_shortened BEFORE DELETE ON history
 BEGIN SELECT RAISE(ABORT, 'history is append-only'); END;
 """
+_MIGRATIONS: tuple[str, ...] = (_FIRST,)
+"""Script n makes version n + 1 of version n, and a new database is of version 0; scripts are only ever appended."""
+_KINDS: dict[str, tuple[Any, ...]] = {
+    "audit": (str, str),
+    "decisions": (str, int, str, str | None, str, str, int),
+    "history": (int, str, str, int | None, str, int, str, str | None, int | None, str),
+}
+"""What the columns of each table hold; SQLite itself takes anything."""
+_OF_FILES = (
+    sqlite3.SQLITE_CANTOPEN,
+    sqlite3.SQLITE_READONLY,
+    sqlite3.SQLITE_PERM,
+    sqlite3.SQLITE_IOERR,
+    sqlite3.SQLITE_AUTH,
+    sqlite3.SQLITE_NOLFS,
+)
+"""What SQLite says where the file is not to blame, but its place."""
 # decisions.step is the "decide" step that the decision comes from. In history, action and image_id are what holds after
 # a step, and former_step is where the decision before it came from.
 
@@ -105,7 +124,8 @@ class HandDecisions:
             findings: Where these are, for messages.
 
         Raises:
-            DataError: If the database is of other findings or another version, is none, or cannot be made.
+            DataError: If the database is of other findings or a newer version, is none, is damaged or locked, or cannot
+                be made.
         """
         self.path = path
         self._uri = path.resolve().as_uri()
@@ -114,10 +134,7 @@ class HandDecisions:
             with self._transaction(mode="rwc") as connection:
                 _prepare(connection, path, digest, findings)
         except sqlite3.Error as error:
-            raise DataError(
-                f"{path} cannot be opened as a database of decisions ({error}): is the folder writable, and is the "
-                "file a review's? Move it away to start over"
-            ) from error
+            raise DataError(fault_of(path, error)) from error
 
     def decide(self, page: str, rank: int, caption_id: str, action: str, image_id: str | None = None) -> Change:
         """Decide about a pair, or take the decision back.
@@ -151,9 +168,7 @@ class HandDecisions:
 
     def _step_back_or_on(self, page: str, kind: Literal["undo", "redo"]) -> Change | None:
         with self._transaction() as connection:
-            done, undone = steps_to_undo_and_redo(
-                connection.execute("SELECT step, kind, of_step FROM history WHERE page = ? ORDER BY step", (page,))
-            )
+            done, undone = steps_to_undo_and_redo(_steps_of(connection, page))
             steps = done if kind == "undo" else undone
             if not steps:
                 return None
@@ -191,9 +206,10 @@ class HandDecisions:
         with self._connection() as connection:
             rows = connection.execute("SELECT rank, action FROM history WHERE step <= ? ORDER BY step", (step,))
             last = {row["rank"]: row["action"] for row in rows}
-        if last:
-            ranks = np.fromiter(last, dtype=np.int64)
-            codes[ranks - 1] = [ACTIONS.index(action) for action in last.values()]
+        for rank, action in last.items():
+            if not (isinstance(rank, int) and 0 < rank <= pairs and action in ACTIONS):
+                raise sqlite3.DatabaseError(f"the pair of rank {rank!r} of {pairs} is decided as {action!r}")
+            codes[rank - 1] = ACTIONS.index(action)
         codes.flags.writeable = False
         return codes
 
@@ -220,7 +236,12 @@ class HandDecisions:
         uri = f"{self._uri}?mode={mode}"
         with closing(sqlite3.connect(uri, uri=True, timeout=_PATIENCE, isolation_level=None)) as connection:
             connection.row_factory = sqlite3.Row
-            yield connection
+            try:
+                for pragma in _OF_FOREIGN_FILES:
+                    connection.execute(pragma)
+                yield connection
+            except UnicodeDecodeError as error:  # of the names in a message of SQLite's
+                raise sqlite3.DatabaseError("names in it are no UTF-8") from error
 
     @contextmanager
     def _transaction(self, mode: str = "rw") -> Iterator[sqlite3.Connection]:
@@ -240,16 +261,31 @@ def decisions_of(path: Path, digest: str, findings: Path) -> dict[str, HandDecis
         findings: Where these are, for messages.
 
     Raises:
-        DataError: If it is damaged, or of other findings or another version.
+        DataError: If it is damaged or locked, or of other findings or a newer version.
     """
-    if not path.exists():
-        return {}
-    try:
-        return HandDecisions(path, digest, findings).all()
-    except (sqlite3.Error, IndexError, TypeError) as error:
-        raise DataError(
-            f"{path} cannot be read as a database of decisions ({error}): restore it, or move it away to go without"
-        ) from error
+    return HandDecisions(path, digest, findings).all() if path.exists() else {}
+
+
+def fault_of(path: Path, error: sqlite3.Error) -> str:
+    """What is wrong with a database of decisions, and the next step, in a sentence."""
+    export = f"'truepair review {path.parent} --export-decisions decisions.csv'"
+    kind = getattr(error, "sqlite_errorcode", sqlite3.SQLITE_CORRUPT) & 0xFF  # the rest of the code says more
+    if kind == sqlite3.SQLITE_FULL:
+        return f"{path}: {error}; nothing was saved: free some space, and try again"
+    if kind in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED):
+        return (
+            f"{path} is locked by another process ({error}); nothing was saved: end that process and try again, or "
+            f"save the decisions with {export}"
+        )
+    if kind in _OF_FILES:
+        return (
+            f"{path} cannot be opened or written ({error}); nothing was saved: see that the file is there and it and "
+            "its folder are writable, and try again"
+        )
+    return (
+        f"{path} is damaged ({error}): save the decisions that can still be read with {export}, for "
+        f"'truepair fix --decisions decisions.csv', and move {path.name} away to start over"
+    )
 
 
 def steps_to_undo_and_redo(history: Iterable[Sequence[Any]]) -> tuple[list[int], list[int]]:
@@ -257,6 +293,9 @@ def steps_to_undo_and_redo(history: Iterable[Sequence[Any]]) -> tuple[list[int],
 
     Args:
         history: The page's ``(step, kind, of_step)``, in order.
+
+    Raises:
+        sqlite3.DatabaseError: If more is undone or made again than was done.
 
     >>> steps_to_undo_and_redo([(1, "decide", None), (2, "decide", None), (3, "undo", 2)])
     ([1], [2])
@@ -269,10 +308,11 @@ def steps_to_undo_and_redo(history: Iterable[Sequence[Any]]) -> tuple[list[int],
         if kind == "decide":
             done.append(step)
             undone.clear()
-        elif kind == "undo":
-            undone.append(done.pop())
-        else:
-            done.append(undone.pop())
+            continue
+        source, target = (done, undone) if kind == "undo" else (undone, done)
+        if not source:
+            raise sqlite3.DatabaseError(f"step {step} is an {kind} of nothing")
+        target.append(source.pop())
     return done, undone
 
 
@@ -282,22 +322,29 @@ def now() -> str:
 
 
 def _prepare(connection: sqlite3.Connection, path: Path, digest: str, findings: Path) -> None:
-    """Tables in a new database; a check of one that has them."""
+    """Tables in a new database; a check of one that has them, which is brought to the present version."""
     application = connection.execute("PRAGMA application_id").fetchone()[0]
     version = connection.execute("PRAGMA user_version").fetchone()[0]
-    is_new = connection.execute("SELECT count(*) FROM sqlite_master").fetchone()[0] == 0
-    if is_new:
-        for statement in _statements(_SCHEMA):
-            connection.execute(statement)
+    present = len(_MIGRATIONS)
+    objects = connection.execute("SELECT count(*) FROM sqlite_master").fetchone()[0]
+    if (application, version, objects) == (0, 0, 0):
+        _migrate(connection, 0)
         connection.execute("INSERT INTO audit VALUES (?, ?)", (digest, now()))
         connection.execute(f"PRAGMA application_id = {_APPLICATION}")
-        connection.execute(f"PRAGMA user_version = {_VERSION}")
         return
-    if (application, version) != (_APPLICATION, _VERSION):
+    if application != _APPLICATION or version < 1:
         raise DataError(
-            f"{path} is no database of decisions that this version of truepair reads (application {application:#x}, "
-            f"version {version}; expected {_APPLICATION:#x}, {_VERSION}): move it away to start over"
+            f"{path} is no database of decisions (application {application:#x}, version {version}; expected "
+            f"{_APPLICATION:#x}, 1 to {present}): move it away to start over"
         )
+    if version > present:
+        raise DataError(
+            f"{path} is of version {version}, which a newer truepair wrote; this one reads up to {present}: update "
+            "truepair, or move the file away to start over"
+        )
+    _check_file(connection, version)
+    _migrate(connection, version)
+    _check_rows(connection)
     known, made = connection.execute("SELECT findings, made FROM audit").fetchone()
     if known != digest:
         raise DataError(
@@ -305,6 +352,60 @@ def _prepare(connection: sqlite3.Connection, path: Path, digest: str, findings: 
             f"again? Move {path.name} away to start over, or bring those findings back (theirs: {known[:12]}, now: "
             f"{digest[:12]})"
         )
+
+
+def _migrate(connection: sqlite3.Connection, version: int) -> None:
+    """Bring a database of a version to the present one, within the transaction that is open."""
+    if version == len(_MIGRATIONS):
+        return
+    for script in _MIGRATIONS[version:]:
+        for statement in _statements(script):
+            connection.execute(statement)
+    connection.execute(f"PRAGMA user_version = {len(_MIGRATIONS)}")
+
+
+def _check_file(connection: sqlite3.Connection, version: int) -> None:
+    """Raise `sqlite3.DatabaseError` if SQLite finds damage, or other tables, views or triggers than of the version."""
+    found = connection.execute("PRAGMA integrity_check(1)").fetchone()[0]
+    if found != "ok":
+        raise sqlite3.DatabaseError(" ".join(str(found).split()))
+    with closing(sqlite3.connect(":memory:")) as made:
+        for script in _MIGRATIONS[:version]:
+            made.executescript(script)
+        if _schema_of(connection) != _schema_of(made):
+            raise sqlite3.DatabaseError("its tables are not those of a review")
+
+
+def _check_rows(connection: sqlite3.Connection) -> None:
+    """Raise `sqlite3.DatabaseError` if a cell holds what no review writes, or steps do not follow from each other."""
+    for table in _KINDS:
+        for row in connection.execute(f"SELECT * FROM {table}"):  # which also finds text that is no UTF-8
+            if not _fits(row, table):
+                raise sqlite3.DatabaseError(f"a row of the table {table} is {tuple(row)}")
+    if connection.execute("SELECT count(*) FROM audit").fetchone()[0] != 1:
+        raise sqlite3.DatabaseError("it does not say which findings it is about")
+    if connection.execute("PRAGMA foreign_key_check").fetchone() is not None:
+        raise sqlite3.DatabaseError("its history has gaps")
+    for (page,) in connection.execute("SELECT DISTINCT page FROM history").fetchall():
+        steps_to_undo_and_redo(_steps_of(connection, page))
+
+
+def _fits(row: sqlite3.Row, table: str) -> bool:
+    """Whether a row of a table is of the types, and of the actions, that a review writes."""
+    kinds = _KINDS[table]
+    known = table == "audit" or row["action"] in ACTIONS
+    return known and len(kinds) == len(row) and all(map(isinstance, row, kinds))
+
+
+def _schema_of(connection: sqlite3.Connection) -> list[tuple[Any, ...]]:
+    """All that a database defines, as text."""
+    rows = connection.execute("SELECT type, name, sql FROM sqlite_master WHERE name NOT LIKE 'sqlite_stat%'")
+    return sorted((row[0], row[1], row[2] or "") for row in rows)
+
+
+def _steps_of(connection: sqlite3.Connection, page: str) -> Iterable[Sequence[Any]]:
+    """What `steps_to_undo_and_redo` takes."""
+    return connection.execute("SELECT step, kind, of_step FROM history WHERE page = ? ORDER BY step", (page,))
 
 
 def _statements(script: str) -> Iterator[str]:
@@ -340,7 +441,9 @@ def _put(connection: sqlite3.Connection, step: int) -> None:
 
 
 def _step(connection: sqlite3.Connection, step: int) -> sqlite3.Row:
-    row: sqlite3.Row = connection.execute("SELECT * FROM history WHERE step = ?", (step,)).fetchone()
+    row: sqlite3.Row | None = connection.execute("SELECT * FROM history WHERE step = ?", (step,)).fetchone()
+    if row is None or not _fits(row, "history"):
+        raise sqlite3.DatabaseError(f"there is no sound step {step}")
     return row
 
 
@@ -357,4 +460,6 @@ def _change(connection: sqlite3.Connection, caption_id: str, rank: int, *, was_s
 
 
 def _decision(row: sqlite3.Row) -> HandDecision:
+    if not _fits(row, "decisions"):
+        raise sqlite3.DatabaseError(f"a row of the table decisions is {tuple(row)}")
     return HandDecision(row["action"], row["image_id"], row["time"])

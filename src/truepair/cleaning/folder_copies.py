@@ -11,6 +11,7 @@ from pathlib import Path, PurePosixPath
 
 from truepair.cleaning.provenance import Provenance
 from truepair.cleaning.row_edits import why_not_audited
+from truepair.errors import DataError
 from truepair.sources.folders import Entry, FolderSource, caption_lines
 from truepair.sources.picture_files import UnreadablePictureError, encoded_picture
 from truepair.sources.protocol import Skipped
@@ -96,6 +97,8 @@ class _Copy:
 
     def _write(self, name: str, content: bytes) -> None:
         target = self.folder / name
+        if ".." in target.parts or not target.is_relative_to(self.folder):
+            raise DataError(f"{self.source.path} names a file {name!r}, which leads out of the copy")
         target.parent.mkdir(parents=True, exist_ok=True)
         target.write_bytes(content)
         self.written[target] = None

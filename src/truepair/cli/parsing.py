@@ -122,6 +122,25 @@ def parse(
     return parsed
 
 
+def together(words: Sequence[str], flag: str) -> list[str]:
+    """The words with ``FLAG A … FLAG B`` as ``FLAG A B``: an option that may be given several times.
+
+    >>> together(["--vary", "a", "--out", "b", "--vary=c"], "--vary")
+    ['--out', 'b', '--vary', 'a', 'c']
+    """
+    varied, others, is_varied = list[str](), list[str](), False
+    for word in words:
+        if word.startswith("--"):
+            is_varied = word == flag
+            if not is_varied and not word.startswith(f"{flag}="):
+                others.append(word)
+            elif not is_varied:
+                varied.append(word.removeprefix(f"{flag}="))
+        else:
+            (varied if is_varied else others).append(word)
+    return [*others, *([flag, *varied] if varied else [])]
+
+
 def _refuse_stores(parsed: Any, name: str, options: Sequence[Option]) -> None:
     """Refuse addresses where a folder of this machine is meant; `Path` has made one slash of two."""
     flags = {option.name.replace("-", "_"): option.flag for option in options}

@@ -8,7 +8,7 @@ from dataclasses import dataclass, fields
 from typing import Any
 
 from truepair.cli.output import Output
-from truepair.cli.parsing import parse
+from truepair.cli.parsing import parse, together
 from truepair.cli.train import Train, starting_recipe, without_recipe
 from truepair.errors import TrainingError
 from truepair.spread import spread
@@ -39,7 +39,7 @@ def command(arguments: Sequence[str], output: Output) -> None:
     """Parse, refuse what cannot run, train and test, print the table."""
     start = starting_recipe(arguments)
     sections = {section.name: getattr(start, section.name) for section in fields(start)}
-    parsed = parse(Sweep, "sweep", _together(without_recipe(arguments)), main=MAIN, start=sections)
+    parsed = parse(Sweep, "sweep", together(without_recipe(arguments), "--vary"), main=MAIN, start=sections)
     from truepair.training.sweep import Swept, settings_of, sweep, values_of
 
     values = values_of(parsed.vary)
@@ -56,21 +56,6 @@ def command(arguments: Sequence[str], output: Output) -> None:
     failed = [done.setting.folder.name for done in swept if done.results is None]
     if failed:
         raise TrainingError(f"{len(failed)} of {len(swept)} runs failed: {', '.join(failed)}")
-
-
-def _together(words: Sequence[str]) -> list[str]:
-    """``--vary A … --vary B`` as ``--vary A B``: an option that may be given several times."""
-    varied, others, is_varied = list[str](), list[str](), False
-    for word in words:
-        if word.startswith("--"):
-            is_varied = word == "--vary"
-            if not is_varied and not word.startswith("--vary="):
-                others.append(word)
-            elif not is_varied:
-                varied.append(word.removeprefix("--vary="))
-        else:
-            (varied if is_varied else others).append(word)
-    return [*others, *(["--vary", *varied] if varied else [])]
 
 
 def table(swept: Sequence[Any], options: Sequence[str]) -> str:

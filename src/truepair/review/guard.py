@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import secrets
+from collections.abc import Mapping, Sequence
 from urllib.parse import parse_qs
 
 from starlette.datastructures import Headers, MutableHeaders
@@ -13,6 +14,8 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 LARGEST_BODY = 64 * 1024
 """Bytes of a request's body."""
 
+_DIGITS = 20
+"""Of the longest length that is read as a number."""
 _NAMES = ("127.0.0.1", "localhost")
 _HEADERS = {
     "Content-Security-Policy": "default-src 'self'; img-src 'self' data:; base-uri 'none'; form-action 'none'; "
@@ -28,7 +31,8 @@ _HEADERS = {
 class Guard:
     """Lets a request through if it asks this very server, comes from its own page, and knows the token.
 
-    - Its Host is 127.0.0.1 or localhost with the server's port: a name that somebody else points here is refused.
+    - Its Host is 127.0.0.1 or localhost with the server's port, or one of `hosts`: a name that somebody else points
+      here is refused.
     - Its Origin, where it has one, is that host: other sites cannot decide or export.
     - It has the token, as a cookie or in the address: other users of the computer do not.
     - Its body is at most `LARGEST_BODY` long.
@@ -36,9 +40,17 @@ class Guard:
     Answers get headers that forbid browsers to run, embed or send on anything.
     """
 
-    def __init__(self, app: ASGIApp, token: str) -> None:
+    def __init__(self, app: ASGIApp, token: str, hosts: Sequence[str] = ()) -> None:
+        """Guard an application.
+
+        Args:
+            app: The application.
+            token: What the address or a cookie must hold.
+            hosts: Names of proxies that browsers may come through, with a port, or without one for any.
+        """
         self.app = app
         self.token = token
+        self.hosts = frozenset(host.lower() for host in hosts)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer a request, or refuse it (ASGI)."""
@@ -55,11 +67,9 @@ class Guard:
             await send(message)
 
         refused = self._refusal(scope)
-        body = None if refused else await _body(scope, receive)
-        if refused is None and body is None:
-            refused = _error(413, f"the request is larger than {LARGEST_BODY:,} bytes, the most that a review asks for")
-        if refused is not None:
-            await refused(scope, receive, send_guarded)
+        body = refused or await _body(scope, receive)
+        if isinstance(body, JSONResponse):
+            await body(scope, receive, send_guarded)
             return
         messages = [{"type": "http.request", "body": body, "more_body": False}]
 
@@ -73,19 +83,22 @@ class Guard:
         headers = Headers(scope=scope)
         host, port = headers.get("host", ""), scope["server"][1]
         allowed = [f"{name}:{port}" for name in _NAMES] + (list(_NAMES) if port == 80 else [])
-        if host not in allowed:
-            return _error(
+        is_proxy = bool(self.hosts & {host.lower(), host.lower().rpartition(":")[0]})
+        if host not in allowed and not is_proxy:
+            return refusal(
                 403,
                 f"this page answers to {' and '.join(allowed)}, not to {host[:200]!r}: open the address that the "
-                f"command printed; through SSH, forward the same port (ssh -L {port}:127.0.0.1:{port} …)",
+                f"command printed; through SSH, forward the same port (ssh -L {port}:127.0.0.1:{port} …); through a "
+                "proxy that you trust, name it (--allow-host NAME)",
             )
         origin = headers.get("origin")
-        if origin is not None and origin != f"http://{host}":
-            return _error(403, f"a page of {origin[:200]} must not use this one")
+        own = (f"http://{host}", f"https://{host}") if is_proxy else (f"http://{host}",)
+        if origin is not None and origin not in own:
+            return refusal(403, f"a page of {origin[:200]} must not use this one")
         given = parse_qs(scope["query_string"].decode("latin-1")).get("token", [])
         given.append(HTTPConnection(scope).cookies.get(cookie_of_token(scope), ""))
         if not any(secrets.compare_digest(token.encode(), self.token.encode()) for token in given):
-            return _error(
+            return refusal(
                 403,
                 "the page is of another start of truepair review, or the address lacks its token: open the whole "
                 "address that the command printed",
@@ -98,20 +111,24 @@ def cookie_of_token(scope: Scope) -> str:
     return f"truepair-token-{scope['server'][1]}"
 
 
-async def _body(scope: Scope, receive: Receive) -> bytes | None:
-    """A request's body; None if it is too long, of which no more is read."""
+async def _body(scope: Scope, receive: Receive) -> bytes | JSONResponse:
+    """A request's body; a refusal if it is too long, of which no more is read."""
     length = Headers(scope=scope).get("content-length", "0")
-    if not length.isdecimal() or int(length) > LARGEST_BODY:
-        return None
+    if not (length.isascii() and length.isdecimal()):
+        return refusal(400, f"Content-Length is {length[:200]!r}, but must be a number of bytes")
+    too_large = refusal(413, f"the request is larger than {LARGEST_BODY:,} bytes, the most that a review asks for")
+    if len(length) > _DIGITS or int(length) > LARGEST_BODY:
+        return too_large
     body = b""
     while True:
         message = await receive()
         body += bytes(message.get("body", b""))
         if len(body) > LARGEST_BODY:
-            return None
+            return too_large
         if not message.get("more_body", False):
             return body
 
 
-def _error(status: int, why: str) -> JSONResponse:
-    return JSONResponse({"error": why}, status)
+def refusal(status: int, why: str, headers: Mapping[str, str] | None = None) -> JSONResponse:
+    """A refusal in a sentence; characters that are none, which a request may hold, are spelled out."""
+    return JSONResponse({"error": why.encode("utf-8", "backslashreplace").decode("utf-8")}, status, headers)

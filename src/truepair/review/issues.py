@@ -5,7 +5,6 @@ from __future__ import annotations
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.parquet as pq
 from jaxtyping import Bool, Int, Shaped
 
 from truepair.cleaning.audit_folder import NONE, AuditFolder
@@ -17,12 +16,11 @@ class PairIssues:
 
     def __init__(self, audit: AuditFolder) -> None:
         """Read the audit's ``issues.parquet``; an audit without that file has no issues."""
-        path = audit.folder / "issues.parquet"
         self._has: dict[str, Bool[np.ndarray, " pairs"]] = {}
         self._group: dict[str, Int[np.ndarray, " pairs"]] = {}
-        if not path.exists():
+        if not (audit.folder / audit.summary.files.issues).exists():
             return
-        issues = pq.read_table(path, columns=["issue", "image_id", "caption_id", "group"])
+        issues = audit.issues
         for kind in pc.unique(issues["issue"]).to_pylist():
             of_kind = issues.filter(pc.equal(issues["issue"], kind))
             group = pc.fill_null(of_kind["group"], NONE).to_numpy()

@@ -13,7 +13,7 @@ from typing import Annotated, Any, Literal
 from fastapi import APIRouter, Cookie, Depends, Query, Request
 from fastapi.responses import HTMLResponse, Response
 from jinja2 import Environment, PackageLoader, StrictUndefined, Template
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
 from truepair.cleaning.audit_folder import NONE, AuditFolder
 from truepair.cleaning.decisions_db import Change, HandDecision, HandDecisions
@@ -51,20 +51,29 @@ class Review:
     exporting: Lock = field(default_factory=Lock)
 
 
+def _encodable(text: str) -> str:
+    """A text that is one: JSON can say half a character."""
+    text.encode("utf-8")  # a UnicodeEncodeError is a ValueError, which is answered
+    return text
+
+
+Text = Annotated[str, AfterValidator(_encodable)]
+
+
 class Decided(BaseModel):
     """A decision; "clear" takes it back."""
 
     model_config = ConfigDict(extra="forbid")
-    caption_id: str
+    caption_id: Text
     action: Literal["keep", "drop", "re-pair", "clear"]
-    image_id: str | None = None
+    image_id: Text | None = None
 
 
 class Exported(BaseModel):
     """Where to cut."""
 
     model_config = ConfigDict(extra="forbid")
-    threshold: float = Field(gt=0, le=1)
+    threshold: float = Field(gt=0, le=1, allow_inf_nan=False)
 
 
 def _review(request: Request) -> Review:
@@ -79,7 +88,8 @@ def _reviewer(reviewer: Annotated[str | None, Cookie(alias=_COOKIE, max_length=6
 
 TheReview = Annotated[Review, Depends(_review)]
 Reviewer = Annotated[str, Depends(_reviewer)]
-Share = Annotated[float, Query(ge=0, le=1)]
+Share = Annotated[float, Query(ge=0, le=1, allow_inf_nan=False)]
+Count = Annotated[int, Query(ge=0, le=2**63 - 1)]  # the largest number that SQLite and NumPy have
 
 router = APIRouter()
 
@@ -101,7 +111,8 @@ def page(request: Request, review: TheReview) -> HTMLResponse:
         "export": review.export,
     }
     answer = HTMLResponse(_template().render(shown))
-    safely: dict[str, Any] = {"httponly": True, "samesite": "strict"}
+    # Of this address only, and not of all that a proxy has under its name.
+    safely: dict[str, Any] = {"httponly": True, "samesite": "strict", "path": None}
     answer.set_cookie(cookie_of_token(request.scope), request.app.state.token, **safely)
     if _COOKIE not in request.cookies:
         answer.set_cookie(_COOKIE, secrets.token_urlsafe(12), max_age=_YEAR, **safely)
@@ -111,7 +122,7 @@ def page(request: Request, review: TheReview) -> HTMLResponse:
 @router.get("/api/pairs")
 def pairs(
     review: TheReview,
-    offset: Annotated[int, Query(ge=0)] = 0,
+    offset: Count = 0,
     limit: Annotated[int, Query(ge=1, le=MOST_PAIRS)] = 100,
     filter: str = "",
     order: listing.Order = "suspicious",
@@ -119,7 +130,7 @@ def pairs(
     probability_to: Share = 1.0,
     text: str = "",
     issue: str = "",
-    as_of: Annotated[int | None, Query(ge=0)] = None,
+    as_of: Count | None = None,
 ) -> dict[str, Any]:
     """Some of the pairs that the filters leave.
 
@@ -186,7 +197,7 @@ def redo(review: TheReview, reviewer: Reviewer) -> dict[str, Any]:
 
 
 @router.get("/api/cut")
-def cut(review: TheReview, threshold: float) -> dict[str, Any]:
+def cut(review: TheReview, threshold: Annotated[float, Query(allow_inf_nan=False)]) -> dict[str, Any]:
     """What a threshold would do, by itself and with the decisions made by hand."""
     codes = review.decisions.codes_at(review.decisions.last_step(), len(review.audit.findings))
     together = review.cut.with_decisions(threshold, codes)
@@ -265,7 +276,7 @@ def _image(review: Review, image_id: str | None, number: int) -> _Image | None:
     if image_id is None:
         return None
     has_picture = number != NONE and review.audit.has_pictures
-    return {"id": image_id, "picture": f"/pictures/{number}?v={review.pictures_version}" if has_picture else None}
+    return {"id": image_id, "picture": f"pictures/{number}?v={review.pictures_version}" if has_picture else None}
 
 
 def _decision(review: Review, decision: HandDecision | None) -> dict[str, Any] | None:

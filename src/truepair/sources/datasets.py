@@ -44,7 +44,8 @@ def saved_dataset(path: Path | StorePath, options: SourceConfig) -> TableSource:
     """
     if (path / "dataset_dict.json").is_file():
         described = _json(path / "dataset_dict.json")
-        splits = _chosen(path, described.get("splits") or [], options.split)
+        named = _plain_names(described.get("splits") or [], path / "dataset_dict.json")
+        splits = _chosen(path, named, options.split)
         if not splits:
             raise DataError(f"{path} has no splits; is the dataset complete?")
         found = [_saved_part(path / split, split, split) for split in splits]
@@ -153,15 +154,24 @@ def _saved_part(folder: Path | StorePath, name: str, split: str | None) -> Part 
     """One split; None if it has no rows."""
     state = _json(folder / "state.json")
     try:
-        files = [folder / entry["filename"] for entry in state["_data_files"]]
+        listed = [entry["filename"] for entry in state["_data_files"]]
     except (KeyError, TypeError) as error:
         raise DataError(f"{folder / 'state.json'} does not list the data files: save the dataset again") from error
+    files = [folder / name for name in _plain_names(listed, folder / "state.json")]
     if not files:
         return None
     missing = next((file for file in files if not file.is_file()), None)
     if missing is not None:
         raise DataError(f"{missing} is missing, which {folder / 'state.json'} lists")
     return Part(ArrowTable(folder, files), name, folder, split)
+
+
+def _plain_names(names: Sequence[Any], where: Path | StorePath) -> list[str]:
+    """Names of files or folders beside `where`; one that leads elsewhere, where a copy would write, is refused."""
+    odd = [one for one in names if not isinstance(one, str) or one in ("", ".", "..") or {*one} & {*"/\\\0"}]
+    if odd:
+        raise DataError(f"{where} names {odd[0]!r}, which is nothing beside it: save the dataset again")
+    return list(names)
 
 
 def _json(path: Path | StorePath) -> dict[str, Any]:

@@ -177,7 +177,8 @@ def _listing(root: Location) -> list[str]:
         return [name for name in root.files() if not any(part.startswith(".") for part in name.split("/"))]
     if isinstance(root, zipfile.Path):
         names = (name.removeprefix(root.at) for name in root.root.namelist() if name.startswith(root.at))
-        found = [name for name in names if name and not name.endswith("/")]
+        # Names that begin with a slash lead out of any folder that the archive is unpacked to.
+        found = [name for name in names if name and not name.endswith("/") and not name.startswith("/")]
         return sorted(name for name in found if not any(part.startswith((".", "__MACOSX")) for part in name.split("/")))
     found = []
     for folder, folders, files in os.walk(root):

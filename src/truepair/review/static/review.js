@@ -72,7 +72,7 @@ async function reload() {
   const query = filters();
   await steps; // the list shall know of them
   try {
-    const first = await ask(`/api/pairs?${query}&offset=0&limit=${CHUNK}`);
+    const first = await ask(`api/pairs?${query}&offset=0&limit=${CHUNK}`);
     if (version !== list.version) return; // asked for something else meanwhile
     Object.assign(list, { query, asOf: first.as_of, total: first.total, section: 0, focus: 0 });
     list.chunks = new Map([[0, first.pairs]]);
@@ -96,7 +96,7 @@ async function fetchChunk(number) {
   list.asked.add(number);
   const version = list.version;
   try {
-    const answer = await ask(`/api/pairs?${list.query}&offset=${number * CHUNK}&limit=${CHUNK}&as_of=${list.asOf}`);
+    const answer = await ask(`api/pairs?${list.query}&offset=${number * CHUNK}&limit=${CHUNK}&as_of=${list.asOf}`);
     if (version !== list.version) return;
     list.chunks.set(number, answer.pairs);
     const far = [...list.chunks.keys()].sort((a, b) => Math.abs(b - number) - Math.abs(a - number));
@@ -323,7 +323,7 @@ function decide(action) {
   if (place + 1 >= list.total && action !== "clear") say(`${said[action]}: ${pair.rank}. This was the last one in this list`);
   step(async () => {
     const image_id = action === "re-pair" ? pair.suggestion.id : null;
-    const answer = await ask("/api/decide", { caption_id: pair.caption_id, action, image_id });
+    const answer = await ask("api/decide", { caption_id: pair.caption_id, action, image_id });
     pair.decision = answer.decision;
     showProgress(answer.progress);
   }, () => {
@@ -334,7 +334,7 @@ function decide(action) {
 
 function undoOrRedo(kind) {
   step(async () => {
-    const answer = await ask(`/api/${kind}`, {});
+    const answer = await ask(`api/${kind}`, {});
     showProgress(answer.progress);
     const place = placeOf(answer.rank);
     if (place >= 0) {
@@ -365,7 +365,7 @@ function showCut() {
   cutTimer = setTimeout(async () => {
     const number = ++cutAsked;
     try {
-      const cut = await ask(`/api/cut?threshold=${threshold}`);
+      const cut = await ask(`api/cut?threshold=${threshold}`);
       if (number !== cutAsked) return;
       const { keep, drop, "re-pair": given } = cut.with_decisions;
       at("cut-with-decisions").textContent =
@@ -395,7 +395,7 @@ at("cut").addEventListener("submit", (event) => {
   say("Writing …");
   step(async () => {
     try {
-      const written = await ask("/api/export", { threshold });
+      const written = await ask("api/export", { threshold });
       say(`Written to ${written.folder}: ${counted(written.keep)} kept, ${counted(written["re-pair"])} re-paired, ` +
         `${counted(written.drop)} dropped`);
       const most = 4;
