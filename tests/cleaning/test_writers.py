@@ -157,6 +157,19 @@ def test_what_was_not_audited_stays_in_a_folder_and_in_tar_shards_too(tmp_path):
 # The ecosystem's own readers
 
 
+def test_what_a_link_leads_to_is_in_no_copy(tmp_path):
+    write_files(tmp_path / "far", {"secret.txt": "secret", "secret.json": '{"secret": 1}', "b.png": picture(9)})
+    folder = write_files(tmp_path / "in", {name: picture(number) for number, name in enumerate(("a.png", "c.png"))})
+    write_files(folder, {"a.txt": "fine"})
+    for name, target in (("c.txt", "secret.txt"), ("b.png", "b.png"), ("a.json", "secret.json")):
+        (folder / name).symlink_to(tmp_path / "far" / target)
+    source = open_source(folder)
+    copied(source, decided(source), tmp_path / "out", keep_unaudited=True)
+    written = {path.name: path.read_bytes() for path in (tmp_path / "out").iterdir()}
+    assert {"a.png", "a.txt", "c.png"} == written.keys() - {"provenance.parquet"}
+    assert not any(b"secret" in content or content == picture(9) for content in written.values())
+
+
 def test_pandas_reads_a_cleaned_table(tmp_path):
     pandas = pytest.importorskip("pandas")
     readers = {

@@ -134,7 +134,7 @@ def test_help_has_the_main_options_in_a_sentence_and_help_all_has_all(capsys):
         "  --out PATH      The folder to write to\n"
         "  --share NUMBER  Share of pairs. More is slower; less is quicker (default: 0.5)\n"
         "  --[no-]open     Open the page (default: yes)\n"
-        "--help-all shows all 13 options\n"
+        "--help-all shows all 14 options\n"
     )
     assert "In detail." in shown["--help-all"]
     assert "How others are scored.\n  --other.share NUMBER" in shown["--help-all"]

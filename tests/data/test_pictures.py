@@ -68,7 +68,7 @@ def test_picture_files_are_read_when_asked_for(tmp_path):
     assert len(pictures) == 2
     assert pictures[0] == b"abc"
     assert pictures.reference(1) == str(tmp_path / "gone.png")
-    with pytest.raises(DataError, match=r"gone\.png cannot be read"):
+    with pytest.raises(DataError, match=r"gone\.png: missing picture"):
         pictures[1]
 
 

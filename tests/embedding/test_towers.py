@@ -97,7 +97,7 @@ def test_a_grid_finer_than_the_patches_is_refused(folder, tmp_path):
 
 
 def test_what_cannot_be_loaded_is_named(tmp_path, bert_folder):
-    with pytest.raises(ConfigError, match=r"'no/such-network' cannot be loaded: it is neither the folder"):
+    with pytest.raises(ConfigError, match=r"'no/such-network' cannot be loaded: it is neither a folder here"):
         load_image_encoder("no/such-network", grid=None, device=CPU, cache=tmp_path)
     with pytest.raises(ConfigError, match=r"is of type 'bert'; known are 'efficientnet-lite0', clip and siglip"):
         load_image_encoder(bert_folder, grid=None, device=CPU, cache=tmp_path)

@@ -48,7 +48,8 @@ def test_facts_of_a_picture():
 def test_the_size_is_that_of_the_upright_picture(orientation, size):
     exif = Image.Exif()
     exif[0x0112] = orientation
-    seen = facts_of(encoded(picture(0), "JPEG", exif=exif), picture(0))
+    data = encoded(picture(0), "JPEG", exif=exif)
+    seen = facts_of(data, decoded(data))
     assert (seen.width, seen.height) == size
 
 

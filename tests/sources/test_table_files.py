@@ -241,9 +241,9 @@ def test_another_encoding_than_utf8_is_refused_with_what_stands_there(name, enco
 @pytest.mark.parametrize(
     ("line", "message"),
     [
-        ('{"image": ' + "[" * 50_000, "line 1 is nested too deeply to be a table|line 1 is not JSON"),
-        ('{"image": ' + "[" * 500 + "]" * 500 + ', "caption": "c"}', "line 1 is nested too deeply to be a table"),
-        ('{"image": "0.png", "caption": ' + "9" * 5_000 + "}", "line 1 is not JSON .*(digits|limit)"),
+        ('{"image": ' + "[" * 50_000, "line 1 is nested too deeply|line 1 is not JSON"),
+        ('{"image": ' + "[" * 500 + "]" * 500 + ', "caption": "c"}', "line 1 is nested too deeply"),
+        ('{"image": "0.png", "caption": ' + "9" * 5_000 + "}", "line 1 has a number of more than 4,300 digits"),
         ("{not json}", "line 1 is not JSON"),
         ("[1, 2]", r"line 1 is not a JSON object but \[1, 2\]"),
         ("", "has no rows"),

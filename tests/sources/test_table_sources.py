@@ -449,14 +449,6 @@ def test_absolute_paths_outside_the_image_root_are_read_with_leave(tmp_path):
     assert len(check(opened(table, image_root=str(tmp_path / "a"), allow_outside=True))) == 2
 
 
-def test_links_are_followed(tmp_path):
-    write_files(tmp_path, {"far/0.png": picture(0)})
-    (tmp_path / "set").mkdir()
-    (tmp_path / "set" / "pics").symlink_to(tmp_path / "far")
-    table = write_rows(tmp_path / "set" / "t.csv", [{"image": "pics/0.png", "caption": "c"}])
-    assert [s.picture for s in check(opened(table))] == [picture(0)]
-
-
 # Equal pictures in cells
 
 

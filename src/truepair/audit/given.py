@@ -19,7 +19,7 @@ from truepair.data.arrays import TABLE, PairsInMemory, pairs_of_arrays, pairs_of
 from truepair.data.corpora import reads_patches, refuse_unread_once_embedded
 from truepair.data.pairs import Pairs
 from truepair.embedding.run import embed
-from truepair.errors import ConfigError, DataError, TruepairError
+from truepair.errors import ConfigError, DataError, TruepairError, of_system
 from truepair.sources.columns import Columns
 from truepair.sources.in_memory import arrow_table, found_by_content, is_table
 from truepair.training.folder import make_folder
@@ -214,7 +214,7 @@ def _written(given: TableOfPictures, folder: Path) -> Path:
         file.parent.mkdir(exist_ok=True)
         return part.replace(file)
     except OSError as error:
-        raise DataError(f"{folder} cannot be written ({error}): make room, or choose another folder") from error
+        raise DataError(f"{folder} cannot be written ({of_system(error)})") from error
     finally:
         part.unlink(missing_ok=True)
 

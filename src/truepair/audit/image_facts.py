@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import pyarrow.parquet as pq
-
 from truepair.data.pairs import Pairs
 from truepair.errors import DataError
+from truepair.files.parquet import read_parquet
 from truepair.progress import progress
 from truepair.sources.decoding import decoded
 from truepair.sources.facts import PictureFacts, facts_of
 
+_COLUMNS = ("image_id", "sha256", "difference_hash", "width", "height", "is_blank")
 _SIDE = 64
 """Pixels that a picture is decoded to at least, where its format can decode less than all."""
 
@@ -41,7 +41,7 @@ def image_facts(pairs: Pairs, folder: Path | None, most: int) -> list[PictureFac
 
 
 def _from_store(pairs: Pairs, path: Path) -> list[PictureFacts | None]:
-    table = pq.read_table(path, columns=["image_id", "sha256", "difference_hash", "width", "height", "is_blank"])
+    table = read_parquet(path, _COLUMNS, is_full=True)
     place = {name: row for row, name in enumerate(table["image_id"].to_pylist())}
     columns = [table[name].to_pylist() for name in table.column_names[1:]]
     rows = [place.get(name) for name in pairs.image_ids]

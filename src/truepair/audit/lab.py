@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import re
 import shutil
 from collections.abc import Sequence
@@ -16,7 +15,7 @@ from weakref import finalize
 import dacite
 import pyarrow as pa
 import pyarrow.compute as pc
-from PIL import Image, UnidentifiedImageError
+from PIL import UnidentifiedImageError
 
 from truepair.audit.given import TableOfPictures, embedded, given, is_to_embed
 from truepair.audit.issues import KINDS
@@ -29,6 +28,7 @@ from truepair.data.arrays import PairsInMemory
 from truepair.data.corpora import load_corpus
 from truepair.errors import ConfigError, DataError
 from truepair.files.json import write_json
+from truepair.sources.decoding import opened_picture
 from truepair.sources.demo import DEMO
 from truepair.sources.in_memory import labelled_like, like
 from truepair.sources.picture_files import Location
@@ -365,7 +365,7 @@ class _PictureFiles:
 def _extension_of(encoded: bytes) -> str:
     """Of a picture's format, ``.jpeg`` for instance; empty if it has none that is known."""
     try:
-        with Image.open(io.BytesIO(encoded)) as picture:
+        with opened_picture(encoded) as picture:
             return f".{(picture.format or '').lower()}"
     except UnidentifiedImageError:
         return ""

@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
-import pyarrow.parquet as pq
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
@@ -36,7 +35,7 @@ from truepair.data.text import Vocabulary
 from truepair.data.whole import every_pair
 from truepair.errors import CheckpointError, ConfigError, DataError
 from truepair.evaluation.detection import detection_metrics
-from truepair.files.parquet import write_parquet
+from truepair.files.parquet import read_parquet, write_parquet
 from truepair.model import MatchingModel
 from truepair.scoring.confidence import warnings_about
 from truepair.scoring.cross_fitting import candidates_of
@@ -365,7 +364,7 @@ def _confidence(run: TrainedRun) -> Float[Tensor, " pairs"]:
         raise CheckpointError(
             f"the run in {run.folder} has not finished (no pairs.parquet): resume it with 'truepair train'"
         )
-    table = pq.read_table(path, columns=["caption_id", "confidence"])
+    table = read_parquet(path, ["caption_id", "confidence"], is_full=True)
     if table["caption_id"].to_pylist() != list(run.train.caption_ids):
         raise CheckpointError(
             f"{path} is of other pairs than {run.recipe.data.path} now holds: was the corpus changed after training?"

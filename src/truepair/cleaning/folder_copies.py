@@ -12,6 +12,7 @@ from pathlib import Path, PurePosixPath
 from truepair.cleaning.provenance import Provenance
 from truepair.cleaning.row_edits import why_not_audited
 from truepair.errors import DataError
+from truepair.files.json import parsed_json
 from truepair.sources.folders import Entry, FolderSource, caption_lines
 from truepair.sources.picture_files import UnreadablePictureError, encoded_picture
 from truepair.sources.protocol import Skipped
@@ -82,16 +83,17 @@ class _Copy:
         of_picture = sidecar_name == f"{own}{PurePosixPath(sidecar_name).suffix}"  # dog.jpg.txt
         self._write(f"{stem}{extension if of_picture else ''}{PurePosixPath(sidecar_name).suffix}", captions)
         metadata = f"{_stem(own)}.json"
-        if metadata != sidecar_name and (self.source.root / metadata).is_file():
+        is_other = metadata != sidecar_name and not self.source.leads_out(metadata)
+        if is_other and (self.source.root / metadata).is_file():
             self._write(f"{stem}.json", (self.source.root / metadata).read_bytes())
 
     def _keep(self, entry: Entry) -> None:
         """What was not audited, as it is."""
         for name in (entry.picture, entry.sidecar):
-            if name is None:
+            if name is None or self.source.leads_out(name):
                 continue
             try:
-                self._write(name, encoded_picture(self.source.root / name))
+                self._write(name, encoded_picture(self.source.root / name, self.source.options.largest_file))
             except UnreadablePictureError:
                 continue  # there is nothing to copy
 
@@ -112,7 +114,7 @@ def _names(stem: str, taken: Collection[str]) -> Iterable[str]:
 def _without(name: str, sidecar: bytes, kept: Collection[int]) -> bytes:
     """A caption file without the captions that are not kept; blank lines and line ends stay."""
     if name.lower().endswith(".json"):
-        metadata = json.loads(sidecar)
+        metadata = parsed_json(sidecar, name)
         if isinstance(metadata["caption"], list):
             metadata["caption"] = [text for place, text in enumerate(metadata["caption"], 1) if place in kept]
         return json.dumps(metadata, ensure_ascii=False).encode("utf-8")

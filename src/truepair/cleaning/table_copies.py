@@ -17,6 +17,7 @@ import pyarrow as pa
 from truepair.cleaning.provenance import Provenance
 from truepair.cleaning.row_edits import RowEdit, edits_by_part, row_edits
 from truepair.cleaning.table_writers import image_cells, write_json_like, write_rows
+from truepair.files.json import parsed_json
 from truepair.sources.annotation_files import token_lines
 from truepair.sources.picture_files import Location
 from truepair.sources.stores import on_disk
@@ -98,14 +99,14 @@ def copy_dataset(source: TableSource, provenance: Provenance, folder: Path) -> l
         rows = inside / "data-00000-of-00001.arrow"
         _write_part(source, part.table, here, rows)
         stored = part.table.path
-        state = json.loads((stored / "state.json").read_text(encoding="utf-8"))
+        state = parsed_json((stored / "state.json").read_bytes(), str(stored / "state.json"))
         state["_data_files"] = [{"filename": rows.name}]
         state["_fingerprint"] = _fingerprint(rows)
         (inside / "state.json").write_text(json.dumps(state, indent=2, sort_keys=True), encoding="utf-8")
         written += [rows, inside / "state.json"]
         described = stored / "dataset_info.json"
         if described.is_file():
-            info = json.loads(described.read_text(encoding="utf-8"))
+            info = parsed_json(described.read_bytes(), str(described))
             kept = {name: value for name, value in info.items() if name not in _SIZES}
             (inside / described.name).write_text(json.dumps(kept, indent=2, sort_keys=True), encoding="utf-8")
             written.append(inside / described.name)
@@ -248,7 +249,7 @@ def _copy_document(source: TableSource, provenance: Provenance, folder: Path, ch
     with opened_bytes(source.parts[0].table.path) as file:
         text = file.read().decode("utf-8-sig")
     target = folder / source.parts[0].table.path.name
-    write_json_like(target, changed(json.loads(text), edits), text)
+    write_json_like(target, changed(parsed_json(text, target.name), edits), text)
     if isinstance(source.parts[0].table.path, zipfile.Path):
         content = target.read_bytes()
         target.unlink()

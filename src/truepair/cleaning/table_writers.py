@@ -17,6 +17,7 @@ import pyarrow.parquet as pq
 
 from truepair.cleaning.row_edits import RowEdit
 from truepair.errors import ConfigError
+from truepair.files.json import parsed_json
 from truepair.sources.delimited import records
 from truepair.sources.picture_files import Location
 from truepair.sources.stores import on_disk
@@ -155,7 +156,7 @@ def _write_objects(
     """A JSON list of objects, indented as the source is."""
     with opened_bytes(path) as file:
         text = file.read().decode("utf-8-sig")
-    rows = json.loads(text)
+    rows = parsed_json(text, str(path))
     kept = [rows[place] | _changes(edit, images) for place, edit in edits]
     write_json_like(target, kept, text)
 

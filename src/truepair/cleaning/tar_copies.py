@@ -13,6 +13,7 @@ from typing import BinaryIO
 
 from truepair.cleaning.provenance import Provenance
 from truepair.cleaning.row_edits import why_not_audited
+from truepair.files.json import parsed_json
 from truepair.sources.protocol import Sample, Skipped
 from truepair.sources.tar_index import Member, tar_index
 from truepair.sources.webdataset import (
@@ -43,7 +44,7 @@ def copy_tars(source: WebDatasetSource, provenance: Provenance, folder: Path) ->
     for shard in source.shards():
         written.append(folder / f"{shard}.tar")
         written[-1].parent.mkdir(parents=True, exist_ok=True)
-        samples, _ = by_key(tar_index(source.file_of(shard)).members)
+        samples, _ = by_key(tar_index(source.file_of(shard), source.options.most_members).members)
         keys, added = set(samples), set[str]()
         with tarfile.open(written[-1], "w") as archive, source.file_of(shard).open("rb") as file:
             for item in source.read(shard):
@@ -96,7 +97,7 @@ def _add(
             if member is picture:  # any further pictures show the former image and go with it
                 _add_changed(archive, member, f"{key}.{other.extension}", other.encoded)
         elif chosen is not None and member is metadata_file:
-            metadata = json.loads(content(member, file))
+            metadata = parsed_json(content(member, file), member.info.name)
             metadata["caption"] = [metadata["caption"][place] for place in chosen]
             _add_changed(archive, member, name, json.dumps(metadata, ensure_ascii=False).encode())
         elif key != member.key:

@@ -43,8 +43,8 @@ class Audit:
     text_encoder: str = EmbedConfig.text_encoder
     """What embeds captions: "minilm", a CLIP, SigLIP or sentence BERT network, or "none" for words alone."""
     engine: Literal["local", "ray"] = EmbedConfig.engine
-    """"ray" embeds on all nodes of a Ray cluster (see 'truepair embed --help-all'), which is nearly all of the time; the
-    embeddings are then audited on this machine."""
+    """"ray" embeds on all nodes of a Ray cluster (see 'truepair embed --help-all'), which takes nearly all of the time;
+    this machine then audits the embeddings."""
     patches: bool = False
     """Embed nothing: read pictures as 6 × 6 patches of their pixels. Needs no network, and finds far less."""
     audit: Flat[AuditConfig] = field(default_factory=AuditConfig)

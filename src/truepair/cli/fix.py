@@ -10,7 +10,7 @@ from tyro.conf import Positional
 
 from truepair.cli.output import Output
 from truepair.cli.parsing import parse
-from truepair.errors import ConfigError, DataError
+from truepair.errors import ConfigError, DataError, of_system
 
 MAIN = ("audit", "out", "threshold", "re-pair", "decisions")
 
@@ -80,10 +80,7 @@ def command(arguments: Sequence[str], output: Output) -> None:
     try:
         fixed = fix(audit, by_hand, parsed.out, options)
     except OSError as error:
-        raise DataError(
-            f"{parsed.out} was not written ({error}); what was there is unchanged: make room, or see that its folder "
-            "is writable"
-        ) from error
+        raise DataError(f"{parsed.out} was not written ({of_system(error)}); what was there is unchanged") from error
     output.line(f"{fixed.account}; {fixed.by_hand:,} of these decided by hand")
     if sum(fixed.account.not_audited.values()):
         output.line(f"not audited: see the rule in {parsed.out / fixed.files[-1]}")

@@ -12,8 +12,8 @@ from importlib import import_module
 from types import FrameType
 
 from truepair import __version__
+from truepair.cli.errors import tell
 from truepair.cli.output import Output
-from truepair.errors import ConfigError, TruepairError
 from truepair.progress import no_progress
 
 COMMANDS = {
@@ -42,8 +42,8 @@ commands:
   truepair COMMAND --help             a command's main options; --help-all has all
   truepair COMMAND … --json --quiet   the summary as one JSON object; no progress and no notes
   truepair --version                  {__version__}
-
-For example: truepair demo --out demo-run
+  truepair demo --out demo-run        for example
+Exit codes: 0 done, 1 for you to mend, 2 unusable arguments, 70 a fault of truepair (see --debug)
 """
 
 
@@ -51,18 +51,28 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run a command.
 
     Returns:
-        0 on success, 1 if something the user can mend went wrong, 2 for unusable arguments, 130 or 143 when
-        interrupted or terminated, 141 if the reader of standard output went away; what was running can be resumed by
-        the same command.
+        0 on success, 1 if something the user can mend went wrong, 2 for unusable arguments, 70 after a fault of
+        truepair itself, 130 or 143 when interrupted or terminated, 141 if the reader of standard output went away;
+        what was running can be resumed by the same command.
     """
+    code = 0
     try:
         try:
-            return _run(sys.argv[1:] if arguments is None else list(arguments))
+            code = _run(sys.argv[1:] if arguments is None else list(arguments))
         finally:
             sys.stdout.flush()  # here, where a reader that went away can be caught
     except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # for the flush when Python ends
+        _give_up_output()
         return 141
+    except OSError as error:
+        _give_up_output()
+        return code or tell(error, "")
+    return code
+
+
+def _give_up_output() -> None:
+    """Nothing more is written to standard output, also not by the flush when Python ends."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def _run(arguments: list[str]) -> int:
@@ -79,27 +89,20 @@ def _run(arguments: list[str]) -> int:
         print(f"truepair: there is no command {name!r}; {hint}", file=sys.stderr)
         return 2
     output = Output(is_json="--json" in words, is_quiet="--quiet" in words)
-    words = [word for word in words if word not in ("--json", "--quiet")]
+    is_debug = "--debug" in words
+    words = [word for word in words if word not in ("--json", "--quiet", "--debug")]
     signal.signal(signal.SIGTERM, _terminate)
     try:
         with no_progress() if output.is_quiet else nullcontext():
             import_module(f"truepair.cli.{name}").command(words, output)
-    except TruepairError as error:
-        print(f"truepair: error: {_with_flags(error, name)}", file=sys.stderr)
-        return 1
+    except BrokenPipeError:
+        raise
+    except Exception as error:
+        return tell(error, name, words, is_debug=is_debug)
     except KeyboardInterrupt as interruption:
         print("\ntruepair: stopped; the same command goes on from what was saved last", file=sys.stderr)
         return 143 if interruption.args else 130
     return 0
-
-
-def _with_flags(error: TruepairError, command: str) -> str:
-    """The error's text, with the flag to type where the command has it and no recipe's file is at fault."""
-    if not isinstance(error, ConfigError) or command not in ("audit", "noise", "train") or ".toml" in str(error):
-        return str(error)
-    from truepair.cli.parsing import flags_in
-
-    return flags_in(str(error))
 
 
 def _terminate(number: int, frame: FrameType | None) -> None:

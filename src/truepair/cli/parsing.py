@@ -34,6 +34,7 @@ FlatThroughout = Annotated[Section, tyro.conf.OmitArgPrefixes]
 EVERYWHERE = (
     ("--json", "Print the summary as one JSON object, and nothing else, on standard output."),
     ("--quiet", "Show no progress and no notes; errors are shown."),
+    ("--debug", "Show where in the code an error came from, before the error itself."),
 )
 """Options that `main` takes from every command."""
 

@@ -41,6 +41,9 @@ class EmbedConfig:
     """Pictures, or captions, that go through an encoder together; a GPU wants more."""
     workers: int | None = None
     """Threads that decode pictures; one a CPU core if not given."""
+    decoding_memory: float = 4.0
+    """GB that pictures may take together while workers decode them; the others wait. One that needs more is decoded
+    alone."""
     source: SourceConfig = field(default_factory=SourceConfig)
     """How pictures and captions are read."""
     device: Literal["auto", "cpu", "cuda", "mps"] = "auto"
@@ -59,6 +62,8 @@ class EmbedConfig:
             value = getattr(self, name)
             if value is not None and value < 1:
                 raise ConfigError(f"{name} is {value}, but it must be at least 1")
+        if not self.decoding_memory > 0:
+            raise ConfigError(f"decoding_memory is {self.decoding_memory}, but it is a number of GB above 0")
         if self.share is not None and self.engine == "ray":
             raise ConfigError("engine is 'ray', which gives out the shards itself: leave --shards out")
 

@@ -6,6 +6,8 @@ from dataclasses import dataclass
 
 from truepair.errors import ConfigError
 
+LATER = ("largest_file", "longest_caption", "most_members", "most_expanded", "follow_links")
+"""Options that descriptions of sources name only where they differ from their defaults: older ones lack them."""
 AUTO = "auto"
 """In place of a column's name: the column is found by its usual names."""
 
@@ -41,7 +43,18 @@ class SourceConfig:
     """The only split to read of a dataset with several; by default all of them."""
     largest_pixels: int = 250_000_000
     """Pictures with more pixels (width × height) are left out as "huge": decoded, one pixel takes 3 to 12 bytes."""
-
+    largest_file: int = 1_000_000_000
+    """Picture files, and pictures in cells and archives, of more bytes are left out as "huge file"."""
+    longest_caption: int = 10_000_000
+    """Captions of more characters, and caption files of more bytes, are left out as "huge caption"."""
+    most_members: int = 2_000_000
+    """Files in one tar or zip archive: what follows them in a tar file is left out, a zip archive with more is
+    refused."""
+    most_expanded: int = 200
+    """Zip archives whose content is more than so many times as large as they are, and more than 100 MB, are refused."""
+    follow_links: bool = False
+    """Read files that links inside the source's folder (or the image root) lead to outside of it; such files are
+    left out otherwise."""
     cache_size: float = 20.0
     """GB of tables, tar and Parquet files of a store (s3://, gs://, hf://, https:// …) of which copies are kept on this
     machine; what was asked for longest ago goes first."""
@@ -52,7 +65,8 @@ class SourceConfig:
             object.__setattr__(self, "image_col", None)
         if self.delimiter is not None and len(self.delimiter.replace("\\t", "\t")) != 1:
             raise ConfigError(f"delimiter is {self.delimiter!r}, but it is one character: , ; | or \\t")
-        if self.largest_pixels < 1:
-            raise ConfigError(f"largest_pixels is {self.largest_pixels}, but it must be at least 1")
+        for name in ("largest_pixels", "largest_file", "longest_caption", "most_members", "most_expanded"):
+            if not getattr(self, name) >= 1:
+                raise ConfigError(f"{name} is {getattr(self, name)}, but it must be at least 1")
         if not self.cache_size >= 0:
             raise ConfigError(f"cache_size is {self.cache_size}, but it is a number of GB, 0 or more")

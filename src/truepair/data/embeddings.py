@@ -18,7 +18,6 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.parquet as pq
 import torch
 from jaxtyping import Int
 from torch import Tensor
@@ -31,6 +30,7 @@ from truepair.data.splitting import random_split, split_by_name
 from truepair.errors import DataError
 from truepair.files.json import read_json
 from truepair.files.lines import lines_of
+from truepair.files.parquet import read_parquet
 from truepair.sources.opening import reopened
 
 DESCRIPTION = "embeddings.json"
@@ -168,8 +168,8 @@ def _load_store(folder: Path) -> Pairs:
             f"{folder} has format {described['format']}, but this version of truepair reads {FORMAT}: update truepair, "
             "or embed again"
         )
-    pairs = part_pairs(folder, has_captions=described["text_encoder"] is not None)
-    references = _table(folder / "images.parquet", ["reference"])["reference"].to_pylist()
+    pairs = part_pairs(folder, has_captions=described.get("text_encoder") is not None)
+    references = read_parquet(folder / "images.parquet", ["reference"], is_full=True)["reference"].to_pylist()
     return replace(pairs, pictures=SourcePictures(references, lambda: reopened(described["source"])))
 
 
@@ -180,8 +180,8 @@ def part_pairs(folder: Path, *, has_captions: bool = True) -> Pairs:
         folder: The store, or the part.
         has_captions: Whether captions have features.
     """
-    images = _table(folder / "images.parquet", ["image_id"])
-    pairs = _table(folder / "pairs.parquet", ["caption_id", "caption", "image"])
+    images = read_parquet(folder / "images.parquet", ["image_id"], is_full=True)
+    pairs = read_parquet(folder / "pairs.parquet", ["caption_id", "caption", "image"], is_full=True)
     return Pairs(
         images=_features(folder / "images.npy", len(images), "rows in images.parquet"),
         captions=pairs["caption"].to_pylist(),
@@ -196,7 +196,7 @@ def part_pairs(folder: Path, *, has_captions: bool = True) -> Pairs:
 
 def _load_clip_retrieval(folder: Path, notes: list[str]) -> Pairs:
     tables = _numbered_files(folder / _METADATA_FOLDER, ".parquet")
-    names = pq.read_schema(next(iter(tables.values()))).names
+    names = read_parquet(next(iter(tables.values()))).column_names
     if "caption" not in names:
         raise DataError(
             f"{folder / _METADATA_FOLDER} has no column 'caption' (but {', '.join(names)}): nothing says what the "
@@ -204,7 +204,7 @@ def _load_clip_retrieval(folder: Path, notes: list[str]) -> Pairs:
         )
     named_by = next((name for name in _IMAGE_NAMES if name in names), None)
     columns = ["caption"] if named_by is None else ["caption", named_by]
-    parts = {number: _table(path, columns) for number, path in tables.items()}
+    parts = {number: read_parquet(path, columns) for number, path in tables.items()}
     rows = pa.concat_tables(parts.values(), promote_options="permissive")
     counts = {number: len(part) for number, part in parts.items()}
     captions = rows["caption"].to_pylist()
@@ -285,13 +285,6 @@ def _numbered_files(folder: Path, suffix: str) -> dict[int, Path]:
     if not files:
         raise DataError(f"{folder} holds no numbered {suffix} files, such as {folder.name}_0{suffix}")
     return dict(sorted(files.items()))
-
-
-def _table(path: Path, columns: list[str]) -> pa.Table:
-    try:
-        return pq.read_table(path, columns=columns)
-    except (pa.ArrowException, OSError) as error:
-        raise DataError(f"{path} cannot be read as Parquet with the columns {', '.join(columns)} ({error})") from error
 
 
 def _pictures_at(paths: Sequence[str]) -> Pictures | None:

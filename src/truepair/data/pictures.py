@@ -12,8 +12,8 @@ from jaxtyping import Float
 from PIL import Image
 
 from truepair.data.pairs import Pictures
-from truepair.errors import DataError
 from truepair.sources.decoding import MOST_PIXELS, decoded
+from truepair.sources.picture_files import encoded_picture
 from truepair.sources.protocol import Source
 
 
@@ -27,11 +27,7 @@ class PictureFiles:
         return len(self.paths)
 
     def __getitem__(self, image: int) -> bytes:
-        path = self.paths[image]
-        try:
-            return path.read_bytes()
-        except OSError as error:
-            raise DataError(f"{path} cannot be read ({error.strerror or error}); was it moved or renamed?") from error
+        return encoded_picture(self.paths[image])
 
     def reference(self, image: int) -> str:
         """See `Pictures.reference`."""

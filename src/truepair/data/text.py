@@ -20,7 +20,8 @@ from torch import Tensor
 
 from truepair.data.batch import Padded
 from truepair.data.pairs import Inputs, Pairs
-from truepair.errors import DataError
+from truepair.errors import DataError, said_by
+from truepair.files.json import parsed_json
 
 SPECIAL_WORDS = ("<pad>", "<start>", "<end>", "<unk>", "<mask>")
 """Not words of any caption: `words_of` never makes them."""
@@ -107,11 +108,13 @@ class Vocabulary:
             DataError: If it is not such an object, ids are not 0 … n-1, or a special word is missing.
         """
         try:
-            id_of = json.loads(text)["word2idx"]
+            id_of = parsed_json(text, "it")["word2idx"]
             words = sorted(id_of, key=id_of.__getitem__)
             ids = [id_of[word] for word in words]
         except (ValueError, KeyError, TypeError, AttributeError) as error:
-            raise DataError(f"{name} is not a JSON object with 'word2idx': a word → id table ({error!r})") from error
+            raise DataError(
+                f"{name} is not a JSON object with 'word2idx': a word → id table ({said_by(error)})"
+            ) from error
         if ids != list(range(len(ids))):
             wrong = next(place for place, id_ in enumerate(ids) if id_ != place)
             raise DataError(
@@ -212,7 +215,7 @@ def load_vocabulary(path: Path) -> Vocabulary:
     try:
         return Vocabulary.from_json(path.read_text(encoding="utf-8"), str(path))
     except (OSError, UnicodeDecodeError) as error:
-        raise DataError(f"cannot read the vocabulary {path}: {error}") from error
+        raise DataError(f"cannot read the vocabulary {path}: {said_by(error)}") from error
 
 
 def check_vocabulary(

@@ -17,6 +17,7 @@ from truepair.embedding.shard import Encoders
 from truepair.embedding.text_encoders import TextEncoder
 from truepair.embedding.towers import TOWERS, ImageTower, TextTower
 from truepair.errors import ConfigError
+from truepair.sources.decoding import DecodingMemory
 from truepair.training.device import hardware, make_fabric
 
 
@@ -34,7 +35,8 @@ def load_encoders(config: EmbedConfig, cache: Path) -> tuple[Encoders, EncodedBy
     image = load_image_encoder(config.image_encoder, grid=config.grid, device=device, cache=cache)
     text = load_text_encoder(config.text_encoder, device)
     by = EncodedBy(asdict(image.description), None if text is None else asdict(text.description), hardware(device))
-    return Encoders(image, text, config.batch_size, config.source.largest_pixels), by
+    memory = DecodingMemory(round(config.decoding_memory * 1e9))
+    return Encoders(image, text, config.batch_size, memory, config.source.largest_pixels), by
 
 
 def load_image_encoder(name: str, *, grid: int | None, device: torch.device, cache: Path) -> ImageEncoder:

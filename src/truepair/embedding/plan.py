@@ -13,7 +13,7 @@ from truepair.data.embeddings import DESCRIPTION, PARTS, PLAN, SHARE_FOLDERS
 from truepair.embedding.shares import contents_of, share_folder, share_folders
 from truepair.embedding.store import CAPTIONS, IMAGE_ROWS, IMAGES, PAIR_ROWS
 from truepair.errors import ConfigError
-from truepair.files.json import read_json
+from truepair.files.json import parsed_json, read_json
 from truepair.files.locking import LOCK
 from truepair.sources.protocol import Source
 from truepair.sources.skipped import SKIPPED
@@ -49,7 +49,7 @@ def plan_of(source: Source, description: Mapping[str, Any], config: EmbedConfig)
         "shards": versioned_shards(source),
         "contents": contents_of(source),
     }
-    read: dict[str, Any] = json.loads(json.dumps(plan))  # as it will be read again, to be compared
+    read: dict[str, Any] = parsed_json(json.dumps(plan), "the plan")  # as it will be read again, to be compared
     return read
 
 

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import contextlib
-import json
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import SafetensorError
 
-from truepair.errors import ConfigError
+from truepair.errors import ConfigError, said_by
+from truepair.files.json import parsed_json
 
 
 def model_type(name: str) -> str:
@@ -25,7 +27,7 @@ def model_type(name: str) -> str:
 
 def load_network(name: str, device: torch.device) -> Any:
     """The network in float32, in evaluation mode. Raises as `model_type`."""
-    return _load("AutoModel", name, dtype=torch.float32).eval().requires_grad_(False).to(device)
+    return _load("AutoModel", name, dtype=torch.float32, use_safetensors=True).eval().requires_grad_(False).to(device)
 
 
 def load_tokenizer(name: str) -> Any:
@@ -46,15 +48,19 @@ def sentence_pooling(name: str) -> str:
     """
     from transformers.utils.hub import cached_file
 
+    place = _place(name)
     found = cached_file(
-        name,
+        place,
         "1_Pooling/config.json",
+        local_files_only=Path(place).is_dir(),
         _raise_exceptions_for_missing_entries=False,
         _raise_exceptions_for_connection_errors=False,
     )
     if found is None:
         return "mean"
-    stored = json.loads(Path(found).read_text(encoding="utf-8"))
+    stored = parsed_json(Path(found).read_bytes(), str(found))
+    if not isinstance(stored, dict):
+        raise ConfigError(f"{found} is no JSON object: is the network complete?")
     if "pooling_mode" in stored:
         modes = [stored["pooling_mode"]]
     else:
@@ -75,14 +81,35 @@ def _load(loader: str, name: str, **options: Any) -> Any:
         raise ConfigError(
             f"encoder {name!r} needs transformers, which is not installed: pip install 'truepair[hf]'"
         ) from error
+    place = _place(name)
+    is_folder = Path(place).is_dir()
+    what = (
+        "the folder holds no network that transformers can read, with its weights as safetensors"
+        if is_folder
+        else "it is neither a folder here, nor the name of a network on the hub that can be had now and has safetensors"
+    )
     try:
         with _quiet(transformers.utils.logging):
-            return getattr(transformers, loader).from_pretrained(name, **options)
-    except (OSError, ValueError, ImportError) as error:
-        raise ConfigError(
-            f"encoder {name!r} cannot be loaded: it is neither the folder of a network that transformers can read, nor "
-            f"the name of one on the hub that can be had now ({' '.join(str(error).split())[:300]})"
-        ) from error
+            return getattr(transformers, loader).from_pretrained(
+                place, local_files_only=is_folder, trust_remote_code=False, **options
+            )
+    except (OSError, ValueError, ImportError, LookupError, TypeError, RecursionError, SafetensorError) as error:
+        raise ConfigError(f"encoder {name!r} cannot be loaded: {what} ({said_by(error)[:300]})") from error
+
+
+def _place(name: str) -> str:
+    """Where transformers looks for a network: in a folder, or on the hub if the name can only be one there.
+
+    Raises:
+        ConfigError: If it is written as a path, of which there is no folder.
+    """
+    path = Path(name).expanduser()
+    if path.is_dir():
+        return str(path)
+    is_path = name.startswith((".", "/", "~")) or "\\" in name or name.count("/") > 1
+    if is_path or ("/" in name and path.parent.is_dir()) or re.match("[A-Za-z]:", name):
+        raise ConfigError(f"encoder {name!r} is a path, but there is no such folder: is it spelled right?")
+    return name
 
 
 @contextlib.contextmanager

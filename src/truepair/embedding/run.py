@@ -29,7 +29,7 @@ from truepair.embedding.plan import (
 from truepair.embedding.shard import Encoders, embed_shard
 from truepair.embedding.shares import ALL, Batches, pieces_of, share_folder, share_folders
 from truepair.embedding.store import CAPTIONS, IMAGES, encoded_rows, finished_part, join_parts, parts_of
-from truepair.errors import DataError
+from truepair.errors import DataError, of_system
 from truepair.files.json import write_json
 from truepair.files.locking import alone_in
 from truepair.progress import progress
@@ -99,7 +99,7 @@ def embed_source(
                 return _embed_share(source, plan, out, config, config.share)
             summary = _embed_all(source, plan, out, config, first_part)
         except OSError as error:
-            raise DataError(f"{out} cannot be written ({error}): make room; the same command then goes on") from error
+            raise DataError(f"{out} cannot be written ({of_system(error)})") from error
     delete_parts(out)
     return summary
 

@@ -26,7 +26,7 @@ from truepair.embedding.store import (
 )
 from truepair.embedding.text_encoders import TextEncoder, batches_by_length, encode_batches
 from truepair.errors import DataError
-from truepair.sources.decoding import MOST_PIXELS, decoded
+from truepair.sources.decoding import MOST_PIXELS, DecodingMemory, decoded
 from truepair.sources.facts import PictureFacts, facts_of
 from truepair.sources.picture_files import UnreadablePictureError, left_out
 from truepair.sources.protocol import Sample, Skipped
@@ -43,12 +43,14 @@ class Encoders:
         image: For the pictures.
         text: For the captions; None to leave them as words.
         batch_size: How many go through together.
+        memory: What pictures may take while they wait and are decoded.
         most_pixels: Pictures with more are left out.
     """
 
     image: ImageEncoder
     text: TextEncoder | None
     batch_size: int
+    memory: DecodingMemory
     most_pixels: int = MOST_PIXELS
 
 
@@ -128,28 +130,33 @@ def _seen(
     items: Iterable[Sample | Skipped], encoders: Encoders, pool: Executor, ahead: int
 ) -> Iterator[_Seen | Skipped]:
     """What becomes of each item, in their order; up to `ahead` pictures are decoded before they are asked for."""
-    waiting: deque[Future[_Seen | Skipped] | Skipped] = deque()
+    waiting: deque[tuple[Future[_Seen | Skipped] | Skipped, int]] = deque()
+    held = 0  # bytes of the files that wait
     for item in items:
-        waiting.append(
-            item if isinstance(item, Skipped) else pool.submit(_see, item, encoders.image, encoders.most_pixels)
-        )
-        if len(waiting) > ahead:
-            yield _awaited(waiting.popleft())
-    while waiting:
-        yield _awaited(waiting.popleft())
+        size = 0 if isinstance(item, Skipped) else len(item.picture)
+        waiting.append((item if isinstance(item, Skipped) else pool.submit(_see, item, encoders), size))
+        held += size
+        while len(waiting) > ahead or held > encoders.memory.most:
+            first, size = waiting.popleft()
+            yield _awaited(first)
+            held -= size
+    for first, _ in waiting:
+        yield _awaited(first)
 
 
 def _awaited(item: Future[_Seen | Skipped] | Skipped) -> _Seen | Skipped:
     return item if isinstance(item, Skipped) else item.result()
 
 
-def _see(sample: Sample, encoder: ImageEncoder, most_pixels: int) -> _Seen | Skipped:
-    try:
-        picture = decoded(sample.picture, _ENOUGH * encoder.description.side, most_pixels)
-    except UnreadablePictureError as error:
-        return left_out(sample, error)
-    values = encoder.preprocess(picture)
-    return _Seen(replace(sample, picture=b""), facts_of(sample.picture, picture), values)
+def _see(sample: Sample, encoders: Encoders) -> _Seen | Skipped:
+    side = _ENOUGH * encoders.image.description.side
+    with encoders.memory.of(sample.picture, side):
+        try:
+            picture = decoded(sample.picture, side, encoders.most_pixels)
+        except UnreadablePictureError as error:
+            return left_out(sample, error)
+        values = encoders.image.preprocess(picture)
+        return _Seen(replace(sample, picture=b""), facts_of(sample.picture, picture), values)
 
 
 def _encode_captions(pairs: list[PairRow], path: Path, encoders: Encoders, batches: Batches) -> int:

@@ -99,7 +99,7 @@ def contents_of(source: Source) -> list[str]:
 def _named(source: FolderSource, entry: Entry) -> Sequence[object]:
     if entry.sidecar is None or not isinstance(source.path, Path) or not source.path.is_dir():
         return (entry,)
-    return (entry, (source.path / entry.sidecar).read_bytes())
+    return (entry, source.caption_file(entry))
 
 
 def _identity(item: Sample | Skipped) -> Sequence[object]:

@@ -12,7 +12,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from truepair.data.pairs import Pairs
-from truepair.errors import CheckpointError, ConfigError, DataError
+from truepair.errors import CheckpointError, ConfigError, DataError, said_by
 from truepair.evaluation.recall import (
     RankCounts,
     RetrievalMetrics,
@@ -118,7 +118,7 @@ def _count(
                     saved.save(counts, number)
                 except (OSError, CheckpointError) as error:
                     warnings.warn(
-                        f"the state of this evaluation cannot be saved, and it goes on: {error}", stacklevel=3
+                        f"the state of this evaluation cannot be saved, and it goes on: {said_by(error)}", stacklevel=3
                     )
                     saved = None
                 last_save = time.monotonic()

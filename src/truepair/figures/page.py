@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pyarrow.parquet as pq
 
 from truepair import __version__
 from truepair.config import DataConfig
@@ -27,6 +26,7 @@ from truepair.figures.charts import (
 from truepair.figures.curves import MEASURES, Curve, NoiseFigure, noise_figures, option_figures
 from truepair.figures.runs import FinishedRun, LeftOut, find_runs, short
 from truepair.files.names import slug
+from truepair.files.parquet import read_parquet
 from truepair.files.replacing import replacing
 from truepair.inspection.charts import similarity_histogram
 from truepair.inspection.codes import drawn
@@ -269,7 +269,7 @@ def _confidences(name: str, run: FinishedRun) -> Iterable[Figure]:
     path = run.folder / "pairs.parquet"
     if not path.exists():
         return
-    table = pq.read_table(path)
+    table = read_parquet(path)
     is_clean = table["is_clean"].to_numpy() if "is_clean" in table.column_names else None
     captions = {"confidence": "Confidence that each training pair matches, of the tested checkpoint."}
     captions |= {

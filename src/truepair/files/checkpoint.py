@@ -12,7 +12,8 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor
 
-from truepair.errors import CheckpointError
+from truepair.errors import CheckpointError, DataError, said_by
+from truepair.files.json import parsed_json
 from truepair.files.replacing import replacing
 
 FORMAT = "truepair/1"
@@ -40,8 +41,8 @@ def save_checkpoint(path: Path, state: dict[str, Any]) -> None:
             os.fsync(file.fileno())
     except OSError as error:
         raise CheckpointError(
-            f"could not save {path}: {error}. What was saved before is intact: make room or choose another folder, "
-            "then run the same command to resume"
+            f"could not save {path}: {said_by(error)}. What was saved before is intact: make room or choose another "
+            "folder, then run the same command to resume"
         ) from error
 
 
@@ -59,12 +60,12 @@ def load_checkpoint(path: Path) -> dict[str, Any]:
                     f"{path} is a safetensors file but not a checkpoint of this version of truepair "
                     f"(format {metadata.get('format')!r}, expected {FORMAT!r})"
                 )
-            state: dict[str, Any] = _put_tensors(json.loads(metadata["structure"]), file.get_tensor)
+            state: dict[str, Any] = _put_tensors(parsed_json(metadata["structure"], "its structure"), file.get_tensor)
             return state
-    except (OSError, SafetensorError, KeyError, json.JSONDecodeError) as error:
+    except (OSError, SafetensorError, KeyError, DataError) as error:
         raise CheckpointError(
-            f"cannot read the checkpoint {path}: {error}. It is missing or damaged: delete it to start this run again, "
-            "or restore it from a copy"
+            f"cannot read the checkpoint {path}: {said_by(error)}. It is missing or damaged: delete it to start this "
+            "run again, or restore it from a copy"
         ) from error
 
 

@@ -4,9 +4,13 @@ from __future__ import annotations
 
 import codecs
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 
 from truepair.errors import DataError
+
+LONGEST_LINE = 256_000_000
+"""Characters of a line of a text file: more are no line, whatever the file is called."""
 
 
 def lines_of(path: Path, *, keep_ends: bool = False) -> Iterator[str]:
@@ -17,11 +21,13 @@ def lines_of(path: Path, *, keep_ends: bool = False) -> Iterator[str]:
         keep_ends: Whether lines keep their ends, as the csv module needs them: a quoted field may contain one.
 
     Raises:
-        DataError: If the file cannot be read, or a line is not UTF-8.
+        DataError: If the file cannot be read, a line is not UTF-8, or is longer than `LONGEST_LINE`.
     """
     try:
         with path.open("rb") as file:
-            for number, line in enumerate(file, 1):
+            for number, line in enumerate(iter(partial(file.readline, LONGEST_LINE), b""), 1):
+                if len(line) == LONGEST_LINE:
+                    raise DataError(f"{path}, line {number:,} is endless: more than {LONGEST_LINE:,} bytes")
                 try:
                     text = line.removeprefix(codecs.BOM_UTF8).decode("utf-8")
                 except UnicodeDecodeError as error:

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
-from truepair.errors import DataError
+from truepair.errors import DataError, of_system
 from truepair.files.replacing import replacing
 
 
@@ -84,4 +84,4 @@ def save_array(path: Path, array: np.ndarray) -> None:
         with replacing(path) as temporary, temporary.open("wb") as file:
             np.save(file, np.ascontiguousarray(array), allow_pickle=False)
     except OSError as error:
-        raise DataError(f"could not write {path}: {error}; make room or choose another folder") from error
+        raise DataError(f"could not write {path} ({of_system(error)})") from error

@@ -1,12 +1,14 @@
-"""Parquet files of a run's or an audit's folder: replaced atomically."""
+"""Parquet files of a run's, an audit's or a feature store's folder: replaced atomically, checked when read."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from truepair.errors import DataError, said_by
 from truepair.files.replacing import replacing
 
 
@@ -14,3 +16,27 @@ def write_parquet(table: pa.Table, path: Path) -> None:
     """A Parquet file, replaced atomically."""
     with replacing(path) as temporary:
         pq.write_table(table, temporary)
+
+
+def read_parquet(path: Path, columns: Sequence[str] | None = None, *, is_full: bool = False) -> pa.Table:
+    """A Parquet file, or some columns of it, whose values were looked at: text is UTF-8, offsets lie in their buffers.
+
+    Args:
+        path: The file.
+        columns: Names; all columns by default.
+        is_full: Whether no cell may be missing.
+
+    Raises:
+        DataError: If the file cannot be read, is damaged, or has no such column.
+    """
+    try:
+        table = pq.read_table(path, columns=None if columns is None else list(columns))
+        table.validate(full=True)
+    except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
+        wanted = "" if columns is None else f" with the columns {', '.join(columns)}"
+        raise DataError(f"{path} cannot be read as Parquet{wanted} ({said_by(error)}): is it damaged?") from error
+    for name in table.column_names if is_full else ():
+        missing = table[name].null_count
+        if missing:
+            raise DataError(f"{path} has no {name} in {missing:,} of {len(table):,} rows: is it damaged?")
+    return table

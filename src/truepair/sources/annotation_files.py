@@ -10,16 +10,19 @@ from collections.abc import Sequence
 from pathlib import PurePosixPath
 from typing import Any
 
-from truepair.config.source import SourceConfig
 from truepair.errors import DataError
+from truepair.files.json import parsed_json
 from truepair.sources.picture_files import Location, folder_of
-from truepair.sources.table_files import RowsTable, parsed_json, table_of_objects
+from truepair.sources.table_files import RowsTable, table_of_objects
 from truepair.sources.text_files import content_of, opened_text
 
-COLUMNS = SourceConfig(
-    image_col="image", caption_col=("caption",), image_id_col="image", caption_id_col="caption_id", split_col="split"
-)
-"""What the columns of these tables are called."""
+COLUMNS: dict[str, Any] = {
+    "caption_col": ("caption",),
+    "image_id_col": "image",
+    "caption_id_col": "caption_id",
+    "split_col": "split",
+}
+"""What the columns of these tables are called, beside "image"."""
 
 _PICTURE_FOLDERS = ("images", "Images", "Flicker8k_Dataset", "Flickr8k_Dataset", "flickr30k-images", "flickr30k_images")
 _COCO_FOLDERS = ("train2014", "val2014", "train2017", "val2017")

@@ -6,10 +6,13 @@ import codecs
 from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 
+from truepair.config.source import SourceConfig
 from truepair.sources.protocol import Skipped
 
 _MISSING = ("nan", "NaN", "null", "NULL", "None", "<NA>", "N/A", "n/a", "#N/A")
 """What programs write where there is no value (pandas, SQL, spreadsheets); no caption says only that."""
+
+HUGE_CAPTION = "huge caption"
 
 
 @dataclass(frozen=True)
@@ -27,7 +30,7 @@ class Captions:
     skipped: tuple[Skipped, ...]
 
 
-def captions_in(cells: Mapping[str, object], name: str) -> Captions:
+def captions_in(cells: Mapping[str, object], name: str, longest: int = SourceConfig.longest_caption) -> Captions:
     """The captions in one or several columns of a row.
 
     >>> captions_in({"en": "a dog", "all": ["a dog", "ein Hund"]}, "row-7").ids
@@ -37,11 +40,12 @@ def captions_in(cells: Mapping[str, object], name: str) -> Captions:
         cells: Column → a text, a list of texts, or something else, which is skipped.
         name: What the row is called. A caption's id is this, then ``/column`` if there are several columns, then
             ``/1``, ``/2`` … if the cell is a list.
+        longest: Characters of a caption; a longer one is skipped.
     """
     kept: list[tuple[str, str]] = []
     skipped: list[Skipped] = []
     for caption_id, value in _named(cells, name):
-        fault = _fault(value)
+        fault = _fault(value, longest)
         if fault is None:
             kept.append((caption_id, str(value)))
         else:
@@ -91,7 +95,7 @@ def decoded_text(content: bytes) -> str:
     return content.decode("utf-8")
 
 
-def _fault(value: object) -> tuple[str, str] | None:
+def _fault(value: object, longest: int) -> tuple[str, str] | None:
     """Why a value is no caption: a few words and what was found."""
     if value is None or (isinstance(value, str) and not value.strip()):
         return "empty caption", ""
@@ -101,6 +105,8 @@ def _fault(value: object) -> tuple[str, str] | None:
         return "caption that says it is missing", repr(value.strip())
     if not isinstance(value, str):
         return "caption is not text", f"{value!r:.80}"
+    if len(value) > longest:
+        return HUGE_CAPTION, f"{len(value):,} characters are more than {longest:,} (--longest-caption)"
     try:
         value.encode("utf-8")
     except UnicodeEncodeError as error:  # half of a surrogate pair, which JSON can spell

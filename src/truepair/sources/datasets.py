@@ -14,9 +14,11 @@ from typing import Any
 
 from truepair.config.source import AUTO, SourceConfig
 from truepair.errors import ConfigError, DataError
+from truepair.files.json import parsed_json
 from truepair.sources.downloads import is_download_log
+from truepair.sources.picture_files import leads_out
 from truepair.sources.stores import StorePath, located, pure_path
-from truepair.sources.table_files import ArrowTable, open_table, parsed_json
+from truepair.sources.table_files import ArrowTable, open_table
 from truepair.sources.tables import Part, TableSource
 
 METADATA = ("metadata.jsonl", "metadata.csv", "metadata.parquet")
@@ -48,13 +50,13 @@ def saved_dataset(path: Path | StorePath, options: SourceConfig) -> TableSource:
         splits = _chosen(path, named, options.split)
         if not splits:
             raise DataError(f"{path} has no splits; is the dataset complete?")
-        found = [_saved_part(path / split, split, split) for split in splits]
+        found = [_saved_part(path / split, split, split, options) for split in splits]
     else:
         state = _json(path / "state.json")
         only = state.get("_split")
         if options.split not in (None, only):
             raise ConfigError(f"{path} is of one split ({only or 'without a name'}): leave --split out")
-        found = [_saved_part(path, "", only)]
+        found = [_saved_part(path, "", only, options)]
     parts = [part for part in found if part is not None]
     if not parts:
         raise DataError(f"{path} has no rows")
@@ -87,6 +89,7 @@ def picture_folder(path: Path | StorePath, options: SourceConfig) -> TableSource
         ConfigError: If there is no such split.
     """
     tables = metadata_files(path)
+    refuse_links(tables, path, options)
     folders = [table.parent for table in tables]
     twice = next((folder for folder in folders if folders.count(folder) > 1), None)
     if twice is not None:
@@ -129,6 +132,7 @@ def parquet_folder(path: Path | StorePath, options: SourceConfig) -> TableSource
         ConfigError: If there is no such split.
     """
     files = parquet_files(path)
+    refuse_links(files, path, options)
     splits = {file: _split_of_file(file) for file in files}
     if options.split is not None:
         _chosen(path, [split for split in splits.values() if split is not None], options.split)
@@ -145,12 +149,23 @@ def parquet_folder(path: Path | StorePath, options: SourceConfig) -> TableSource
     return TableSource(path, parts, options, kind="parquet folder")
 
 
+def refuse_links(files: Sequence[Path | StorePath], folder: Path | StorePath, options: SourceConfig) -> None:
+    """Refuse tables in a folder that are links out of it.
+
+    Raises:
+        DataError: If one is, and ``follow_links`` is not set.
+    """
+    link = next((file for file in files if leads_out(file, folder)), None)
+    if link is not None and not options.follow_links:
+        raise DataError(f"{link} is a link that leads out of {folder}: read it with --follow-links, or copy the file")
+
+
 def _inside(path: Path | StorePath, folder: Path | StorePath) -> PurePath:
     """A path from a folder on."""
     return pure_path(path).relative_to(pure_path(folder))
 
 
-def _saved_part(folder: Path | StorePath, name: str, split: str | None) -> Part | None:
+def _saved_part(folder: Path | StorePath, name: str, split: str | None, options: SourceConfig) -> Part | None:
     """One split; None if it has no rows."""
     state = _json(folder / "state.json")
     try:
@@ -163,6 +178,7 @@ def _saved_part(folder: Path | StorePath, name: str, split: str | None) -> Part 
     missing = next((file for file in files if not file.is_file()), None)
     if missing is not None:
         raise DataError(f"{missing} is missing, which {folder / 'state.json'} lists")
+    refuse_links(files, folder, options)
     return Part(ArrowTable(folder, files), name, folder, split)
 
 

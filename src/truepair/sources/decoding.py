@@ -3,18 +3,33 @@
 from __future__ import annotations
 
 import io
-from threading import Lock
+from collections.abc import Iterator
+from contextlib import contextmanager
+from threading import Condition, Lock
 
 import numpy as np
 from PIL import Image, ImageCms, ImageOps, UnidentifiedImageError
 
+from truepair.config.source import SourceConfig
+from truepair.errors import said_by
 from truepair.sources.picture_files import UnreadablePictureError
 
-MOST_PIXELS = 250_000_000
+MOST_PIXELS = SourceConfig.largest_pixels
 """Pixels above which a picture is left out as huge, if nothing else is asked for; cameras reach 200 million."""
+FORMATS = (
+    *("JPEG", "MPO", "PNG", "WEBP", "GIF", "BMP", "DIB", "TIFF", "AVIF", "HEIF"),
+    *("ICO", "JPEG2000", "PPM", "TGA"),
+)
+"""What Pillow may take a file for; others are not opened, EPS for instance, for which it starts Ghostscript."""
 
 UNREADABLE = "unreadable picture"
 HUGE = "huge picture"
+TOO_MUCH = "not enough memory for the picture"
+
+_LARGE = 50_000_000
+"""Pixels above which a picture is made smaller before anything else is done with it, if a smaller one is enough."""
+_BYTES_A_PIXEL, _BYTES_A_DEEP_PIXEL = 17, 29
+"""What decoding takes of memory at most, as measured; of pictures that are made smaller first it is half of that."""
 
 _DEEP_MODES = ("I", "I;16", "I;16B", "I;16L", "I;16N", "F")
 """Pillow's modes of one channel with more than 8 bits."""
@@ -31,12 +46,13 @@ def decoded(data: bytes, largest_side: int | None = None, most_pixels: int = MOS
     grey, integers, floating point) is scaled by its own range.
 
     Args:
-        data: An encoded picture in any format that Pillow reads; HEIC if pillow-heif is installed.
-        largest_side: A hint, in pixels, that no more is needed; lets JPEG decode at a fraction of its size.
+        data: An encoded picture in one of `FORMATS`; HEIC if pillow-heif is installed.
+        largest_side: A hint, in pixels, that no more is needed; lets JPEG decode at a fraction of its size, and makes
+            other pictures of more than 50 million pixels smaller.
         most_pixels: Width × height above which a picture is not decoded.
 
     Raises:
-        UnreadablePictureError: If the bytes are broken or of no known format, or the picture is huge.
+        UnreadablePictureError: If the bytes are broken or of no known format, the picture is huge, or memory ends.
     """
     try:
         stored = opened_picture(data)
@@ -47,7 +63,8 @@ def decoded(data: bytes, largest_side: int | None = None, most_pixels: int = MOS
             )
         if largest_side is not None:
             stored.draft("RGB", (largest_side, largest_side))
-        picture = ImageOps.exif_transpose(stored)
+        ImageOps.exif_transpose(stored, in_place=True)
+        picture = _shrunk(stored, largest_side)
         if picture.mode in _DEEP_MODES:
             picture = _scaled(picture)
         elif picture.mode == "LAB":
@@ -60,6 +77,8 @@ def decoded(data: bytes, largest_side: int | None = None, most_pixels: int = MOS
         return picture.convert("RGB")
     except UnreadablePictureError:
         raise
+    except MemoryError as error:
+        raise UnreadablePictureError(TOO_MUCH, f"{len(data):,} bytes of picture ({said_by(error)})") from error
     except Exception as error:  # broken bytes lead decoders to raise nearly anything
         raise UnreadablePictureError(
             UNREADABLE, f"{len(data):,} bytes cannot be decoded ({_why(data, error)})"
@@ -83,6 +102,61 @@ def thumbnail(data: bytes, side: int) -> bytes:
     return written.getvalue()
 
 
+class DecodingMemory:
+    """Keeps several threads from decoding more at once than memory should hold.
+
+    Args:
+        most: Bytes that pictures take together, by an estimate from their headers. One that needs more is decoded
+            when no other is.
+    """
+
+    def __init__(self, most: int) -> None:
+        self.most = most
+        self._taken = 0
+        self._changed = Condition()
+
+    @contextmanager
+    def of(self, data: bytes, largest_side: int | None = None) -> Iterator[None]:
+        """Wait until there is room for a picture, which is taken until the block ends.
+
+        Args:
+            data: See `decoded`.
+            largest_side: See `decoded`.
+        """
+        needed = min(_needed(data, largest_side), self.most)
+        with self._changed:
+            self._changed.wait_for(lambda: self._taken + needed <= self.most)
+            self._taken += needed
+        try:
+            yield
+        finally:
+            with self._changed:
+                self._taken -= needed
+                self._changed.notify_all()
+
+
+def _needed(data: bytes, largest_side: int | None) -> int:
+    """Bytes that decoding a picture takes, about."""
+    try:
+        stored = opened_picture(data)
+        if largest_side is not None:
+            stored.draft("RGB", (largest_side, largest_side))
+    except Exception:  # broken bytes: decoding them says so
+        return 0
+    pixel = _BYTES_A_DEEP_PIXEL if stored.mode in _DEEP_MODES else _BYTES_A_PIXEL
+    return pixel * stored.width * stored.height
+
+
+def _shrunk(stored: Image.Image, largest_side: int | None) -> Image.Image:
+    """A large picture at a whole fraction of its size, of which both sides are at least as long as needed."""
+    factor = 1 if largest_side is None else min(stored.size) // largest_side
+    if stored.width * stored.height <= _LARGE or factor < 2:
+        return stored
+    if stored.mode in _DEEP_MODES:
+        return stored.resize((-(-stored.width // factor), -(-stored.height // factor)), Image.Resampling.NEAREST)
+    return (stored.convert("RGBA") if stored.mode in ("1", "P", "PA") else stored).reduce(factor)
+
+
 def opened_picture(data: bytes) -> Image.Image:
     """The picture's header. Pillow's own limit on pixels, which is one for the whole process, is off meanwhile."""
     if _is_heif(data):
@@ -91,9 +165,15 @@ def opened_picture(data: bytes) -> Image.Image:
         usual = Image.MAX_IMAGE_PIXELS
         Image.MAX_IMAGE_PIXELS = None
         try:
-            return Image.open(io.BytesIO(data))
+            return Image.open(io.BytesIO(data), formats=known_formats())
         finally:
             Image.MAX_IMAGE_PIXELS = usual
+
+
+def known_formats() -> list[str]:
+    """Those of `FORMATS` that Pillow, as it is installed, can read."""
+    Image.init()
+    return [name for name in FORMATS if name in Image.OPEN]
 
 
 def _scaled(picture: Image.Image) -> Image.Image:

@@ -8,6 +8,7 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from truepair.errors import said_by
 from truepair.sources.protocol import Skipped
 from truepair.sources.stores import StorePath, for_parts, on_disk
 
@@ -49,4 +50,4 @@ def failed_downloads(path: Path | StorePath, name: str) -> Iterator[Skipped]:
                         reason = str(cells["status"] or "no status").replace("_", " ")
                         yield Skipped(where, reason, str(cells.get("error_message") or ""))
     except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
-        yield Skipped(str(path), "unreadable status table", str(error))
+        yield Skipped(str(path), "unreadable status table", said_by(error))

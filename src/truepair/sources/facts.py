@@ -41,9 +41,9 @@ def facts_of(data: bytes, picture: Image.Image) -> PictureFacts:
 
     Args:
         data: The encoded picture.
-        picture: The same, decoded to RGB, at its size or smaller.
+        picture: The same, decoded to RGB, upright, at its size or smaller.
     """
-    width, height = _upright_size(data)
+    width, height = _upright_size(data, picture)
     return PictureFacts(hashlib.sha256(data).hexdigest(), difference_hash(picture), width, height, is_blank(picture))
 
 
@@ -63,9 +63,12 @@ def is_blank(picture: Image.Image) -> bool:
     return all(highest - lowest <= _BLANK_RANGE for lowest, highest in extrema)
 
 
-def _upright_size(data: bytes) -> tuple[int, int]:
-    """Width and height as seen; only the header is read."""
+def _upright_size(data: bytes, picture: Image.Image) -> tuple[int, int]:
+    """Width and height as seen, of a file whose upright picture is known."""
     with opened_picture(data) as stored:
         width, height = stored.size
-        is_transposed = stored.getexif().get(ExifTags.Base.Orientation) in _TRANSPOSING
+        if width == height or picture.width != picture.height:
+            is_transposed = (picture.width > picture.height) != (width > height)
+        else:  # too small to tell; not always read, because in PNG they may stand behind all pixels
+            is_transposed = stored.getexif().get(ExifTags.Base.Orientation) in _TRANSPOSING
     return (height, width) if is_transposed else (width, height)

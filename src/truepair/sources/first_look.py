@@ -8,9 +8,10 @@ from itertools import chain, islice
 from pathlib import Path, PurePosixPath
 
 from truepair.errors import DataError
+from truepair.sources.captions import HUGE_CAPTION
 from truepair.sources.datasets import METADATA
-from truepair.sources.decoding import decoded
-from truepair.sources.picture_files import UnreadablePictureError, left_out
+from truepair.sources.decoding import HUGE, decoded
+from truepair.sources.picture_files import HUGE_FILE, LINK, UnreadablePictureError, left_out
 from truepair.sources.protocol import Sample, Skipped, Source
 from truepair.sources.stores import StorePath
 from truepair.sources.tables import TableSource
@@ -76,7 +77,10 @@ def _next_step(source: Source, first: Skipped) -> str:
         "table (metadata.csv, metadata.jsonl)",
         "empty caption": "name the column of captions with --caption-col",
         "no picture named": "name the column of pictures with --image-col",
-        "huge picture": "raise --largest-pixels, or make them smaller",
+        HUGE: "raise --largest-pixels, or make them smaller",
+        HUGE_FILE: "raise --largest-file, or make them smaller",
+        HUGE_CAPTION: "raise --longest-caption, if that is a caption",
+        LINK: "read what links lead to with --follow-links, or copy the files into the folder",
     }
     if first.reason in known:
         return known[first.reason]

@@ -3,27 +3,32 @@
 from __future__ import annotations
 
 import os
+import stat
 import zipfile
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path, PurePosixPath
 
+from truepair.config.source import SourceConfig
 from truepair.errors import DataError
+from truepair.files.json import parsed_json
 from truepair.sources.blocks import block, block_names
-from truepair.sources.captions import decoded_text
+from truepair.sources.captions import HUGE_CAPTION, decoded_text
 from truepair.sources.downloads import failed_downloads, is_download_log
 from truepair.sources.picture_files import (
+    LINK,
     Location,
     UnreadablePictureError,
     encoded_picture,
     is_picture_file,
+    leads_out,
+    size_of,
     utf8_name,
 )
 from truepair.sources.protocol import Kind, Sample, Skipped
 from truepair.sources.store_errors import StoreError
 from truepair.sources.stores import StorePath, ahead, pure_path
-from truepair.sources.table_files import parsed_json
 
 SIDECARS = (".txt", ".caption", ".json")
 """Extensions of caption files; where a picture has several, the first of these counts."""
@@ -50,7 +55,8 @@ class FolderSource:
     picture's id is its path in the folder, a caption's that path and the number of its line: ``beach/dog.jpg/1``.
     Pictures of the same name that differ in their extension share the caption file.
 
-    Hidden files and folders, links to folders, and files that are neither pictures (by extension, see
+    Links to files that lie outside of the folder are left out, and links to folders passed over, unless
+    ``follow_links`` is set. Hidden files and folders, and files that are neither pictures (by extension, see
     `truepair.sources.picture_files.PICTURE_EXTENSIONS`) nor caption files are passed over. Where img2dataset left lists
     of its downloads, the pictures that it could not get are told, too. The folder is listed once, when the source is
     made.
@@ -58,6 +64,7 @@ class FolderSource:
     Args:
         path: The folder, or the zip archive that it is in.
         root: The folder inside an archive; `path` itself by default.
+        options: What may be read.
 
     Raises:
         DataError: If it is no folder, or holds no picture.
@@ -65,12 +72,18 @@ class FolderSource:
 
     kind: Kind = "folder"
 
-    def __init__(self, path: str | Path | StorePath, root: Location | None = None) -> None:
+    def __init__(
+        self,
+        path: str | Path | StorePath,
+        root: Location | None = None,
+        options: SourceConfig = SourceConfig(),  # noqa: B008, it is frozen
+    ) -> None:
+        self.options = options
         self.path = path if isinstance(path, StorePath) else Path(path)
         self.root: Location = self.path if root is None else root
         if not self.root.is_dir():
             raise DataError(f"there is no folder {self.root}")
-        listing = _listing(self.root)
+        listing = _listing(self.root, follow_links=options.follow_links)
         self._entries = _entries(listing)
         if not any(entry.picture for entry in self._entries):
             raise DataError(f"{self.path} holds no pictures (files that end in .jpg, .png, .webp …)")
@@ -99,7 +112,13 @@ class FolderSource:
         """
         if not is_picture_file(reference) or ".." in PurePosixPath(reference).parts or reference.startswith("/"):
             raise DataError(f"{reference!r} is not the path of a picture in {self.path}")
-        return encoded_picture(self.root / reference)
+        if self.leads_out(reference):
+            raise UnreadablePictureError(LINK, f"{self.root / reference} (--follow-links)")
+        return encoded_picture(self.root / reference, self.options.largest_file)
+
+    def leads_out(self, name: str) -> bool:
+        """Whether a file of the folder is a link out of it, which is not to be read."""
+        return not self.options.follow_links and leads_out(self.root / name, self.root)
 
     def never_downloaded(self) -> Iterator[Skipped]:
         """Pictures that img2dataset could not get, of which there is no entry."""
@@ -112,6 +131,22 @@ class FolderSource:
         """Everything that `read` goes through."""
         return self._entries
 
+    def caption_file(self, entry: Entry) -> bytes | Skipped:
+        """The caption file of an entry that has one, or why it is not read."""
+        sidecar, longest = str(entry.sidecar), self.options.longest_caption
+        picture = entry.picture or sidecar
+        link = next((name for name in (picture, sidecar) if self.leads_out(name)), None)
+        if link is not None:
+            return Skipped(picture, LINK, f"{link} (--follow-links)")
+        try:
+            size = size_of(self.root / sidecar)
+            if size > longest:
+                said = f"{sidecar}: {size:,} bytes are more than {longest:,} (--longest-caption)"
+                return Skipped(picture, HUGE_CAPTION, said)
+            return (self.root / sidecar).read_bytes()
+        except OSError as error:
+            return Skipped(picture, "unreadable captions", f"{sidecar}: {error.strerror}")
+
     def read_entry(self, entry: Entry, *, pictures: bool = True) -> Sample | Skipped:
         """The sample of a picture and its caption file, or why it is none."""
         name = utf8_name(entry.picture or entry.sidecar or "")
@@ -122,20 +157,21 @@ class FolderSource:
         if entry.sidecar is None:
             return Skipped(entry.picture, "picture without captions", f"{_stem(entry.picture)}.txt is not there")
         try:
-            captions = sidecar_captions(entry.sidecar, (self.root / entry.sidecar).read_bytes())
+            content = self.caption_file(entry)
+            if isinstance(content, Skipped):
+                return content
+            captions = sidecar_captions(entry.sidecar, content)
         except UnicodeDecodeError as error:
             return Skipped(entry.picture, "caption is not UTF-8", f"{entry.sidecar}: {error}")
         except StoreError:
             raise
         except DataError as error:
             return Skipped(entry.picture, "metadata is not JSON", str(error))
-        except OSError as error:
-            return Skipped(entry.picture, "unreadable captions", f"{entry.sidecar}: {error.strerror}")
         if not captions:
             return Skipped(entry.picture, "empty caption", entry.sidecar)
         ids = tuple(f"{entry.picture}/{number}" for number in captions)
         try:
-            encoded = encoded_picture(self.root / entry.picture) if pictures else b""
+            encoded = encoded_picture(self.root / entry.picture, self.options.largest_file) if pictures else b""
         except UnreadablePictureError as error:
             return Skipped(entry.picture, error.reason, str(error), ids)
         return Sample(entry.picture, encoded, tuple(captions.values()), ids, entry.picture)
@@ -171,18 +207,24 @@ def caption_lines(content: bytes) -> dict[int, str]:
     return {number: line for number, line in enumerate(lines, start=1) if line.strip()}
 
 
-def _listing(root: Location) -> list[str]:
+def _listing(root: Location, *, follow_links: bool) -> list[str]:
     """The paths in a folder of all files that are not hidden, sorted."""
     if isinstance(root, StorePath):
         return [name for name in root.files() if not any(part.startswith(".") for part in name.split("/"))]
     if isinstance(root, zipfile.Path):
-        names = (name.removeprefix(root.at) for name in root.root.namelist() if name.startswith(root.at))
+        members = (member for member in root.root.infolist() if not stat.S_ISLNK(member.external_attr >> 16))
+        names = (member.filename.removeprefix(root.at) for member in members if member.filename.startswith(root.at))
         # Names that begin with a slash lead out of any folder that the archive is unpacked to.
         found = [name for name in names if name and not name.endswith("/") and not name.startswith("/")]
         return sorted(name for name in found if not any(part.startswith((".", "__MACOSX")) for part in name.split("/")))
     found = []
-    for folder, folders, files in os.walk(root):
+    seen = {os.path.realpath(root)}
+    for folder, folders, files in os.walk(root, followlinks=follow_links):
         folders[:] = [name for name in folders if not name.startswith(".")]
+        if follow_links:  # each folder once, however many links lead to it
+            real = {os.path.realpath(Path(folder, name)): name for name in sorted(folders, reverse=True)}
+            folders[:] = [name for target, name in real.items() if target not in seen]
+            seen |= real.keys()
         inside = Path(folder).relative_to(root)
         found.extend((inside / name).as_posix() for name in files if not name.startswith("."))
     return sorted(found)

@@ -10,8 +10,8 @@ from dataclasses import asdict, fields, replace
 from pathlib import Path
 from typing import Any
 
-from truepair.config.source import AUTO, SourceConfig
-from truepair.errors import DataError
+from truepair.config.source import AUTO, LATER, SourceConfig
+from truepair.errors import DataError, said_by
 from truepair.sources.annotation_files import (
     COLUMNS,
     coco_table,
@@ -32,6 +32,7 @@ from truepair.sources.datasets import (
     parquet_files,
     parquet_folder,
     picture_folder,
+    refuse_links,
     saved_dataset,
 )
 from truepair.sources.demo import DEMO, demo_source
@@ -46,6 +47,8 @@ from truepair.sources.text_files import extension_of, opened_text
 from truepair.sources.webdataset import WebDatasetSource
 
 _FLICKR8K_FILES = ("Flickr8k.token.txt", "captions.txt")
+_LITTLE = 100_000_000
+"""Bytes that an archive may become whatever its own size."""
 _OF_PICTURES_IN_FILES = ("image_root", "allow_outside", "delimiter")
 _OF_COLUMNS = ("image_col", "caption_col", "image_id_col", "caption_id_col", "split_col")
 _OF_FEATURES = ("image_feature_col", "caption_feature_col")
@@ -83,7 +86,7 @@ def open_source(path: str | Path | StorePath, options: SourceConfig = SourceConf
         _refuse(where, "on this machine", options, "cache_size")
     if _is_tar(where):
         _refuse(where, "tar shards", options, "split", *_OF_PICTURES_IN_FILES, *_OF_COLUMNS, *_OF_FEATURES)
-        return WebDatasetSource(where)
+        return WebDatasetSource(where, options)
     if where.is_dir():
         return _folder(where, options)
     if not where.exists():
@@ -96,10 +99,13 @@ def open_source(path: str | Path | StorePath, options: SourceConfig = SourceConf
 def description_of(source: Source, path: str | Path, options: SourceConfig) -> dict[str, Any]:
     """What `reopened` needs: kind, path and options, in words that JSON knows; from any folder.
 
-    The size of the cache is none of them: it does not change what is read.
+    The size of the cache is none of them: it does not change what is read. Of limits only those that were changed are.
     """
     described = asdict(options) | {"caption_col": list(options.caption_col)}
     del described["cache_size"]
+    for name in LATER:
+        if described[name] == getattr(SourceConfig, name):
+            del described[name]
     root = options.image_root
     if root is not None:
         root = root if is_address(root) else str(Path(root).resolve())
@@ -121,8 +127,11 @@ def reopened(description: Mapping[str, Any]) -> Source:
             f"the description of the source has {', '.join(sorted(options.keys() - names)) or 'no path'}, which this "
             "version of truepair does not know: audit it again"
         )
-    options["caption_col"] = tuple(options.get("caption_col", ()))
-    return open_source(description["path"], SourceConfig(**options))
+    try:
+        known = SourceConfig(**options | {"caption_col": tuple(options.get("caption_col", ()))})
+    except TypeError as error:
+        raise DataError(f"the description of the source is damaged ({said_by(error)}): audit it again") from error
+    return open_source(description["path"], known)
 
 
 def _absolute(path: str | Path) -> str:
@@ -187,13 +196,7 @@ def _annotated(
     _refuse(where, called, options, "caption_col", "image_id_col", "caption_id_col", "split_col", *_OF_FEATURES)
     names = [name for name in table.cells["image"][:20] if name]
     root = folder_of_pictures(folder_of(table.path), names)
-    columns = replace(
-        COLUMNS,
-        image_col=None if options.image_col is None else "image",
-        image_root=options.image_root,
-        allow_outside=options.allow_outside,
-        largest_pixels=options.largest_pixels,
-    )
+    columns = replace(options, **COLUMNS, image_col=None if options.image_col is None else "image")
     notes = [f"pictures are looked for in {root} (--image-root for another)"] if root != folder_of(table.path) else []
     part = Part(table, "", _root(table.path, options, root))
     return TableSource(where, [part], columns, kind=kind, notes=[] if options.image_root else notes)
@@ -214,6 +217,7 @@ def _folder(where: Path | StorePath, options: SourceConfig) -> Source:
     if len(corpus) > 1:
         raise DataError(f"{where} has both {' and '.join(_FLICKR8K_FILES)}: keep one of them, or open one of them")
     if corpus:
+        refuse_links(corpus, where, options)
         return _file(where, corpus[0], options)
     if metadata_files(where):
         return picture_folder(where, options)
@@ -227,7 +231,7 @@ def _pictures_with_captions(where: Path | StorePath, root: Location, options: So
     near = [] if isinstance(root, zipfile.Path) else near_metadata(root)
     unread = "split", *_OF_PICTURES_IN_FILES, *_OF_COLUMNS, *_OF_FEATURES
     _refuse(where, "a folder of pictures with caption files", options, *unread)
-    source = FolderSource(where, root)
+    source = FolderSource(where, root, options)
     if near and not any(entry.picture and entry.sidecar for entry in source.entries()):
         raise DataError(
             f"{where} holds pictures without captions; {near[0].name} is not read: rename it to "
@@ -244,7 +248,8 @@ def _archive(where: Path | StorePath, options: SourceConfig) -> Source:
         root = zipfile.Path(archive)
         members = [name for name in root.root.namelist() if not name.endswith("/")]
     except (zipfile.BadZipFile, OSError) as error:
-        raise DataError(f"{where} cannot be read as a zip archive ({error}); is it complete?") from error
+        raise DataError(f"{where} cannot be read as a zip archive ({said_by(error)}); is it complete?") from error
+    _refuse_huge(where, archive, options)
     members = [name for name in members if not any(part.startswith((".", "__MACOSX")) for part in name.split("/"))]
     inner = next((name for name in members if name.lower().endswith((".tar", ".zip", ".arrow"))), None)
     if inner is not None:
@@ -267,6 +272,21 @@ def _archive(where: Path | StorePath, options: SourceConfig) -> Source:
     top = {name.split("/")[0] for name in members}
     inside = root if len(top) != 1 or any("/" not in name for name in members) else root / f"{next(iter(top))}/"
     return _pictures_with_captions(where, inside, options)
+
+
+def _refuse_huge(where: Path | StorePath, archive: zipfile.ZipFile, options: SourceConfig) -> None:
+    """Refuse an archive with too many members, or of which a little stands for very much."""
+    members = archive.infolist()
+    if len(members) > options.most_members:
+        raise DataError(
+            f"{where} holds {len(members):,} files, more than {options.most_members:,}: raise --most-members"
+        )
+    size, stored = (sum(getattr(member, name) for member in members) for name in ("file_size", "compress_size"))
+    if size > max(_LITTLE, options.most_expanded * stored):
+        raise DataError(
+            f"{where} would be {size:,} bytes unpacked, more than {options.most_expanded:,} times the {stored:,} that "
+            "it has: is it what it should be? Raise --most-expanded to read it all the same"
+        )
 
 
 def _is_caption_table(member: Location, *, is_alone: bool) -> bool:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import os
 import zipfile
 from pathlib import Path
 from typing import TypeAlias
 
-from truepair.errors import DataError
+from truepair.config.source import SourceConfig
+from truepair.errors import DataError, said_by
 from truepair.sources.protocol import Sample, Skipped
 from truepair.sources.stores import StorePath
 
@@ -14,6 +16,9 @@ PICTURE_EXTENSIONS = (
     *("jpg", "jpeg", "png", "webp", "gif", "bmp", "tif", "tiff"),
     *("jfif", "jpe", "avif", "heic", "heif"),
 )
+HUGE_FILE = "huge file"
+LINK = "link out of the folder"
+"""Reasons to leave a picture out."""
 LFS_POINTER = b"version https://git-lfs.github.com/spec/"
 """What a file begins with that Git LFS has not fetched."""
 
@@ -65,12 +70,50 @@ def utf8_name(name: str) -> str:
     return name.encode("utf-8", "backslashreplace").decode("utf-8")
 
 
-def checked_picture(encoded: bytes, where: str) -> bytes:
+def size_of(location: Location) -> int:
+    """Bytes of a file, unpacked; 0 where a store does not say.
+
+    Raises:
+        OSError: If it is not there.
+    """
+    if isinstance(location, Path):
+        return location.stat().st_size
+    if isinstance(location, StorePath):
+        entry = location.store.entry(location.address)
+        return 0 if entry is None else entry.size or 0
+    return location.root.getinfo(location.at).file_size
+
+
+def leads_out(path: Location, folder: Location) -> bool:
+    """Whether a file in a folder is a link, or lies behind one, that leads out of the folder."""
+    if not isinstance(path, Path) or not isinstance(folder, Path):
+        return False
+    at, whole = os.path.abspath(folder), os.path.abspath(path)  # noqa: PTH100, not resolve(): links are what counts
+    inside = Path(whole).relative_to(at).parts if Path(whole).is_relative_to(at) else ()
+    for part in inside:
+        at = os.path.join(at, part)  # noqa: PTH118, a path a part would take longer than the reading
+        if os.path.islink(at):  # noqa: PTH114
+            return not Path(os.path.realpath(path)).is_relative_to(os.path.realpath(folder))
+    return False
+
+
+def check_size(size: int, where: str, largest: int) -> None:
+    """Refuse a picture of more bytes than may be read.
+
+    Raises:
+        UnreadablePictureError: If it is.
+    """
+    if size > largest:
+        raise UnreadablePictureError(HUGE_FILE, f"{where}: {size:,} bytes are more than {largest:,} (--largest-file)")
+
+
+def checked_picture(encoded: bytes, where: str, largest: int = SourceConfig.largest_file) -> bytes:
     """The bytes of a picture, which are looked at only as far as to tell that they are none.
 
     Raises:
-        UnreadablePictureError: If they are empty or a pointer of Git LFS.
+        UnreadablePictureError: If they are empty, more than `largest`, or a pointer of Git LFS.
     """
+    check_size(len(encoded), where, largest)
     if not encoded:
         raise UnreadablePictureError("empty picture", where)
     if encoded.startswith(LFS_POINTER):
@@ -78,16 +121,18 @@ def checked_picture(encoded: bytes, where: str) -> bytes:
     return encoded
 
 
-def encoded_picture(path: Location) -> bytes:
-    """The bytes of a picture file (see `checked_picture`).
+def encoded_picture(path: Location, largest: int = SourceConfig.largest_file) -> bytes:
+    """The bytes of a picture file (see `checked_picture`), of which a larger one is not read.
 
     Raises:
-        UnreadablePictureError: If it is missing, no file, empty, a pointer of Git LFS, or cannot be read.
+        UnreadablePictureError: If it is missing, no file, empty, larger than `largest`, a pointer of Git LFS,
+            or cannot be read.
         StoreError: If a store refuses or fails, of which a later run may have the picture.
     """
     if isinstance(path, StorePath):
         try:
-            return checked_picture(path.read_bytes(), str(path))
+            check_size(size_of(path), str(path), largest)
+            return checked_picture(path.read_bytes(), str(path), largest)
         except FileNotFoundError as error:
             raise UnreadablePictureError("missing picture", str(path)) from error
     try:
@@ -95,8 +140,9 @@ def encoded_picture(path: Location) -> bytes:
             raise UnreadablePictureError("a folder, not a picture", str(path))
         if not path.is_file():  # a device or a pipe is no file either: reading it may never end
             raise UnreadablePictureError("missing picture", str(path))
+        check_size(size_of(path), str(path), largest)
         encoded = path.read_bytes()
     except (OSError, zipfile.BadZipFile, NotImplementedError, RuntimeError) as error:  # the last two: encrypted members
-        why = error.strerror if isinstance(error, OSError) else error
+        why = error.strerror if isinstance(error, OSError) else said_by(error)
         raise UnreadablePictureError("unreadable picture", f"{path} ({why})") from error
-    return checked_picture(encoded, str(path))
+    return checked_picture(encoded, str(path), largest)

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
 
-from truepair.errors import DataError
+from truepair.errors import DataError, said_by
 
 FOLDER_VARIABLE = "TRUEPAIR_CACHE"
 """The environment variable that names another folder for copies."""
@@ -77,7 +77,7 @@ class ShardCache:
             self._write(path, fetch)
         except OSError as error:
             raise DataError(
-                f"no copy of {size / 1e9:,.2f} GB can be kept in {self.folder} ({error}): make room, lower "
+                f"no copy of {size / 1e9:,.2f} GB can be kept in {self.folder} ({said_by(error)}): make room, lower "
                 f"--cache-size, or name another folder in {FOLDER_VARIABLE}"
             ) from error
         return path

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-import json
+from collections import Counter
 from collections.abc import Callable, Container, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -16,7 +16,8 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from jaxtyping import Float
 
-from truepair.errors import DataError
+from truepair.errors import DataError, said_by
+from truepair.files.json import parsed_json
 from truepair.sources.delimited import DELIMITERS, detected_delimiter, records
 from truepair.sources.picture_files import Location
 from truepair.sources.stores import StorePath, for_parts, on_disk
@@ -25,10 +26,9 @@ from truepair.sources.text_files import extension_of, opened_text
 _BUFFER = 1 << 20
 _LARGEST_KEPT = 1 << 26
 """Bytes of a row group whose column of pictures is kept in memory for the next picture."""
+_MOST_COLUMNS = 100_000
 _LOOKED_AT = 21
 """Lines by which a delimiter is detected: a header and twenty rows."""
-_MOST_NESTED = 100
-"""Lists in lists that JSON may have; Python's own limit depends on the stack."""
 
 
 @runtime_checkable
@@ -117,7 +117,9 @@ class DelimitedTable:
         with opened_text(path) as file:
             header = next(records(file, self.delimiter, str(path)), None)
         self.names: list[str] = [] if header is None else [name.strip() for name in header.cells]
-        twice = sorted({name for name in self.names if name and self.names.count(name) > 1})
+        if len(self.names) > _MOST_COLUMNS:
+            raise DataError(f"{path}: the header names {len(self.names):,} columns, more than {_MOST_COLUMNS:,}")
+        twice = sorted(name for name, times in Counter(self.names).items() if name and times > 1)
         if twice:
             raise DataError(f"{path}: the header names {', '.join(map(repr, twice))} more than once")
         self.faults: dict[int, str] = {}
@@ -391,38 +393,6 @@ def table_of_objects(path: Location, objects: Sequence[Any], where: Callable[[in
     return RowsTable(path, {name: [item.get(name) for item in objects] for name in names})
 
 
-def parsed_json(text: str | bytes, where: str) -> Any:
-    """JSON, or an error that says where.
-
-    Raises:
-        DataError: If it is none, or is nested beyond all measure.
-    """
-    try:
-        value = json.loads(text)
-    except RecursionError as error:
-        raise DataError(f"{where} is nested too deeply to be a table") from error
-    except ValueError as error:
-        raise DataError(f"{where} is not JSON ({error})") from error
-    if _depth_exceeds(value, _MOST_NESTED):
-        raise DataError(f"{where} is nested too deeply to be a table")
-    return value
-
-
-def _depth_exceeds(value: Any, most: int) -> bool:
-    level = [value]
-    for _ in range(most):
-        level = [
-            inner
-            for item in level
-            if isinstance(item, list | dict)
-            for inner in (item.values() if isinstance(item, dict) else item)
-            if isinstance(inner, list | dict)
-        ]
-        if not level:
-            return False
-    return True
-
-
 class JsonLinesTable:
     """A JSONL file, plain or compressed: an object a line."""
 
@@ -491,7 +461,7 @@ class _said:  # noqa: N801, used like a function
 
     def __exit__(self, kind: object, error: BaseException | None, traceback: object) -> None:
         if isinstance(error, pa.ArrowException | OSError | UnicodeDecodeError):
-            raise DataError(f"{self.path} cannot be read ({error}); is it damaged?") from error
+            raise DataError(f"{self.path} cannot be read ({said_by(error)}); is it damaged?") from error
 
 
 def _check_holds_vectors(where: str, name: str, kind: pa.DataType) -> None:

@@ -14,8 +14,16 @@ from typing import Any, Protocol, runtime_checkable
 
 import pyarrow as pa
 
+from truepair.config.source import SourceConfig
 from truepair.errors import DataError
-from truepair.sources.picture_files import Location, UnreadablePictureError, checked_picture, encoded_picture
+from truepair.sources.picture_files import (
+    LINK,
+    Location,
+    UnreadablePictureError,
+    checked_picture,
+    encoded_picture,
+    leads_out,
+)
 from truepair.sources.rows import row_name
 from truepair.sources.stores import StorePath, ahead, is_address, protocol_of
 from truepair.sources.table_files import ArrowTable
@@ -49,12 +57,16 @@ class PathRule:
         folder: The table's own folder, where paths with ``..`` start.
         is_bounded: Whether absolute paths must lie in `root` as well. Relative ones always must.
         is_free: Whether paths may lead anywhere.
+        follows_links: Whether links in the root may lead out of it.
+        largest_file: Bytes of a picture; a larger one is not read.
     """
 
     root: Location
     folder: Location
     is_bounded: bool
     is_free: bool = False
+    follows_links: bool = False
+    largest_file: int = SourceConfig.largest_file
 
     def file(self, written: object) -> Location:
         """The file that a cell names; it need not be there.
@@ -62,6 +74,12 @@ class PathRule:
         Raises:
             UnreadablePictureError: If the cell names no file, or one that may not be read.
         """
+        path = self._file(written)
+        if not (self.is_free or self.follows_links) and leads_out(path, self.root):
+            raise UnreadablePictureError(LINK, f"{path} (--follow-links)")
+        return path
+
+    def _file(self, written: object) -> Location:
         if written is None or written == "":
             raise UnreadablePictureError("no picture named", "the cell is empty")
         if not isinstance(written, str):
@@ -102,7 +120,7 @@ class PathRule:
             if inside.startswith((".." + os.sep, os.sep)) or inside == "..":
                 raise UnreadablePictureError("outside the archive", written)
             return zipfile.Path(self.root.root, inside)
-        # abspath, not resolve(): links are followed, and are the user's own.
+        # abspath, not resolve(): what a link may lead to is looked at when it is known which file is meant.
         root = os.path.abspath(self.root)  # noqa: PTH100
         path = os.path.abspath(os.path.join(root, written))  # noqa: PTH100, PTH118
         is_free = self.is_free or (os.path.isabs(written) and not self.is_bounded)  # noqa: PTH117
@@ -132,7 +150,7 @@ class NamedPictures:
 
     def _encoded(self, row: int) -> bytes | UnreadablePictureError:
         try:
-            return encoded_picture(self.file(row))
+            return encoded_picture(self.file(row), self.rule.largest_file)
         except UnreadablePictureError as error:
             return error
 
@@ -187,10 +205,10 @@ class StoredPictures:
         encoded, path = (cell.get("bytes"), cell.get("path")) if isinstance(cell, dict) else (cell, None)
         try:
             if encoded is None and path:
-                return encoded_picture(self.rule.file(path))
+                return encoded_picture(self.rule.file(path), self.rule.largest_file)
             if encoded is None:
                 return UnreadablePictureError("missing picture", where)
-            return checked_picture(bytes(encoded), where)
+            return checked_picture(bytes(encoded), where, self.rule.largest_file)
         except UnreadablePictureError as error:
             return error
 

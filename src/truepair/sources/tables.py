@@ -12,7 +12,7 @@ from typing import Any
 import pyarrow as pa
 
 from truepair.config.source import SourceConfig
-from truepair.errors import ConfigError, DataError
+from truepair.errors import ConfigError, DataError, said_by
 from truepair.sources.blocks import block, block_names
 from truepair.sources.captions import Captions, captions_in
 from truepair.sources.columns import Columns
@@ -71,7 +71,7 @@ class TableSource:
 
     Which files may be read, `SourceConfig` says: relative paths stay in the image root (by default the table's folder;
     one with ``..`` starts at the table's folder and must end in the image root), absolute ones too if it is given.
-    Links are followed.
+    Links that lead out of the image root are not followed, unless ``follow_links`` or ``allow_outside`` is set.
 
     Ids: an image's is its image id, else its path as written, else ``row-N``, N counted from 1 without the header; a
     caption's is its caption id or ``row-N``, with more behind it where a row has several captions (see
@@ -113,7 +113,7 @@ class TableSource:
             try:
                 self._rows.append(self._read_part(part))
             except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
-                raise DataError(f"{part.table.path} cannot be read ({error})") from error
+                raise DataError(f"{part.table.path} cannot be read ({said_by(error)})") from error
             self._group(groups, self._starts[-1], self._rows[-1])
         self._groups = list(groups.values())
         _check_unique(path, (name for row in range(len(self)) for name in self.captions_of(row).ids))
@@ -138,7 +138,7 @@ class TableSource:
                 if is_captioned:
                     yield self._sample(picture, of_picture, next(found))
         except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
-            yield Skipped(f"{self.path}: shard {shard}", "damaged table", str(error))
+            yield Skipped(f"{self.path}: shard {shard}", "damaged table", said_by(error))
 
     def picture(self, reference: str) -> bytes:
         """See `truepair.sources.protocol.Source.picture`.
@@ -152,7 +152,7 @@ class TableSource:
         try:
             encoded = next(self._pictures_of([self.row_of(reference)], wanted=True))
         except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
-            raise DataError(f"{self.path} cannot be read ({error}); was it moved or changed?") from error
+            raise DataError(f"{self.path} cannot be read ({said_by(error)}); was it moved or changed?") from error
         if isinstance(encoded, UnreadablePictureError):
             raise encoded
         return encoded
@@ -164,7 +164,8 @@ class TableSource:
         fault = self.parts[part].table.faults.get(place)
         if fault is not None:
             return Captions((), (), (Skipped(name, DAMAGED_ROW, fault, (name,)),))
-        return captions_in({column: cells[place] for column, cells in self._rows[part].captions.items()}, name)
+        cells = {column: of_column[place] for column, of_column in self._rows[part].captions.items()}
+        return captions_in(cells, name, self.options.longest_caption)
 
     def cells_of(self, row: int) -> dict[str, object]:
         """The cells of a row's caption columns."""
@@ -314,7 +315,14 @@ def _pictures(
         folder = Path(str(table.path)).parent
     elif isinstance(table.path, StorePath):
         folder = table.path.parent
-    rule = PathRule(part.root, folder, is_bounded=options.image_root is not None, is_free=options.allow_outside)
+    rule = PathRule(
+        part.root,
+        folder,
+        is_bounded=options.image_root is not None,
+        is_free=options.allow_outside,
+        follows_links=options.follow_links,
+        largest_file=options.largest_file,
+    )
     if isinstance(table, ArrowTable) and holds_pictures(table, column):
         stored = StoredPictures(table, column, rule)
         return stored, [None] * len(table) if has_ids else list(stored.digests())

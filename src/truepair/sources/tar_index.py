@@ -7,6 +7,8 @@ import tarfile
 from dataclasses import dataclass
 from pathlib import Path
 
+from truepair.config.source import SourceConfig
+from truepair.errors import said_by
 from truepair.sources.picture_files import utf8_name
 
 _NAME = re.compile(r"((?:.*/)?[^./]+)\.([^/]*)", re.DOTALL)
@@ -42,17 +44,23 @@ class TarIndex:
     damage: str | None
 
 
-def tar_index(path: Path) -> TarIndex:
+def tar_index(path: Path, most: int = SourceConfig.most_members) -> TarIndex:
     """All members whose content is there in full; only headers are read.
 
     The names are taken apart as WebDataset does; hidden files, names without a dot and ``__meta__`` files are passed
     over.
+
+    Args:
+        path: The tar file.
+        most: How many headers are read; what follows counts as damage.
     """
     members: list[Member] = []
     try:
         end = path.stat().st_size
         with tarfile.open(path, "r:") as archive:
-            for info in archive:
+            for number, info in enumerate(archive):
+                if number >= most:
+                    return TarIndex(tuple(members), f"more than {most:,} files (--most-members)")
                 if info.size < 0 or info.offset_data + info.size > end:
                     return TarIndex(tuple(members), f"cut off in {utf8_name(info.name)} at byte {end:,}")
                 name = _NAME.fullmatch(info.name)
@@ -60,7 +68,7 @@ def tar_index(path: Path) -> TarIndex:
                     members.append(Member(name[1], name[2].lower(), info))
             return TarIndex(tuple(members), _damage_at_the_end(path, archive.offset, end))
     except Exception as error:  # broken headers lead tarfile to raise nearly anything
-        return TarIndex(tuple(members), str(error) or type(error).__name__)
+        return TarIndex(tuple(members), said_by(error))
 
 
 def _damage_at_the_end(path: Path, offset: int, end: int) -> str | None:

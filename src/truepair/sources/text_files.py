@@ -6,13 +6,17 @@ import io
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import BinaryIO, TextIO, cast
+from typing import Any, BinaryIO, TextIO, cast
 
 import pyarrow as pa
 
-from truepair.errors import DataError
-from truepair.sources.picture_files import Location
+from truepair.errors import DataError, said_by
+from truepair.files.lines import LONGEST_LINE
+from truepair.sources.picture_files import Location, size_of
 
+LARGEST_WHOLE = 4_000_000_000
+"""Bytes, unpacked, of a file that has to be read at once, as JSON has to."""
+_CHUNK = 1 << 24
 COMPRESSIONS = {".gz": "gzip", ".zst": "zstd"}
 """By the last extension of a file name, what Arrow calls its compression."""
 
@@ -32,13 +36,13 @@ def opened_text(path: Location) -> Iterator[TextIO]:
     """A text file in UTF-8, whose lines keep their ends; a byte order mark is no part of it.
 
     Raises:
-        DataError: If it cannot be read, or is not UTF-8, also while it is read.
+        DataError: If it cannot be read, is not UTF-8, or has a line longer than `LONGEST_LINE`, also while it is read.
     """
     try:
         with (
             _reading(path),
             opened_bytes(path) as file,
-            io.TextIOWrapper(file, encoding="utf-8-sig", newline="") as text,
+            _Text(file, str(path)) as text,
         ):
             yield text
     except UnicodeDecodeError as error:
@@ -50,10 +54,36 @@ def content_of(path: Location) -> bytes:
     """All of a file, decompressed if its name says that it is compressed.
 
     Raises:
-        DataError: If it cannot be read.
+        DataError: If it cannot be read, or is larger than `LARGEST_WHOLE`.
     """
     with _reading(path), opened_bytes(path) as file:
-        return file.read()
+        chunks, size = [], size_of(path)
+        while size <= LARGEST_WHOLE and (chunk := file.read(_CHUNK)):
+            chunks.append(chunk)
+            size = max(size, len(chunks) * _CHUNK)  # of a compressed file it is larger than it looked
+    if size > LARGEST_WHOLE:
+        raise DataError(f"{path} is larger than {LARGEST_WHOLE:,} bytes, which is too much to be read at once")
+    return b"".join(chunks)
+
+
+class _Text(io.TextIOWrapper):
+    """Text of which no line is endless: a file of zeros would be one that fills the memory."""
+
+    def __init__(self, file: Any, where: str) -> None:
+        super().__init__(file, encoding="utf-8-sig", newline="")
+        self._where = where
+
+    def readline(self, size: int = -1, /) -> str:  # type: ignore[override]  # as TextIOWrapper itself has it
+        line = super().readline(LONGEST_LINE if size < 0 else size)
+        if len(line) == LONGEST_LINE and line[-1] not in "\r\n":
+            raise DataError(f"{self._where} has a line of more than {LONGEST_LINE:,} characters: is it a text file?")
+        return line
+
+    def __next__(self) -> str:  # type: ignore[override]  # the same
+        line = self.readline()
+        if not line:
+            raise StopIteration
+        return line
 
 
 @contextmanager
@@ -61,7 +91,9 @@ def _reading(path: Location) -> Iterator[None]:
     try:
         yield
     except (OSError, pa.ArrowException, EOFError) as error:
-        raise DataError(f"{path} cannot be read ({error}); is it complete, and is its extension right?") from error
+        raise DataError(
+            f"{path} cannot be read ({said_by(error)}); is it complete, and is its extension right?"
+        ) from error
 
 
 @contextmanager

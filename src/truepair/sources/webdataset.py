@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import BinaryIO
 
+from truepair.config.source import SourceConfig
 from truepair.errors import DataError
-from truepair.sources.captions import Captions, captions_in, decoded_text
+from truepair.files.json import parsed_json
+from truepair.sources.captions import HUGE_CAPTION, Captions, captions_in, decoded_text
 from truepair.sources.downloads import failed_downloads
 from truepair.sources.picture_files import (
+    LINK,
     PICTURE_EXTENSIONS,
     UnreadablePictureError,
+    check_size,
     checked_picture,
+    leads_out,
     utf8_name,
 )
 from truepair.sources.protocol import Kind, Sample, Skipped
@@ -39,6 +43,7 @@ class WebDatasetSource:
     Args:
         path: A folder with ``.tar`` files, one such file, or a pattern such as ``shards/{00000..00010}.tar``. Files
             of a store are fetched whole when they are read, see `truepair.sources.stores`.
+        options: What may be read.
 
     Raises:
         DataError: If there is no tar file.
@@ -47,7 +52,12 @@ class WebDatasetSource:
     kind: Kind = "webdataset"
     notes: Sequence[str] = ()
 
-    def __init__(self, path: str | Path | StorePath) -> None:
+    def __init__(
+        self,
+        path: str | Path | StorePath,
+        options: SourceConfig = SourceConfig(),  # noqa: B008, it is frozen
+    ) -> None:
+        self.options = options
         self.path = path if isinstance(path, StorePath) else Path(path)
         self._shards = {shard.name: shard for shard in tar_shards(self.path)}
 
@@ -60,16 +70,19 @@ class WebDatasetSource:
         tar = self._shard(shard)
         for name in tar.missing:
             yield Skipped(f"{name}.tar", "missing shard")
+        if not self.options.follow_links and leads_out(tar.path, self.path):
+            yield Skipped(str(tar.path), LINK, "--follow-links reads it")
+            return
         yield from failed_downloads(tar.path.with_suffix(".parquet"), tar.name)
         stored = on_disk(tar.path)
-        index = tar_index(stored)
+        index = tar_index(stored, self.options.most_members)
         samples, twice = by_key(index.members)
         for member in twice:
             yield Skipped(utf8_name(f"{shard}/{member.info.name}"), "the same file twice", "the first one counts")
         try:
             with stored.open("rb") as file:
                 for key, members in samples.items():
-                    yield from _read(tar, key, members, file, pictures=pictures)
+                    yield from _read(tar, key, members, file, self.options, pictures=pictures)
         except OSError as error:
             yield Skipped(str(tar.path), "unreadable shard", str(error.strerror))
             return
@@ -118,7 +131,7 @@ class WebDatasetSource:
         found: dict[str, tuple[str, str]] = {}
         for name in self._shards:
             wanted = {image_id for image_id in image_ids if image_id.startswith(f"{name}/")} - found.keys()
-            samples = by_key(tar_index(self.file_of(name)).members)[0] if wanted else {}
+            samples = by_key(tar_index(self.file_of(name), self.options.most_members).members)[0] if wanted else {}
             for image_id in wanted:
                 member = picture_member(samples.get(image_id.removeprefix(f"{name}/"), {}))
                 if member is not None:
@@ -169,7 +182,9 @@ def content(member: Member, file: BinaryIO) -> bytes:
     return file.read(member.info.size)
 
 
-def _read(tar: TarShard, key: str, members: TarSample, file: BinaryIO, *, pictures: bool) -> Iterator[Sample | Skipped]:
+def _read(
+    tar: TarShard, key: str, members: TarSample, file: BinaryIO, options: SourceConfig, *, pictures: bool
+) -> Iterator[Sample | Skipped]:
     """The sample of one key, if it is one, after what its captions lack."""
     where = f"{tar.name}/{key}"
     if utf8_name(where) != where:
@@ -179,7 +194,7 @@ def _read(tar: TarShard, key: str, members: TarSample, file: BinaryIO, *, pictur
     if picture is None:
         yield Skipped(where, "missing picture", _what_there_is(members))
         return
-    captions = _captions(where, members, file)
+    captions = _captions(where, members, file, options.longest_caption)
     if isinstance(captions, Skipped):
         yield captions
         return
@@ -189,31 +204,36 @@ def _read(tar: TarShard, key: str, members: TarSample, file: BinaryIO, *, pictur
     for member in picture_members(members)[1:]:
         yield Skipped(f"{tar.name}/{member.info.name}", "further picture of a sample", f"{picture.info.name} counts")
     try:
-        encoded = checked_picture(content(picture, file), picture.info.name) if pictures else b""
+        check_size(picture.info.size, picture.info.name, options.largest_file)
+        encoded = checked_picture(content(picture, file), picture.info.name, options.largest_file) if pictures else b""
     except UnreadablePictureError as error:
         yield Skipped(where, error.reason, str(error), captions.ids)
         return
     yield Sample(where, encoded, captions.texts, captions.ids, _reference(tar.name, picture))
 
 
-def _captions(where: str, members: TarSample, file: BinaryIO) -> Captions | Skipped:
+def _captions(where: str, members: TarSample, file: BinaryIO, longest: int) -> Captions | Skipped:
     plain, metadata_file = text_member(members, "txt"), text_member(members, "json")
+    for member in (plain, metadata_file):
+        if member is not None and member.info.size > longest:
+            said = f"{member.info.name}: {member.info.size:,} bytes are more than {longest:,} (--longest-caption)"
+            return Skipped(where, HUGE_CAPTION, said)
     if plain is not None:
         try:
             text = decoded_text(content(plain, file)).rstrip("\r\n")
         except UnicodeDecodeError as error:
             return Skipped(where, "caption is not UTF-8", str(error))
         if text.strip() or metadata_file is None:
-            return captions_in({"txt": text}, where)
+            return captions_in({"txt": text}, where, longest)
     if metadata_file is None:
         return Skipped(where, "missing caption", _what_there_is(members))
     try:
-        metadata = json.loads(content(metadata_file, file))
-    except (ValueError, RecursionError) as error:
+        metadata = parsed_json(content(metadata_file, file), metadata_file.info.name)
+    except DataError as error:
         return Skipped(where, "metadata is not JSON", str(error))
     if not isinstance(metadata, dict) or "caption" not in metadata:
         return Skipped(where, "missing caption", f"{metadata_file.info.name} says none")
-    return captions_in({"caption": metadata["caption"]}, where)
+    return captions_in({"caption": metadata["caption"]}, where, longest)
 
 
 def _what_there_is(members: TarSample) -> str:

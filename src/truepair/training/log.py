@@ -7,7 +7,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from truepair.errors import ConfigError
+from truepair.errors import ConfigError, DataError
+from truepair.files.json import parsed_json
 from truepair.files.replacing import replacing
 from truepair.training.pair_state import Histograms
 
@@ -81,7 +82,7 @@ def read_log(path: Path) -> list[dict[str, Any]]:
     lines = []
     for line in path.read_text(encoding="utf-8").splitlines():
         try:
-            lines.append(json.loads(line))
-        except json.JSONDecodeError:
+            lines.append(parsed_json(line, str(path)))
+        except DataError:
             break
     return lines

@@ -13,7 +13,7 @@ from typing import Any, Literal, TypeVar, get_args, get_origin
 import dacite
 
 from truepair.config import MethodConfig, Recipe, TeacherConfig
-from truepair.errors import ConfigError
+from truepair.errors import ConfigError, said_by
 
 METHOD_CONFIGS: dict[str, type[MethodConfig]] = {config().name: config for config in get_args(MethodConfig)}
 
@@ -137,8 +137,8 @@ def load_recipe_file(named: str | Path) -> RecipeFile:
     try:
         with path.open("rb") as file:
             values = tomllib.load(file)
-    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
-        raise ConfigError(f"cannot read the recipe {path}: {error}") from error
+    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError, RecursionError) as error:
+        raise ConfigError(f"cannot read the recipe {path}: {said_by(error)}") from error
     where, published, members = str(path), values.pop("published", None), values.pop("members", ())
     recipe = recipe_from(_with_members(values, members), where)
     if published is not None:

@@ -10,7 +10,7 @@ from typing import Any
 
 import dacite
 
-from truepair.errors import ConfigError
+from truepair.errors import ConfigError, said_by
 from truepair.training.recipe import SHIPPED, RecipeFile, load_recipe_file, recipe_from
 
 SETS = SHIPPED / "sets"
@@ -111,5 +111,5 @@ def _read(path: Path) -> dict[str, Any]:
     try:
         with path.open("rb") as file:
             return tomllib.load(file)
-    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
-        raise ConfigError(f"cannot read {path}: {error}") from error
+    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError, RecursionError) as error:
+        raise ConfigError(f"cannot read {path}: {said_by(error)}") from error

@@ -13,8 +13,8 @@ from typing import Any
 
 from truepair.config import Recipe
 from truepair.data.corpora import load_corpus
-from truepair.errors import ConfigError, TruepairError
-from truepair.files.json import write_json
+from truepair.errors import ConfigError, DataError, TruepairError
+from truepair.files.json import parsed_json, write_json
 from truepair.progress import progress
 from truepair.training.folder import finished, make_folder, refuse_another_run
 from truepair.training.recipe import recipe_from
@@ -75,16 +75,16 @@ def values_of(varied: Sequence[str]) -> dict[str, list[Any]]:
 
 def _parsed(written: str) -> list[Any]:
     try:
-        values: list[Any] = json.loads(f"[{written}]")
+        values: list[Any] = parsed_json(f"[{written}]", "--vary")
         return values
-    except json.JSONDecodeError:  # words; what is a number among them is one
+    except DataError:  # words; what is a number among them is one
         return [_number_or_word(word) for word in written.split(",")]
 
 
 def _number_or_word(word: str) -> Any:
     try:
-        return json.loads(word)
-    except json.JSONDecodeError:
+        return parsed_json(word, "--vary")
+    except DataError:
         return word
 
 
