@@ -6,7 +6,7 @@ BIN := .venv/bin
 # all cores: where PYTHONDONTWRITEBYTECODE is set, as in many containers, every command would compile torch anew.
 TORCH := $(shell grep '^torch==' constraints.txt)
 
-.PHONY: demo test format static tests docs-check clean
+.PHONY: demo test test-long format static tests docs-check clean
 
 demo: .venv/installed          ## real pairs, 40 % shuffled: plain training against CRCL, MSCN, DisNCL and the default method
 	$(BIN)/truepair demo --out demo-run
@@ -23,6 +23,9 @@ tests: .venv/installed
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses auto --dist worksteal
 	$(BIN)/python -m pytest --doctest-modules src README.md --doctest-glob='*.md'
 
+test-long: .venv/installed     ## kills, full disks, little memory, two at once, damaged files: see faults/faults.json
+	$(BIN)/python benchmarks/faults.py --out faults
+
 format: .venv/installed
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
@@ -36,4 +39,4 @@ format: .venv/installed
 	touch $@
 
 clean:
-	rm -rf .venv demo-run .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis
+	rm -rf .venv demo-run faults .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis
