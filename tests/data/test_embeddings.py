@@ -259,6 +259,12 @@ def test_what_is_wrong_with_clip_retrieval_is_named(tmp_path):
     with pytest.raises(DataError, match=r"metadata has no column 'caption' \(but key, url\)"):
         load_embeddings_splits(write_clip_retrieval(tmp_path / "a", 20, columns=("key", "url")))
     folder = write_clip_retrieval(tmp_path / "b", 20, 20)
+    metadata = folder / "metadata" / "metadata_1.parquet"
+    table = pq.read_table(metadata)
+    pq.write_table(table.set_column(0, table.column_names[0], pa.array([0.5] * len(table))), metadata)
+    with pytest.raises(DataError, match=r"the files in .*metadata do not fit together"):
+        load_embeddings_splits(folder)
+    pq.write_table(table, metadata)
     (folder / "text_emb" / "text_emb_1.npy").unlink()
     with pytest.raises(DataError, match=r"text_emb has the numbers 0, but metadata has 0, 1: copy what is missing"):
         load_embeddings_splits(folder)

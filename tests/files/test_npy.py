@@ -1,4 +1,6 @@
 import pickle
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -49,6 +51,28 @@ def test_a_failed_save_leaves_the_old_file(tmp_path):
     with pytest.raises(DataError, match="would have to be pickled"):
         save_array(path, np.array([None]))
     np.testing.assert_array_equal(load_array(path), np.arange(3))
+
+
+def test_a_disk_that_is_full_at_the_last_byte_leaves_the_old_file(path, tmp_path):
+    """numpy's own writer buffers, and says nothing of what it could not write in the end."""
+    save_array(path, np.arange(3))
+    program = (
+        "import resource, signal, sys; from pathlib import Path; import numpy as np\n"
+        "from truepair.files.npy import save_array\n"
+        "signal.signal(signal.SIGXFSZ, signal.SIG_IGN)\n"
+        "resource.setrlimit(resource.RLIMIT_FSIZE, (895, 895))\n"
+        "save_array(Path(sys.argv[1]), np.arange(96))"  # 896 bytes with the header
+    )
+    done = subprocess.run([sys.executable, "-c", program, path], capture_output=True, text=True, check=False)
+    assert "DataError: could not write" in done.stderr
+    np.testing.assert_array_equal(load_array(path), np.arange(3))
+
+
+def test_a_header_that_numpy_cannot_parse_is_refused(path):
+    save_array(path, np.arange(3))
+    path.write_bytes(path.read_bytes().replace(b"}", b"(", 1))
+    with pytest.raises(DataError, match=r"is not an .npy file of numbers"):
+        npy_header(path)
 
 
 def test_a_truncated_file_is_refused_with_its_size_and_the_size_it_needs(path):

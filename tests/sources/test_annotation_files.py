@@ -79,6 +79,10 @@ def test_what_coco_annotations_lack_is_a_fault_of_the_row(tmp_path):
             "annotation 0 .* boxes and keypoints are not capt",
         ),
         (coco() | {"annotations": ["a dog"]}, "annotation 0 .* needs image_id and caption"),
+        (
+            coco() | {"annotations": [{"id": 1, "image_id": [7], "caption": "a dog"}]},
+            r"annotation 0 .* has \[7\] as an id, which is a number or a text",
+        ),
     ],
 )
 def test_json_that_is_nearly_coco_is_refused_by_the_place(document, message, tmp_path):

@@ -221,6 +221,9 @@ def test_zips_that_cannot_be_read_say_what_to_do(tmp_path):
     (tmp_path / "cut.zip").write_bytes(whole[: len(whole) // 2])
     with pytest.raises(DataError, match="cannot be read as a zip archive"):
         open_source(tmp_path / "cut.zip")
+    (tmp_path / "magic.zip").write_bytes(b"PK\x07\x08" + whole[4:])  # of the table, its first member
+    with pytest.raises(DataError, match=r"a.csv cannot be read \(Bad magic number .*damaged or encrypted"):
+        open_source(tmp_path / "magic.zip")
 
 
 def test_a_damaged_picture_in_a_zip_is_told_and_the_others_are_read(tmp_path):

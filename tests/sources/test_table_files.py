@@ -405,3 +405,9 @@ def test_files_that_are_no_tables_are_refused(tmp_path):
         (tmp_path / name).write_bytes(b"not a table")
         with pytest.raises(DataError, match=rf"{name} cannot be read \(.*\); is it damaged\?"):
             open_table(tmp_path / name)
+
+
+def test_a_table_with_two_columns_of_one_name_is_refused(tmp_path):
+    pq.write_table(pa.table([["a.png"], ["b.png"], ["a dog"]], ["image", "image", "caption"]), tmp_path / "t.parquet")
+    with pytest.raises(DataError, match="has 'image' as the name of several columns: rename all but one"):
+        open_table(tmp_path / "t.parquet").schema  # noqa: B018

@@ -27,10 +27,10 @@ from truepair.data.features import FeatureFile, check_finite
 from truepair.data.pairs import Inputs, Pairs, Pictures, Splits, Subset
 from truepair.data.pictures import PictureFiles, SourcePictures
 from truepair.data.splitting import random_split, split_by_name
-from truepair.errors import DataError
+from truepair.errors import DataError, said_by
 from truepair.files.json import read_json
 from truepair.files.lines import lines_of
-from truepair.files.parquet import read_parquet
+from truepair.files.parquet import parquet_columns, read_parquet
 from truepair.sources.opening import reopened
 
 DESCRIPTION = "embeddings.json"
@@ -196,7 +196,7 @@ def part_pairs(folder: Path, *, has_captions: bool = True) -> Pairs:
 
 def _load_clip_retrieval(folder: Path, notes: list[str]) -> Pairs:
     tables = _numbered_files(folder / _METADATA_FOLDER, ".parquet")
-    names = read_parquet(next(iter(tables.values()))).column_names
+    names = parquet_columns(next(iter(tables.values())))
     if "caption" not in names:
         raise DataError(
             f"{folder / _METADATA_FOLDER} has no column 'caption' (but {', '.join(names)}): nothing says what the "
@@ -205,7 +205,10 @@ def _load_clip_retrieval(folder: Path, notes: list[str]) -> Pairs:
     named_by = next((name for name in _IMAGE_NAMES if name in names), None)
     columns = ["caption"] if named_by is None else ["caption", named_by]
     parts = {number: read_parquet(path, columns) for number, path in tables.items()}
-    rows = pa.concat_tables(parts.values(), promote_options="permissive")
+    try:
+        rows = pa.concat_tables(parts.values(), promote_options="permissive")
+    except pa.ArrowException as error:
+        raise DataError(f"the files in {folder / _METADATA_FOLDER} do not fit together: {said_by(error)}") from error
     counts = {number: len(part) for number, part in parts.items()}
     captions = rows["caption"].to_pylist()
     kept = [row for row, caption in enumerate(captions) if isinstance(caption, str) and caption.strip()]

@@ -43,7 +43,7 @@ def npy_header(path: Path) -> NpyHeader:
             offset, size = file.tell(), os.fstat(file.fileno()).st_size
     except OSError as error:
         raise DataError(f"cannot read {path}: {error.strerror}; check the folder and the file's name") from error
-    except (ValueError, KeyError) as error:
+    except Exception as error:  # of damaged headers numpy's parser raises nearly anything
         raise DataError(
             f"{path} is not an .npy file of numbers (pickles and .npz archives are not read); write it with "
             f"numpy.save(path, array): {error}"
@@ -82,6 +82,9 @@ def save_array(path: Path, array: np.ndarray) -> None:
         raise DataError(f"an array of objects would have to be pickled into {path}; convert it to numbers first")
     try:
         with replacing(path) as temporary, temporary.open("wb") as file:
-            np.save(file, np.ascontiguousarray(array), allow_pickle=False)
+            # Not by np.save, whose own buffer loses what is written last without a word when the disk is full.
+            written = np.ascontiguousarray(array)
+            np.lib.format.write_array_header_1_0(file, np.lib.format.header_data_from_array_1_0(written))
+            file.write(written.data)
     except OSError as error:
         raise DataError(f"could not write {path} ({of_system(error)})") from error

@@ -18,6 +18,18 @@ def write_parquet(table: pa.Table, path: Path) -> None:
         pq.write_table(table, temporary)
 
 
+def parquet_columns(path: Path) -> list[str]:
+    """The names of a Parquet file's columns.
+
+    Raises:
+        DataError: If the file cannot be read.
+    """
+    try:
+        return list(pq.read_schema(path).names)
+    except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
+        raise DataError(f"{path} cannot be read as Parquet ({said_by(error)}): is it damaged?") from error
+
+
 def read_parquet(path: Path, columns: Sequence[str] | None = None, *, is_full: bool = False) -> pa.Table:
     """A Parquet file, or some columns of it, whose values were looked at: text is UTF-8, offsets lie in their buffers.
 

@@ -104,6 +104,7 @@ def coco_table(path: Location, document: Any) -> RowsTable:
     for number, image in enumerate(document.get("images") or []):
         if not isinstance(image, dict) or "id" not in image or not isinstance(image.get("file_name"), str):
             raise DataError(f"{path}: image {number:,} (counted from 0) needs an id and a file_name")
+        _check_id(path, f"image {number:,}", image["id"])
         names[image["id"]] = image["file_name"]
     cells: dict[str, list[Any]] = {"image": [], "caption": [], "caption_id": [], "split": []}
     faults: dict[int, str] = {}
@@ -113,6 +114,7 @@ def coco_table(path: Location, document: Any) -> RowsTable:
                 f"{path}: annotation {row:,} (counted from 0) needs image_id and caption; boxes and keypoints are not "
                 "captions"
             )
+        _check_id(path, f"annotation {row:,}", annotation["image_id"])
         name = names.get(annotation["image_id"])
         if name is None:
             faults[row] = f"image_id {annotation['image_id']!r} is not among the images"
@@ -121,6 +123,11 @@ def coco_table(path: Location, document: Any) -> RowsTable:
         cells["caption_id"].append(str(annotation.get("id", f"row-{row + 1}")))
         cells["split"].append(None)
     return RowsTable(path, cells, faults=faults)
+
+
+def _check_id(path: Location, of_what: str, name: object) -> None:
+    if isinstance(name, list | dict):
+        raise DataError(f"{path}: {of_what} (counted from 0) has {name!r:.60} as an id, which is a number or a text")
 
 
 def karpathy_table(path: Location, document: Any) -> RowsTable:

@@ -11,12 +11,13 @@ from functools import partial
 from pathlib import Path, PurePosixPath
 
 from truepair.config.source import SourceConfig
-from truepair.errors import DataError
+from truepair.errors import DataError, said_by
 from truepair.files.json import parsed_json
 from truepair.sources.blocks import block, block_names
 from truepair.sources.captions import HUGE_CAPTION, decoded_text
 from truepair.sources.downloads import failed_downloads, is_download_log
 from truepair.sources.picture_files import (
+    BROKEN_MEMBER,
     LINK,
     Location,
     UnreadablePictureError,
@@ -144,8 +145,8 @@ class FolderSource:
                 said = f"{sidecar}: {size:,} bytes are more than {longest:,} (--longest-caption)"
                 return Skipped(picture, HUGE_CAPTION, said)
             return (self.root / sidecar).read_bytes()
-        except OSError as error:
-            return Skipped(picture, "unreadable captions", f"{sidecar}: {error.strerror}")
+        except (OSError, *BROKEN_MEMBER) as error:
+            return Skipped(picture, "unreadable captions", f"{sidecar}: {said_by(error)}")
 
     def read_entry(self, entry: Entry, *, pictures: bool = True) -> Sample | Skipped:
         """The sample of a picture and its caption file, or why it is none."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import zipfile
+import zlib
 from pathlib import Path
 from typing import TypeAlias
 
@@ -19,6 +20,8 @@ PICTURE_EXTENSIONS = (
 HUGE_FILE = "huge file"
 LINK = "link out of the folder"
 """Reasons to leave a picture out."""
+BROKEN_MEMBER = (zipfile.BadZipFile, zlib.error, NotImplementedError, RuntimeError)
+"""What zipfile raises for members that are damaged, packed in a way that it does not know, or encrypted."""
 LFS_POINTER = b"version https://git-lfs.github.com/spec/"
 """What a file begins with that Git LFS has not fetched."""
 
@@ -142,7 +145,7 @@ def encoded_picture(path: Location, largest: int = SourceConfig.largest_file) ->
             raise UnreadablePictureError("missing picture", str(path))
         check_size(size_of(path), str(path), largest)
         encoded = path.read_bytes()
-    except (OSError, zipfile.BadZipFile, NotImplementedError, RuntimeError) as error:  # the last two: encrypted members
+    except (OSError, *BROKEN_MEMBER) as error:
         why = error.strerror if isinstance(error, OSError) else said_by(error)
         raise UnreadablePictureError("unreadable picture", f"{path} ({why})") from error
     return checked_picture(encoded, str(path), largest)

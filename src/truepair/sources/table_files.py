@@ -21,7 +21,7 @@ from truepair.files.json import parsed_json
 from truepair.sources.delimited import DELIMITERS, detected_delimiter, records
 from truepair.sources.picture_files import Location
 from truepair.sources.stores import StorePath, for_parts, on_disk
-from truepair.sources.text_files import extension_of, opened_text
+from truepair.sources.text_files import content_of, extension_of, opened_text
 
 _BUFFER = 1 << 20
 _LARGEST_KEPT = 1 << 26
@@ -268,6 +268,9 @@ class ArrowTable:
                     f"{file} has the columns {', '.join(schema.names)}, but {self.files[0]} has "
                     f"{', '.join(schemas[0].names)}: files of one table have the same"
                 )
+        twice = [name for name, count in Counter(schemas[0].names).items() if count > 1]
+        if twice:
+            raise DataError(f"{self.path} has {twice[0]!r} as the name of several columns: rename all but one")
         return schemas[0]
 
     def _read(self, name: str, of_struct: str | None = None) -> pa.ChunkedArray:
@@ -477,7 +480,7 @@ def _source(path: Location) -> Any:
 
 def _whole(path: Location) -> Any:
     """What Arrow reads all of a file from."""
-    return on_disk(path) if isinstance(path, Path | StorePath) else pa.BufferReader(path.read_bytes())
+    return on_disk(path) if isinstance(path, Path | StorePath) else pa.BufferReader(content_of(path))
 
 
 def _vectors(where: str, name: str, lists: Sequence[Any]) -> Float[np.ndarray, "rows dim"]:

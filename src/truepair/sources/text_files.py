@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import zipfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -12,7 +13,7 @@ import pyarrow as pa
 
 from truepair.errors import DataError, said_by
 from truepair.files.lines import LONGEST_LINE
-from truepair.sources.picture_files import Location, size_of
+from truepair.sources.picture_files import BROKEN_MEMBER, Location, size_of
 
 LARGEST_WHOLE = 4_000_000_000
 """Bytes, unpacked, of a file that has to be read at once, as JSON has to."""
@@ -97,10 +98,30 @@ def _reading(path: Location) -> Iterator[None]:
 
 
 @contextmanager
+def _whole_member(path: Location) -> Iterator[None]:
+    """A block that reads a file which may be a member of a zip archive.
+
+    Raises:
+        DataError: If the member is damaged, encrypted, or packed in a way that is not known.
+    """
+    if not isinstance(path, zipfile.Path):
+        yield
+        return
+    try:
+        yield
+    except BROKEN_MEMBER as error:
+        raise DataError(f"{path} cannot be read ({said_by(error)}); is the archive damaged or encrypted?") from error
+
+
+@contextmanager
 def opened_bytes(path: Location) -> Iterator[BinaryIO]:
-    """A file's content, decompressed if its name says that it is compressed."""
+    """A file's content, decompressed if its name says that it is compressed.
+
+    Raises:
+        DataError: If it is a member of a damaged or encrypted archive.
+    """
     compression = COMPRESSIONS.get(Path(path.name).suffix.lower())
-    with path.open("rb") as stored:
+    with _whole_member(path), path.open("rb") as stored:
         if compression is None:
             yield cast(BinaryIO, stored)
         else:
