@@ -11,7 +11,7 @@ from PIL import Image
 
 from truepair.audit import issues as module
 from truepair.audit.image_facts import image_facts
-from truepair.audit.issues import Issue, issues_of, near_duplicates, write_issues
+from truepair.audit.issues import Issue, issues_of, issues_table, near_duplicates
 from truepair.sources.facts import PictureFacts
 
 
@@ -183,13 +183,11 @@ def test_pictures_are_examined_where_there_are_not_too_many_and_a_store_is_belie
     assert image_facts(replace(pairs, pictures=None), tmp_path, 0) == [None, known]
 
 
-def test_issues_are_written_one_a_row(tmp_path):
+def test_issues_are_a_table_with_one_a_row():
     issues = [Issue("duplicate", "a", None, 0, "2 files"), Issue("empty caption", None, "c", None, "''")]
-    write_issues(issues, tmp_path / "issues.parquet")
-    assert [Issue(**row) for row in pq.read_table(tmp_path / "issues.parquet").to_pylist()] == issues
-    write_issues([], tmp_path / "issues.parquet")
-    assert len(pq.read_table(tmp_path / "issues.parquet")) == 0
-    assert [path.name for path in tmp_path.iterdir()] == ["issues.parquet"]
+    assert [Issue(**row) for row in issues_table(issues).to_pylist()] == issues
+    assert len(issues_table([])) == 0
+    assert issues_table([]).schema == issues_table(issues).schema
 
 
 def test_a_group_that_shares_a_band_is_compared_only_so_far(monkeypatch):

@@ -95,7 +95,7 @@ def test_names_are_whole_and_can_be_chosen_as_text(page):
 
 
 def write(findings, issues, summary, path):
-    write_report(findings, issues, summary.as_dict(), path, log=[], cards=30, seed=0)
+    write_report(findings, issues, summary.as_dict(), path, folder=path.parent, log=[], cards=30, seed=0)
     return path.read_text(encoding="utf-8")
 
 

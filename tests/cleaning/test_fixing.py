@@ -3,6 +3,7 @@ import errno
 import json
 import os
 import shutil
+import sys
 from collections import Counter
 from dataclasses import replace
 from pathlib import Path
@@ -10,13 +11,17 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from kills import killed_at
+from owned_elsewhere import owned_elsewhere
 from reviewed_table import ROWS
 
 from truepair.cleaning.audit_folder import open_audit
 from truepair.cleaning.decisions_db import HandDecision
 from truepair.cleaning.fixing import FixOptions, check_target, fix
-from truepair.errors import DataError
+from truepair.cleaning.generation import marked
+from truepair.errors import ConfigError, DataError
 from truepair.files import parquet as parquet_files
+from truepair.files.locking import alone_with
 from truepair.review.app import make_app
 
 
@@ -247,7 +252,7 @@ def test_pairs_with_issues_are_dropped_if_they_are_to(folder, tmp_path):
         "group": pa.array([None, 0, 0], pa.int64()),
         "detail": ["", "", ""],
     }
-    pq.write_table(pa.table(issues), folder / "issues.parquet")
+    pq.write_table(marked(pa.table(issues), audit.summary.generation), folder / "issues.parquet")
     audit = open_audit(folder)
     plain = fix(audit, {}, tmp_path / "a", FixOptions(0.5))
     fixed = fix(audit, {}, tmp_path / "b", FixOptions(0.5, drop_issues=("blank", "duplicate")))
@@ -271,3 +276,33 @@ def test_a_decision_about_an_image_that_no_finding_knows_is_refused(folder, tmp_
     name = audit.findings["caption_id"][0].as_py()
     with pytest.raises(DataError, match=r"is to get the image 'ghost' \(by hand\)"):
         fix(audit, {name: HandDecision("re-pair", "ghost", "now")}, tmp_path / "out", FixOptions(0.5))
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="forks")
+def test_whenever_it_is_killed_a_copy_is_whole_and_the_earlier_one_is_never_lost(folder, tmp_path):
+    audit, here = open_audit(folder), tmp_path / "here"
+    event, away = 1, 0
+    while True:
+        shutil.rmtree(here, ignore_errors=True)
+        earlier = fix(audit, {}, here / "out", FixOptions(1.0))
+        before = contents(here)
+        if not killed_at(event, lambda: fix(audit, {}, here / "out", FixOptions(0.5)), here):
+            break
+        if not (here / "out").exists():
+            away += 1
+            with pytest.raises(DataError, match="would be dropped"):  # a call that writes nothing puts it back as well
+                fix(audit, {}, here / "out", FixOptions(0.0001))
+            assert contents(here) == before
+        fixed = fix(audit, {}, here / "out", FixOptions(0.5))
+        assert fixed.account.dropped > earlier.account.dropped
+        assert {path.split("/")[0] for path in contents(here)} == {"out"}, "nothing else lies there"
+        event += 1
+    assert away == 1
+    assert event > 10
+
+
+def test_two_copies_to_one_place_at_once_are_refused(folder, tmp_path):
+    audit = open_audit(folder)
+    with owned_elsewhere(alone_with(tmp_path / "out")), pytest.raises(ConfigError, match=r"is writing .*out: wait for"):
+        fix(audit, {}, tmp_path / "out", FixOptions(0.5))
+    assert not (tmp_path / "out").exists()

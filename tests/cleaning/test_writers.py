@@ -585,7 +585,7 @@ def test_a_tar_writer_that_finds_no_space_left_leaves_nothing_behind(tmp_path, m
 
 def test_what_a_kill_left_is_removed_by_the_next_copy(tmp_path):
     source = open_source(made("folder", tmp_path / "source"))
-    write_files(tmp_path / ".out.part" / "new", {"old.png": b"half"})
+    write_files(tmp_path / ".out.truepair.swap" / "new", {"old.png": b"half"})
     copied(source, decided(source), tmp_path / "out")
     assert sorted(entry.name for entry in tmp_path.iterdir()) == ["out", "source"]
     assert not (tmp_path / "out" / "old.png").exists()

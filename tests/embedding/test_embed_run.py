@@ -107,12 +107,16 @@ def test_an_interrupted_embedding_ends_with_the_same_bytes(tmp_path, config, who
     assert files_of(out) == whole
 
 
-def test_an_embedding_that_stops_while_joining_ends_with_the_same_bytes(tmp_path, config, whole):
+def full(*_):
+    raise OSError("No space left on device")
+
+
+def test_an_embedding_that_stops_while_joining_ends_with_the_same_bytes(tmp_path, config, whole, monkeypatch):
     out = tmp_path / "out"
-    (out / "images.parquet.part").mkdir(parents=True)  # images.npy and captions.npy are written; this cannot be
-    with pytest.raises(DataError, match=r"cannot be written .*images.parquet.part: it is a folder"):
-        embed_source(MemorySource(content()), {"path": "memory"}, out, config)
-    (out / "images.parquet.part").rmdir()
+    with monkeypatch.context() as patched:
+        patched.setattr("truepair.embedding.store.pq.ParquetWriter", full)  # images.npy and captions.npy are written
+        with pytest.raises(DataError, match=r"cannot be written .*No space left on device"):
+            embed_source(MemorySource(content()), {"path": "memory"}, out, config)
     never = dict.fromkeys("abc", (0, pytest.fail))
     embed_source(MemorySource(content(), never), {"path": "memory"}, out, config)
     assert files_of(out) == whole
@@ -137,7 +141,7 @@ def test_a_killed_process_loses_no_finished_shard(tmp_path, config, whole):
     out = tmp_path / "out"
     killed = run_elsewhere(_KILLED, config.image_encoder, str(out))
     assert killed.returncode == -9, killed.stderr
-    assert {path.name for path in (out / "parts").iterdir()} == {"00000", "00001", "00002.part", "lock", "plan.json"}
+    assert {path.name for path in (out / "parts").iterdir()} == {"00000", "00001", "00002.part", "plan.json"}
     done = {"a": (0, pytest.fail), "b": (0, pytest.fail)}
     embed_source(MemorySource(content(), done), {"path": "memory"}, out, config)
     assert files_of(out) == whole

@@ -4,7 +4,8 @@ from dataclasses import replace
 
 import pytest
 from embedding_samples import MemorySource, encoded, picture, run_elsewhere, sample
-from test_embed_run import InterruptionError, content, files_of, interrupt, write_folder, write_tars
+from owned_elsewhere import owned_elsewhere
+from test_embed_run import InterruptionError, content, files_of, full, interrupt, write_folder, write_tars
 
 from truepair.cli.main import main
 from truepair.config.embedding import EmbedConfig, Share
@@ -100,10 +101,10 @@ def test_a_machine_that_stopped_goes_on_with_the_same_command(tmp_path, config, 
         except InterruptionError:
             encode(MemorySource(content()), out, config, number, 2)
     never = dict.fromkeys("abc", (0, pytest.fail))
-    before = {path: path.stat().st_mtime_ns for path in out.rglob("*") if path.name != "lock"}
+    before = {path: path.stat().st_mtime_ns for path in out.rglob("*") if path.is_file()}
     pictures = PicturesUnread(content())
     encode(pictures, out, config, 2, 2)  # as cron does: nothing is left to do
-    assert before == {path: path.stat().st_mtime_ns for path in out.rglob("*") if path.name != "lock"}
+    assert before == {path: path.stat().st_mtime_ns for path in out.rglob("*") if path.is_file()}
     join_source(MemorySource(content()), MEMORY, out, config)
     assert bytes_of(out) == expected
     encode(MemorySource(content(), never), out, config, 1, 2)  # and when the store is done
@@ -118,15 +119,15 @@ class PicturesUnread(MemorySource):
         return super().read(shard, pictures=pictures)
 
 
-def test_a_join_that_stopped_goes_on_with_the_same_command(tmp_path, config):
+def test_a_join_that_stopped_goes_on_with_the_same_command(tmp_path, config, monkeypatch):
     expected = alone(one_shard(), tmp_path / "alone", config)
     for number in (1, 2):
         encode(MemorySource(one_shard()), tmp_path / str(number), config, number, 2)
     folders, out = [tmp_path / "1", tmp_path / "2"], tmp_path / "out"
-    (out / "images.parquet.part").mkdir(parents=True)  # images.npy and captions.npy are written; this cannot be
-    with pytest.raises(DataError, match="cannot be written"):
-        join_source(MemorySource(one_shard()), MEMORY, out, config, folders)
-    (out / "images.parquet.part").rmdir()
+    with monkeypatch.context() as patched:
+        patched.setattr("truepair.embedding.store.pq.ParquetWriter", full)  # images.npy and captions.npy are written
+        with pytest.raises(DataError, match="cannot be written"):
+            join_source(MemorySource(one_shard()), MEMORY, out, config, folders)
     assert (out / "images.npy").exists()
     join_source(MemorySource(one_shard()), MEMORY, out, config, folders)
     assert bytes_of(out) == expected
@@ -256,14 +257,15 @@ def test_a_folder_for_something_else_is_refused(tmp_path, config):
 
 
 def test_two_processes_with_the_same_share_do_not_mix_and_those_with_others_do_not_wait(tmp_path, config):
-    with alone_in(share_folder(tmp_path / "out", Share(1, 2))):
+    with owned_elsewhere(alone_in(share_folder(tmp_path / "out", Share(1, 2)))):
         with pytest.raises(ConfigError, match=r"another process is writing .*00001-of-00002: wait for it to end"):
             encode(MemorySource(content()), tmp_path / "out", config, 1, 2)
         encode(MemorySource(content()), tmp_path / "out", config, 2, 2)
     encode(MemorySource(content()), tmp_path / "out", config, 1, 2)
-    with alone_in(tmp_path / "alone" / "parts"), pytest.raises(ConfigError, match="another process is writing"):
+    taken = pytest.raises(ConfigError, match="another process is writing")
+    with owned_elsewhere(alone_in(tmp_path / "alone")), taken:
         embed_source(MemorySource(content()), MEMORY, tmp_path / "alone", config)
-    with alone_in(tmp_path / "out" / "parts"), pytest.raises(ConfigError, match="another process is writing"):
+    with owned_elsewhere(alone_in(tmp_path / "out")), taken:
         join_source(MemorySource(content()), MEMORY, tmp_path / "out", config)
 
 

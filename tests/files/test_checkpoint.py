@@ -4,10 +4,12 @@ import sys
 
 import pytest
 import torch
+from safetensors import safe_open
 from safetensors.torch import save_file
 
 from truepair.errors import CheckpointError
 from truepair.files.checkpoint import FORMAT, load_checkpoint, save_checkpoint
+from truepair.files.replacing import part_of
 
 
 def identical(a, b):
@@ -113,13 +115,23 @@ def test_a_write_that_fails_half_way_leaves_the_older_checkpoint(tmp_path):
     assert [path.name for path in tmp_path.iterdir()] == ["a"]
 
 
+def test_the_same_state_gives_the_same_bytes(tmp_path):
+    state = {"weights": {"b": torch.arange(3), "a": torch.ones(2, 2).half(), "ü": torch.zeros(1)}, "epoch": 7}
+    for number in range(20):  # safetensors itself writes the header's metadata in one of two orders
+        save_checkpoint(tmp_path / f"{number}", state)
+    assert len({(tmp_path / f"{number}").read_bytes() for number in range(20)}) == 1
+    assert identical(load_checkpoint(tmp_path / "0"), state)
+    with safe_open(tmp_path / "0", framework="pt") as file:
+        assert file.metadata()["format"] == FORMAT
+
+
 def test_a_folder_that_does_not_exist_is_an_error(tmp_path):
     with pytest.raises(CheckpointError, match="could not save"):
         save_checkpoint(tmp_path / "none" / "a", {})
 
 
 def test_what_a_killed_process_left_behind_is_in_nobodys_way(tmp_path):
-    (tmp_path / "a.part").write_bytes(b"half a checkpoint")
+    part_of(tmp_path / "a").write_bytes(b"half a checkpoint")
     save_checkpoint(tmp_path / "a", {"value": 1})
     assert load_checkpoint(tmp_path / "a") == {"value": 1}
     assert [path.name for path in tmp_path.iterdir()] == ["a"]

@@ -20,9 +20,9 @@ from truepair.data.corpora import reads_patches, refuse_unread_once_embedded
 from truepair.data.pairs import Pairs
 from truepair.embedding.run import embed
 from truepair.errors import ConfigError, DataError, TruepairError, of_system
+from truepair.files.replacing import part_of, put_in_place
 from truepair.sources.columns import Columns
 from truepair.sources.in_memory import arrow_table, found_by_content, is_table
-from truepair.training.folder import make_folder
 
 _OF_ARRAYS = ("image_of_caption", "image_ids", "caption_ids", "caption_texts")
 _OF_TABLES = tuple(field.name for field in fields(SourceConfig))
@@ -66,7 +66,6 @@ def embedded(
             "pairs is 'train', the training split, which embeddings made here do not know: audit all pairs, or give "
             "features (--image-feature-col, --image-features)"
         )
-    make_folder(folder)
     tell(f"pictures are embedded with {embedding.image_encoder}, captions with {embedding.text_encoder}, into {store}")
 
     def look_ahead(part: Path) -> None:
@@ -203,7 +202,7 @@ def _first(values: Any) -> object:
 
 def _written(given: TableOfPictures, folder: Path) -> Path:
     """The table as a file, in a folder that is called by what is in it: another table never meets its features."""
-    part = folder / "pairs.arrow.part"
+    part = part_of(folder / "pairs.arrow")
     try:
         with pa.OSFile(str(part), "wb") as sink, pa.ipc.new_file(sink, given.table.schema) as writer:
             writer.write_table(given.table)
@@ -212,7 +211,8 @@ def _written(given: TableOfPictures, folder: Path) -> Path:
         digest.update(repr(given.options).encode())
         file = folder / f"table-{digest.hexdigest()[:12]}" / "pairs.arrow"
         file.parent.mkdir(exist_ok=True)
-        return part.replace(file)
+        put_in_place(part, file)
+        return file
     except OSError as error:
         raise DataError(f"{folder} cannot be written ({of_system(error)})") from error
     finally:

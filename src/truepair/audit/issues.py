@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from statistics import median
 
 import numpy as np
@@ -16,7 +15,6 @@ from scipy.sparse.csgraph import connected_components
 from truepair.audit.caption_text import is_boilerplate, markup_in, mojibake_in
 from truepair.audit.language import in_other_languages
 from truepair.data.pairs import Pairs
-from truepair.files.parquet import write_parquet
 from truepair.sources.facts import PictureFacts
 
 MANY = 10
@@ -81,12 +79,12 @@ def issues_of(pairs: Pairs, facts: Sequence[PictureFacts | None] | None) -> list
     return sorted(found, key=lambda issue: place.index(issue.issue))
 
 
-def write_issues(issues: Sequence[Issue], path: Path) -> None:
-    """One row an issue (``issue``, ``image_id``, ``caption_id``, ``group``, ``detail``), replaced atomically."""
+def issues_table(issues: Sequence[Issue]) -> pa.Table:
+    """One row an issue: ``issue``, ``image_id``, ``caption_id``, ``group``, ``detail``."""
     types = {"issue": pa.string(), "image_id": pa.string(), "caption_id": pa.string(), "group": pa.int64()}
     types["detail"] = pa.string()
     columns = {name: pa.array([getattr(issue, name) for issue in issues], kind) for name, kind in types.items()}
-    write_parquet(pa.table(columns), path)
+    return pa.table(columns)
 
 
 def near_duplicates(hashes: UInt64[np.ndarray, " images"]) -> list[list[int]]:

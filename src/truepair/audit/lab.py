@@ -22,12 +22,15 @@ from truepair.audit.issues import KINDS
 from truepair.audit.notebook import notebook_view
 from truepair.audit.run import audit_corpus, audit_pairs
 from truepair.cleaning.audit_folder import AuditFolder, open_audit
+from truepair.cleaning.generation import generation_of_page, refuse_mixture
 from truepair.cleaning.summary import IN_MEMORY, AuditSummary
 from truepair.config import AuditConfig, DataConfig, EmbedConfig, NoiseConfig
 from truepair.data.arrays import PairsInMemory
 from truepair.data.corpora import load_corpus
 from truepair.errors import ConfigError, DataError
 from truepair.files.json import write_json
+from truepair.files.locking import alone_in, alone_with
+from truepair.files.replacing import replacing
 from truepair.sources.decoding import opened_picture
 from truepair.sources.demo import DEMO
 from truepair.sources.in_memory import labelled_like, like
@@ -35,7 +38,6 @@ from truepair.sources.picture_files import Location
 from truepair.sources.protocol import Source
 from truepair.sources.skipped import read_skipped
 from truepair.sources.tables import TableSource, caption_ids_of
-from truepair.training.folder import make_folder
 
 MISMATCH = "mismatch"
 """The issue of pairs; the others, `audit.issues.KINDS`, are of images and captions."""
@@ -115,17 +117,8 @@ class PairLab:
         if embedding is not None and not is_to_embed(self.data):
             raise ConfigError("embedding is for pictures that have no embeddings: leave it out")
         folder = self._temporary_folder() if out is None else Path(out)
-        make_folder(folder)
-        if isinstance(self.data, PairsInMemory):
-            summary = audit_pairs(self.data.pairs, self.data.vocabulary, folder, config)
-        else:
-            encoders = embedding or EmbedConfig(device=config.device)
-            data = (
-                self.data.stored(folder, encoders)
-                if isinstance(self.data, TableOfPictures)
-                else embedded(self.data, folder, encoders, config)
-            )
-            summary = audit_corpus(load_corpus(data), data, NoiseConfig(), folder, config)
+        with alone_in(folder):
+            summary = _audit(self.data, folder, config, embedding or EmbedConfig(device=config.device))
         self.folder = folder
         return summary
 
@@ -183,9 +176,15 @@ class PairLab:
         return self._shown(_mismatches(audit.findings))
 
     def report(self) -> Path:
-        """The page that shows them."""
+        """The page that shows them.
+
+        Raises:
+            DataError: If it is of another audit than the findings.
+        """
         audit = self._audit()
-        return audit.folder / audit.summary.files.report
+        page = audit.folder / audit.summary.files.report
+        refuse_mixture(audit.folder, page.name, generation_of_page(page), audit.summary.generation)
+        return page
 
     def to_fiftyone(self, path: str | Path) -> None:
         """The pairs as samples that FiftyOne takes; needs no FiftyOne.
@@ -199,9 +198,15 @@ class PairLab:
                 ``caption_id``, ``caption``, ``mismatch_prob``, ``is_mismatch``, ``suggested_image``.
 
         Raises:
+            ConfigError: If another process is writing the file.
             DataError: If the audit has no pictures, or one cannot be read.
         """
-        audit, path = self._audit(), Path(path)
+        with alone_with(Path(path)):
+            self._write_samples(Path(path))
+
+    def _write_samples(self, path: Path) -> None:
+        """The file of `to_fiftyone`, after the pictures that it names."""
+        audit = self._audit()
         if not audit.has_pictures:
             raise DataError(f"the audit in {audit.folder} is of features without pictures, which FiftyOne cannot show")
         files = _PictureFiles(audit, path.with_name(f"{path.stem}_pictures"))
@@ -246,6 +251,19 @@ class PairLab:
         if self.folder is None:
             raise ConfigError("there are no issues yet: call find_issues first, or load an audit's folder")
         return open_audit(self.folder)
+
+
+def _audit(
+    data: DataConfig | PairsInMemory | TableOfPictures, folder: Path, config: AuditConfig, encoders: EmbedConfig
+) -> AuditSummary:
+    """Audit what was given, after its pictures were embedded where they have no embeddings."""
+    if isinstance(data, PairsInMemory):
+        return audit_pairs(data.pairs, data.vocabulary, folder, config)
+    if isinstance(data, TableOfPictures):
+        stored = data.stored(folder, encoders)
+    else:
+        stored = embedded(data, folder, encoders, config)
+    return audit_corpus(load_corpus(stored), stored, NoiseConfig(), folder, config)
 
 
 def find_pair_issues(
@@ -358,7 +376,8 @@ class _PictureFiles:
         self._folder.mkdir(parents=True, exist_ok=True)
         encoded = source.picture(reference)
         written = self._folder / f"{image:08d}{_extension_of(encoded)}"  # FiftyOne tells pictures by it
-        written.write_bytes(encoded)
+        with replacing(written) as temporary:
+            temporary.write_bytes(encoded)
         return str(written.absolute())
 
 

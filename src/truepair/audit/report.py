@@ -88,6 +88,7 @@ def write_report(
     summary: Mapping[str, Any],
     path: Path,
     *,
+    folder: Path,
     log: Sequence[Mapping[str, Any]],
     cards: int,
     seed: int,
@@ -100,7 +101,8 @@ def write_report(
         findings: What was found.
         issues: Of images and captions themselves.
         summary: What ``summary.json`` holds.
-        path: Where to write: ``report.html`` in the audit's folder.
+        path: Where to write.
+        folder: The audit's folder, for the commands that the page names.
         log: A run's log, for its learning curves; empty for an audit by cross-fitting.
         cards: Pairs to show: half of them the most suspicious, half borderline ones.
         seed: Of the samples.
@@ -147,7 +149,7 @@ def write_report(
         cuts=[suspects_at(findings.mismatch_probability, threshold) for threshold in _THRESHOLDS] if is_known else [],
         settings=_settings(summary),
         issues=_issues(findings, issues),
-        folder=shlex.quote(str(path.parent.resolve())),
+        folder=shlex.quote(str(folder.resolve())),
     )
 
 

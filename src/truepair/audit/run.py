@@ -18,12 +18,13 @@ from truepair import __version__
 from truepair.audit.crossfit import trained_without
 from truepair.audit.findings import Findings, find, findings_table, precision_at, right_suggestions
 from truepair.audit.image_facts import image_facts
-from truepair.audit.issues import KINDS, issues_of, write_issues
+from truepair.audit.issues import KINDS, issues_of, issues_table
 from truepair.audit.judging import Judgement, judged
 from truepair.audit.partners import NONE
 from truepair.audit.report import write_report
 from truepair.audit.score import scores_by_a_run
 from truepair.audit.sensitivity import sensitivity
+from truepair.cleaning.generation import FILES, FINDINGS, ISSUES, REPORT, generation_of, marked, next_generation
 from truepair.cleaning.summary import IN_MEMORY, AuditSummary, Files, Finds, ScoredBy, Together
 from truepair.config import DataConfig, NoiseConfig
 from truepair.config.audit import AuditConfig
@@ -35,6 +36,7 @@ from truepair.data.text import Vocabulary
 from truepair.data.whole import every_pair
 from truepair.errors import CheckpointError, ConfigError, DataError
 from truepair.evaluation.detection import detection_metrics
+from truepair.files.locking import alone_in
 from truepair.files.parquet import read_parquet, write_parquet
 from truepair.model import MatchingModel
 from truepair.scoring.confidence import warnings_about
@@ -49,6 +51,8 @@ from truepair.training.device import hardware, make_fabric, peak_memory_mb
 from truepair.training.folder import TrainedRun
 from truepair.training.log import read_log
 
+_MEASURED = ("seconds", "peak_memory_mb", "hardware")
+"""What of a summary is not the same for every audit with the same results."""
 _MANY_TIMES = 4
 """So many times as many pairs as models learned: hardly any of the pairs that partners are sought for was learned."""
 
@@ -83,7 +87,8 @@ def audit_corpus(corpus: Corpus, data: DataConfig, noise: NoiseConfig, out: Path
     """Audit a corpus by cross-fitting: no pair is judged by a model that saw its image or its caption.
 
     `out` then holds ``findings.parquet``, ``issues.parquet``, ``report.html``, ``summary.json`` and, if anything could
-    not be read, ``skipped.csv``. Nothing else is touched; `cleaning.fixing.fix` makes a cleaned copy from it.
+    not be read, ``skipped.csv``, all of this audit (see `cleaning.generation`). Nothing else is touched;
+    `cleaning.fixing.fix` makes a cleaned copy from it.
 
     Args:
         corpus: What ``load_corpus(data)`` gave.
@@ -96,14 +101,15 @@ def audit_corpus(corpus: Corpus, data: DataConfig, noise: NoiseConfig, out: Path
         What ``summary.json`` holds.
 
     Raises:
-        ConfigError: If there are too few pairs.
+        ConfigError: If there are too few pairs, or another process is writing to `out`.
         DataError: If an output would overwrite the input.
     """
     started = time.perf_counter()
     refuse_inputs(data, out)
-    pairs = noisy(every_pair(corpus.splits) if config.pairs == "all" else corpus.splits.train, noise)
-    source = _Audited(_name_of(corpus, data), data, noise, corpus)
-    return _cross_fit(pairs, corpus.vocabulary, source, out, config, started)
+    with alone_in(out):
+        pairs = noisy(every_pair(corpus.splits) if config.pairs == "all" else corpus.splits.train, noise)
+        source = _Audited(_name_of(corpus, data), data, noise, corpus)
+        return _cross_fit(pairs, corpus.vocabulary, source, out, config, started)
 
 
 def audit_run(run: TrainedRun, out: Path, config: AuditConfig) -> AuditSummary:
@@ -123,7 +129,8 @@ def audit_run(run: TrainedRun, out: Path, config: AuditConfig) -> AuditSummary:
 
     Raises:
         CheckpointError: If the run has not finished, or its ``pairs.parquet`` is of other pairs.
-        ConfigError: If pairs shall be re-paired by a run that suggests no partners.
+        ConfigError: If pairs shall be re-paired by a run that suggests no partners, or another process is writing to
+            `out`.
         DataError: If an output would overwrite the input.
     """
     started = time.perf_counter()
@@ -133,6 +140,11 @@ def audit_run(run: TrainedRun, out: Path, config: AuditConfig) -> AuditSummary:
             f"--re-pair needs suggested partners, and the run in {run.folder}, with similarity "
             f"{run.recipe.model.similarity!r}, makes none: audit the corpus, or a run with similarity 'cosine'"
         )
+    with alone_in(out):
+        return _by_run(run, out, config, started)
+
+
+def _by_run(run: TrainedRun, out: Path, config: AuditConfig, started: float) -> AuditSummary:
     device = make_fabric(config.device).device
     confidence = _confidence(run)
     models = [model.to(device) for model in run.models]
@@ -166,7 +178,8 @@ def audit_pairs(pairs: Pairs, vocabulary: Vocabulary | None, out: Path, config: 
     """Audit pairs that are in memory, by cross-fitting; as `audit_corpus` otherwise."""
     started = time.perf_counter()
     source = _Audited(IN_MEMORY, DataConfig(IN_MEMORY), NoiseConfig(), None)
-    return _cross_fit(pairs, vocabulary, source, out, config, started)
+    with alone_in(out):
+        return _cross_fit(pairs, vocabulary, source, out, config, started)
 
 
 def _cross_fit(
@@ -268,30 +281,30 @@ class _Work:
 def _write(found: _Found, source: _Audited, out: Path, config: AuditConfig, work: _Work) -> AuditSummary:
     """Everything that goes into the folder."""
     findings, pairs = found.findings, found.findings.pairs
-    out.mkdir(parents=True, exist_ok=True)
-    write_parquet(_with_references(findings), out / "findings.parquet")
     store = Path(source.data.path)
     facts = image_facts(pairs, store if store.is_dir() else None, config.most_checked)
     issues = issues_of(pairs, facts)
-    write_issues(issues, out / "issues.parquet")
     skipped = _skipped(source)
-    if skipped:
-        write_skipped(skipped, out / SKIPPED)
-    else:
-        (out / SKIPPED).unlink(missing_ok=True)
-    summary = _summary(found, source, config, work)
     summary = replace(
-        summary,
+        _summary(found, source, config, work),
         skipped=dict(Counter(skip.reason for skip in skipped).most_common()),
         images_checked=None if facts is None else len(facts) - facts.count(None),
         issues={kind: sum(issue.issue == kind for issue in issues) for kind in KINDS},
-        files=Files("findings.parquet", "issues.parquet", SKIPPED if skipped else None, "report.html"),
+        files=Files(FINDINGS, ISSUES, SKIPPED if skipped else None, REPORT),
     )
-    write_report(
-        findings, issues, summary.as_dict(), out / "report.html", log=work.log, cards=config.cards, seed=config.seed
-    )
-    summary = replace(summary, seconds=round(time.perf_counter() - work.started, 1))
-    summary.write(out)
+    tables = {FINDINGS: _with_references(findings), ISSUES: issues_table(issues)}
+    results = {name: value for name, value in summary.as_dict().items() if name not in _MEASURED}
+    left_out = [(skip.where, skip.reason, skip.detail) for skip in skipped]
+    summary = replace(summary, generation=generation_of([*tables.values()], results | {"left_out": left_out}))
+    with next_generation(out) as folder:
+        for name, table in tables.items():
+            write_parquet(marked(table, str(summary.generation)), folder / name)
+        if skipped:
+            write_skipped(skipped, folder / SKIPPED)
+        page, shown = folder / REPORT, summary.as_dict()
+        write_report(findings, issues, shown, page, folder=out, log=work.log, cards=config.cards, seed=config.seed)
+        summary = replace(summary, seconds=round(time.perf_counter() - work.started, 1))
+        summary.write(folder)
     return summary
 
 
@@ -323,7 +336,7 @@ def _summary(found: _Found, source: _Audited, config: AuditConfig, work: _Work) 
         truth=_against_the_truth(findings, 1 - findings.mismatch_probability) if is_known else None,
         images_checked=None,
         issues={},
-        files=Files("findings.parquet", "issues.parquet", None, "report.html"),
+        files=Files(FINDINGS, ISSUES, None, REPORT),
         data=asdict(source.data),
         noise=asdict(source.noise),
         audit=asdict(config),
@@ -375,7 +388,7 @@ def _confidence(run: TrainedRun) -> Float[Tensor, " pairs"]:
 def refuse_inputs(data: DataConfig, out: Path) -> None:
     """Before any work: refuse a folder in which an output would overwrite an input."""
     inputs = [Path(p) for p in (data.path, data.image_features, data.caption_features) if p is not None]
-    for name in ("findings.parquet", "issues.parquet", SKIPPED, "report.html", "summary.json"):
+    for name in FILES:
         for path in inputs:
             if (out / name).resolve() == path.resolve() or ((out / name).exists() and (out / name).samefile(path)):
                 raise DataError(f"{out / name} is the input itself, which is only read: choose another output folder")

@@ -19,6 +19,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from jaxtyping import Bool, Float, Int, Shaped
 
+from truepair.cleaning.generation import generation_of_table, refuse_mixture
 from truepair.cleaning.summary import AuditSummary, read_summary
 from truepair.errors import ConfigError, DataError
 from truepair.sources.decoding import thumbnail
@@ -108,7 +109,7 @@ class AuditFolder:
     @cached_property
     def issues(self) -> pa.Table:
         """What ``issues.parquet`` holds."""
-        return _table(self.folder / self.summary.files.issues, _ISSUES, ("issue",))
+        return _table_of(self.folder, self.summary.files.issues, self.summary, _ISSUES, ("issue",))
 
     @cached_property
     def probability(self) -> Float[np.ndarray, " pairs"]:
@@ -228,10 +229,15 @@ def open_audit(folder: Path) -> AuditFolder:
 
     Raises:
         ConfigError: If the folder holds no audit.
-        DataError: If the audit's files are damaged.
+        DataError: If the audit's files are damaged, or of different audits.
     """
     summary = read_summary(folder)
-    findings = _table(folder / summary.files.findings, _COLUMNS, _NEVER_MISSING)
+    try:
+        findings = _table_of(folder, summary.files.findings, summary, _COLUMNS, _NEVER_MISSING)
+    except DataError:
+        if read_summary(folder).generation == summary.generation:
+            raise
+        return open_audit(folder)  # a newer audit took the place of that one in between
     if len(findings) == 0:
         raise DataError(f"{folder / summary.files.findings} has no rows: audit again")
     wrong = _misfit(findings)
@@ -270,20 +276,24 @@ def digest_of(findings: pa.Table) -> str:
     return digest.hexdigest()
 
 
-def _table(path: Path, columns: dict[str, pa.DataType], never_missing: Sequence[str]) -> pa.Table:
-    """A table of the audit's folder, with these columns."""
+def _table_of(
+    folder: Path, name: str, summary: AuditSummary, columns: dict[str, pa.DataType], never_missing: Sequence[str]
+) -> pa.Table:
+    """A table of the audit's folder, with these columns, and of the audit that the summary is of."""
+    path = folder / name
     try:
         table = pq.read_table(path)
         table.validate(full=True)  # text that is no UTF-8, for one
     except (pa.ArrowException, OSError) as error:
         raise DataError(f"{path} cannot be read ({error}): audit again") from error
-    for name, kind in columns.items():
-        found = table.schema.field(name).type if name in table.column_names else None
+    for column, kind in columns.items():
+        found = table.schema.field(column).type if column in table.column_names else None
         if found != kind:
-            raise DataError(f"{path} has {name} as {found}, but an audit writes {kind}: audit again")
-        missing = table[name].null_count if name in never_missing else 0
+            raise DataError(f"{path} has {column} as {found}, but an audit writes {kind}: audit again")
+        missing = table[column].null_count if column in never_missing else 0
         if missing:
-            raise DataError(f"{path} has no {name} in {missing:,} of {len(table):,} rows: audit again")
+            raise DataError(f"{path} has no {column} in {missing:,} of {len(table):,} rows: audit again")
+    refuse_mixture(folder, name, generation_of_table(table), summary.generation)
     return table
 
 

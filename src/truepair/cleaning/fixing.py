@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import csv
-import shutil
 from collections import Counter
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -22,6 +21,8 @@ from truepair.cleaning.summary import IN_MEMORY
 from truepair.cleaning.table_copies import copy_features
 from truepair.cleaning.writers import WRITERS
 from truepair.errors import DataError
+from truepair.files.locking import alone_with
+from truepair.files.replacing import put_back, replacing_folder
 from truepair.sources.datasets import PROVENANCE
 from truepair.sources.protocol import Source
 from truepair.sources.stores import StorePath, is_address
@@ -85,11 +86,19 @@ def fix(audit: AuditFolder, by_hand: Mapping[str, HandDecision], out: Path, opti
         options: Threshold and the rest.
 
     Raises:
+        ConfigError: If another process is writing the copy.
         DataError: If `out` holds something else than an earlier copy, or what was audited; if the source has changed
             or cannot be read; or if no pair, or less than half of them, would be left.
         OSError: If the folder cannot be written, for instance because the disk is full; then nothing has changed.
     """
-    check_target(audit, out)
+    with alone_with(out):
+        put_back(out)
+        check_target(audit, out)
+        return _fix(audit, by_hand, out, options)
+
+
+def _fix(audit: AuditFolder, by_hand: Mapping[str, HandDecision], out: Path, options: FixOptions) -> Fixed:
+    """As `fix`, where no other process writes the copy."""
     decisions = merged(
         decide(audit.findings, threshold=options.threshold, re_pair=options.re_pair),
         issues_to_drop(audit.issues, options.drop_issues) if options.drop_issues else ({}, {}),
@@ -135,7 +144,7 @@ def write_copy(
     """
     by_id = {decision.caption_id: decision for decision in decisions}
     provenance = Provenance(by_id, keep_unaudited=keep_unaudited, time=now(), model=model)
-    with _replaced(out) as folder:
+    with alone_with(out), _replaced(out) as folder:
         if source is None:
             files = _write_pairs(decisions, provenance, folder)
         else:
@@ -222,21 +231,8 @@ def _write_pairs(decisions: Sequence[Decision], provenance: Provenance, folder: 
 @contextmanager
 def _replaced(out: Path) -> Iterator[Path]:
     """An empty folder that takes the place of `out` when the block ends without an error."""
-    out.parent.mkdir(parents=True, exist_ok=True)
-    # Beside the target, so that it can be renamed. What a kill left there goes first.
-    beside = out.parent / f".{out.resolve().name}.part"
-    shutil.rmtree(beside, ignore_errors=True)
-    written = beside / "new"
-    try:
-        written.mkdir(parents=True)
+    with replacing_folder(out) as written:
         try:
             yield written
         except pa.ArrowException as error:
             raise DataError(f"the copy {out} was not made ({error}); the source is as it was") from error
-        if out.exists():
-            out.rename(beside / "old")
-        written.rename(out)
-    finally:
-        if not out.exists() and (beside / "old").exists():
-            (beside / "old").rename(out)
-        shutil.rmtree(beside, ignore_errors=True)

@@ -9,10 +9,10 @@ from typing import Any, Literal
 
 import dacite
 
+from truepair.cleaning.generation import SUMMARY, finish_switch
 from truepair.errors import CheckpointError, ConfigError, DataError
 from truepair.files.json import read_json, write_json
 
-SUMMARY = "summary.json"
 IN_MEMORY = "pairs in memory"
 """What the corpus of an audit of pairs in memory is called."""
 
@@ -126,6 +126,8 @@ class AuditSummary:
         peak_memory_mb: Peak memory; None where it is not known.
         hardware: What computed.
         truepair: The version.
+        generation: The name of this audit, which its other files have, too (see `generation.generation_of`); None in
+            audits of earlier versions.
     """
 
     corpus: str
@@ -158,6 +160,7 @@ class AuditSummary:
     peak_memory_mb: float | None
     hardware: str
     truepair: str
+    generation: str | None = None
 
     def as_dict(self) -> dict[str, Any]:
         """For JSON."""
@@ -169,12 +172,13 @@ class AuditSummary:
 
 
 def read_summary(folder: Path) -> AuditSummary:
-    """What ``summary.json`` of an audit's folder says.
+    """What ``summary.json`` of an audit's folder says; a newer audit that waits to take its place does so first.
 
     Raises:
-        ConfigError: If the folder holds no audit.
+        ConfigError: If the folder holds no audit, or it has to be written to and cannot.
         DataError: If the file is damaged, or of another version.
     """
+    finish_switch(folder)
     path = folder / SUMMARY
     try:
         content: Mapping[str, Any] | None = read_json(path)

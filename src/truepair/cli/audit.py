@@ -66,15 +66,20 @@ def command(arguments: Sequence[str], output: Output) -> None:
 
 def audited(parsed: Audit, output: Output) -> AuditSummary:
     """The summary of an audit of a run, or of a corpus, of which is said first how it was read."""
+    from truepair.files.locking import alone_in
+
+    with alone_in(parsed.out):  # one lock for embedding and audit
+        return _audited(parsed, output)
+
+
+def _audited(parsed: Audit, output: Output) -> AuditSummary:
     from truepair.audit.given import embedded
     from truepair.audit.run import audit_corpus, audit_run
     from truepair.data.corpora import load_corpus, reads_patches
-    from truepair.training.folder import load_run, make_folder
+    from truepair.training.folder import load_run
 
     if (Path(parsed.target) / "run.json").exists():
-        run = load_run(Path(parsed.target))
-        make_folder(parsed.out)
-        return audit_run(run, parsed.out, parsed.audit)
+        return audit_run(load_run(Path(parsed.target)), parsed.out, parsed.audit)
     data = replace(parsed.data, path=parsed.target)
     _refuse_unused_encoders(parsed, embeds=reads_patches(data) and not parsed.patches)
     if not parsed.patches:
@@ -85,7 +90,6 @@ def audited(parsed: Audit, output: Output) -> AuditSummary:
     corpus = load_corpus(data)
     for note in corpus.notes:
         output.note(f"note: {note}")
-    make_folder(parsed.out)
     return audit_corpus(corpus, data, parsed.noise, parsed.out, parsed.audit)
 
 

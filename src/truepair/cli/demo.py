@@ -60,15 +60,20 @@ class Demo:
 def command(arguments: Sequence[str], output: Output) -> None:
     """Parse, audit, train, audit, print."""
     parsed = parse(Demo, "demo", arguments, main=MAIN)
+    from truepair.files.locking import alone_in
+
+    with alone_in(parsed.out):
+        _demonstrate(parsed, output)
+
+
+def _demonstrate(parsed: Demo, output: Output) -> None:
     from truepair.audit.run import audit_corpus
     from truepair.cli.audit import say_audit
     from truepair.cli.tables import results_table
     from truepair.config.audit import AuditConfig
     from truepair.data.corpora import load_corpus
-    from truepair.training.folder import make_folder
     from truepair.training.run import run
 
-    make_folder(parsed.out)
     data = DataConfig(path="demo")
     corpus = load_corpus(data)
     splits = corpus.splits

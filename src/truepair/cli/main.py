@@ -31,6 +31,16 @@ COMMANDS = {
     "noise": "shuffle captions on purpose and write the field's noise index",
 }
 
+_GOES_ON = "the same command goes on from what was saved last"
+AFTER_A_STOP = {
+    **dict.fromkeys(("demo", "train", "reproduce", "evaluate", "embed", "sweep"), _GOES_ON),
+    "audit": "an earlier audit is as it was; the same command finds the embeddings that were made, and audits anew",
+    "review": "every decision is saved; the same command goes on from there",
+    "fix": "an earlier copy is as it was; the same command begins anew",
+    **dict.fromkeys(("figures", "inspect", "noise"), "the same command begins anew"),
+}
+"""By command, what is true after Ctrl-C."""
+
 USAGE = f"""usage: truepair COMMAND [options]
 
 Find the image-caption pairs that do not match, fix them, and train retrieval models that do not
@@ -53,7 +63,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     Returns:
         0 on success, 1 if something the user can mend went wrong, 2 for unusable arguments, 70 after a fault of
         truepair itself, 130 or 143 when interrupted or terminated, 141 if the reader of standard output went away;
-        what was running can be resumed by the same command.
+        `AFTER_A_STOP` says what is left then.
     """
     code = 0
     try:
@@ -100,7 +110,7 @@ def _run(arguments: list[str]) -> int:
     except Exception as error:
         return tell(error, name, words, is_debug=is_debug)
     except KeyboardInterrupt as interruption:
-        print("\ntruepair: stopped; the same command goes on from what was saved last", file=sys.stderr)
+        print(f"\ntruepair: stopped; {AFTER_A_STOP[name]}", file=sys.stderr)
         return 143 if interruption.args else 130
     return 0
 

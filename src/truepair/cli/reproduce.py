@@ -16,6 +16,7 @@ from truepair.cli.parsing import parse
 from truepair.cli.tables import mismatches
 from truepair.config import Recipe
 from truepair.errors import ConfigError, TrainingError, TruepairError
+from truepair.files.locking import alone_in
 from truepair.files.names import slug
 from truepair.files.replacing import replacing
 from truepair.spread import plus_minus
@@ -130,8 +131,7 @@ def command(arguments: Sequence[str], output: Output) -> None:
         output.line(f"runs: {out / name}\n")
     for name, (title, folders) in sets.items():
         written = set_table(title, folders, summaries, is_rehearsal=parsed.rehearse)
-        (out / name).mkdir(parents=True, exist_ok=True)
-        with replacing(out / name / "table.md") as temporary:
+        with alone_in(out / name), replacing(out / name / "table.md") as temporary:
             temporary.write_text(written, encoding="utf-8")
         output.line(f"{written}\ntable: {out / name / 'table.md'}\n")
     output.summary({"out": out, "is_rehearsal": parsed.rehearse, "recipes": summaries, "failed": failed})

@@ -14,6 +14,7 @@ import torch
 from truepair.config import NoiseConfig
 from truepair.data.pairs import Pairs
 from truepair.errors import ConfigError, DataError
+from truepair.files.locking import alone_with
 from truepair.files.npy import load_array, save_array
 from truepair.random_streams import Stream
 
@@ -206,9 +207,11 @@ def write_noise_index(path: Path, pairs: Pairs) -> None:
     """Save which image each caption has, as an int64 ``.npy`` file of the ``"per_caption"`` convention.
 
     Raises:
+        ConfigError: If another process is writing it.
         DataError: If the file cannot be written.
     """
-    save_array(path, pairs.image_of_caption.numpy().astype(np.int64))
+    with alone_with(path):
+        save_array(path, pairs.image_of_caption.numpy().astype(np.int64))
 
 
 def _refuse_noisy(pairs: Pairs) -> None:

@@ -11,17 +11,16 @@ from typing import Any
 import numpy as np
 
 from truepair.config.embedding import EmbedConfig, Share
-from truepair.data.embeddings import PARTS, PLAN
+from truepair.data.embeddings import PARTS
 from truepair.embedding.plan import (
     EncodedBy,
-    finished_store,
     plan_of,
     refuse_other,
     refuse_other_encoders,
     refuse_unfit,
     shared_plan,
 )
-from truepair.embedding.run import delete_parts, finish_store
+from truepair.embedding.run import begin_store, finish_store, made_once
 from truepair.embedding.shares import Batches, pieces_of, share_folders
 from truepair.embedding.store import (
     CAPTIONS,
@@ -34,9 +33,7 @@ from truepair.embedding.store import (
     temporary_folder,
 )
 from truepair.embedding.text_encoders import batches_by_length
-from truepair.errors import ConfigError, DataError, of_system
-from truepair.files.json import write_json
-from truepair.files.locking import alone_in
+from truepair.errors import ConfigError, DataError
 from truepair.files.parquet import read_parquet
 from truepair.sources.opening import description_of, open_source
 from truepair.sources.protocol import Source
@@ -80,24 +77,20 @@ def join_source(
 ) -> dict[str, Any]:
     """As `join`, for a source that is open and its description (see `truepair.sources.opening.description_of`)."""
     plan = plan_of(source, description, config)
-    summary = finished_store(out, plan)
-    if summary is None:
+
+    def joined() -> dict[str, Any]:
         shares = _gathered([out, *(other for other in others if other.resolve() != out.resolve())])
         pieces = _pieces(shares, plan)
         by = _encoded_by(list(shares.values()))
         refuse_unfit(out, plan, joins=True)
-        try:
-            with alone_in(out / PARTS):
-                write_json(out / PARTS / PLAN, plan)
-                folders = [
-                    _whole(shard, pieces[number], out / PARTS / f"{number:05d}", config.batch_size)
-                    for number, shard in enumerate(plan["shards"])
-                ]
-                summary = finish_store(out, plan, folders, by, source.notes)
-        except OSError as error:
-            raise DataError(f"{out} cannot be written ({of_system(error)})") from error
-    delete_parts(out)
-    return summary
+        begin_store(out, plan)
+        folders = [
+            _whole(shard, pieces[number], out / PARTS / f"{number:05d}", config.batch_size)
+            for number, shard in enumerate(plan["shards"])
+        ]
+        return finish_store(out, plan, folders, by, source.notes)
+
+    return made_once(out, plan, joined)
 
 
 @dataclass(frozen=True)

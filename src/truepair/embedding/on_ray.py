@@ -22,6 +22,7 @@ from truepair.embedding.plan import EncodedBy
 from truepair.embedding.shard import embed_shard
 from truepair.embedding.store import finished_part
 from truepair.errors import ConfigError, DataError, TruepairError
+from truepair.files.replacing import put_in_place
 from truepair.progress import Progress, progress
 from truepair.sources.opening import reopened
 
@@ -113,7 +114,7 @@ class _Worker:
         own = folder.with_name(f"{folder.name}.{uuid4().hex[:8]}")
         embed_shard(self._source.read(shard), own, self._encoders, self._pool, lambda images: None)
         try:
-            own.rename(folder)
+            put_in_place(own, folder)
         except OSError:
             if finished_part(folder) is None:
                 raise

@@ -14,7 +14,7 @@ from truepair.embedding.shares import contents_of, share_folder, share_folders
 from truepair.embedding.store import CAPTIONS, IMAGE_ROWS, IMAGES, PAIR_ROWS
 from truepair.errors import ConfigError
 from truepair.files.json import parsed_json, read_json
-from truepair.files.locking import LOCK
+from truepair.files.replacing import is_leftover
 from truepair.sources.protocol import Source
 from truepair.sources.skipped import SKIPPED
 from truepair.sources.versions import versioned_shards
@@ -120,8 +120,9 @@ def refuse_unfit_share(out: Path, plan: Mapping[str, Any], share: Share) -> None
 def _refuse_files(out: Path) -> None:
     """Refuse to write over files, or beside parts, that are not of a feature store."""
     present = [name for name in (IMAGES, CAPTIONS, IMAGE_ROWS, PAIR_ROWS, SKIPPED) if (out / name).exists()]
-    ours = (CACHE, LOCK, SHARE_FOLDERS)  # what runs that could not load an encoder leave behind
-    if any(not any(path.match(name) for name in ours) for path in (out / PARTS).glob("*")):
+    ours = (CACHE, SHARE_FOLDERS)  # what runs leave behind that could not load an encoder, or were killed before
+    found = (path for path in (out / PARTS).glob("*") if not is_leftover(path))
+    if any(not any(path.match(name) for name in ours) for path in found):
         present.append(PARTS)
     if present:
         raise ConfigError(f"{out} already holds {', '.join(present)}, of something else: choose another folder")

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import os
-import shutil
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import asdict
 from functools import partial
 from pathlib import Path
@@ -29,9 +29,10 @@ from truepair.embedding.plan import (
 from truepair.embedding.shard import Encoders, embed_shard
 from truepair.embedding.shares import ALL, Batches, pieces_of, share_folder, share_folders
 from truepair.embedding.store import CAPTIONS, IMAGES, encoded_rows, finished_part, join_parts, parts_of
-from truepair.errors import DataError, of_system
+from truepair.errors import ConfigError, DataError, of_system
 from truepair.files.json import write_json
-from truepair.files.locking import alone_in
+from truepair.files.locking import LOCK, alone_in
+from truepair.files.replacing import is_leftover, remove
 from truepair.progress import progress
 from truepair.sources.first_look import look_first
 from truepair.sources.opening import description_of, open_source
@@ -91,17 +92,45 @@ def embed_source(
         config: Encoders, grid, batch size, workers and device; the rest has been used.
         first_part: See `embed`.
     """
-    plan = plan_of(source, description, config)
+    plan, share = plan_of(source, description, config), config.share
+    if share is not None:
+        return made_once(out, plan, lambda: _embed_share(source, plan, out, config, share), share)
+    return made_once(out, plan, lambda: _embed_all(source, plan, out, config, first_part))
+
+
+def made_once(
+    out: Path, plan: Mapping[str, Any], make: Callable[[], dict[str, Any]], share: Share | None = None
+) -> dict[str, Any]:
+    """What `make` makes of a store, where no other process writes; nothing is made of a finished one.
+
+    Args:
+        out: The store, whose parts are deleted once it is finished.
+        plan: What it is made of.
+        make: Writes the store, or the folder of one of several machines in it; returns what it did.
+        share: That of the machine, which owns its folder; None owns the store.
+
+    Raises:
+        ConfigError: If the store is of something else, or another process is writing to the folder.
+        DataError: If there is no room.
+    """
     summary = finished_store(out, plan)
-    if summary is None:
-        try:
-            if config.share is not None:
-                return _embed_share(source, plan, out, config, config.share)
-            summary = _embed_all(source, plan, out, config, first_part)
-        except OSError as error:
-            raise DataError(f"{out} cannot be written ({of_system(error)})") from error
-    delete_parts(out)
-    return summary
+    if summary is not None:
+        _clean(out)
+        return summary
+    try:
+        with alone_in(out if share is None else share_folder(out, share)):
+            summary = finished_store(out, plan) or make()
+            if share is None:
+                _clean(out)
+            return summary
+    except OSError as error:
+        raise DataError(f"{out} cannot be written ({of_system(error)})") from error
+
+
+def begin_store(out: Path, plan: Mapping[str, Any]) -> None:
+    """Write down what the parts in a store's folder are of, before any part."""
+    (out / PARTS).mkdir(exist_ok=True)
+    write_json(out / PARTS / PLAN, plan)
 
 
 def finish_store(
@@ -130,10 +159,12 @@ def finish_store(
     return summary
 
 
-def delete_parts(out: Path) -> None:
-    """Delete the parts of a store that is finished."""
-    if (out / PARTS / PLAN).exists():
-        shutil.rmtree(out / PARTS)
+def _clean(out: Path) -> None:
+    """Delete the parts of a finished store, and what a kill left there; not where another process is at it."""
+    if (out / PARTS / PLAN).exists() or (out / LOCK).exists() or any(map(is_leftover, out.iterdir())):
+        with suppress(ConfigError, OSError), alone_in(out):
+            if (out / PARTS / PLAN).exists():
+                remove(out / PARTS)
 
 
 def _embed_all(
@@ -144,17 +175,16 @@ def _embed_all(
     refuse_unfit(out, plan)
     if not (parts / PLAN).exists():  # else an earlier run has looked
         look_first(source, config.source.largest_pixels)  # before an encoder is loaded
-    with alone_in(parts):
-        folders = {shard: parts / f"{number:05d}" for number, shard in enumerate(source.shards())}
-        begin = partial(write_json, parts / PLAN, plan)  # binds the folder, once the encoders are loaded
-        if config.engine == "ray":
-            by = embed_on_ray(plan["source"], folders, config, begin)
-        else:
-            encoders, by = load_encoders(config, parts / CACHE)
-            begin()
-            todo = {folder: (shard, ALL) for shard, folder in folders.items()}
-            _embed_shards(source, todo, encoders, config.workers, first_part)
-        return finish_store(out, plan, list(folders.values()), by, source.notes)
+    folders = {shard: parts / f"{number:05d}" for number, shard in enumerate(source.shards())}
+    begin = partial(begin_store, out, plan)  # binds the folder, once the encoders are loaded
+    if config.engine == "ray":
+        by = embed_on_ray(plan["source"], folders, config, begin)
+    else:
+        encoders, by = load_encoders(config, parts / CACHE)
+        begin()
+        todo = {folder: (shard, ALL) for shard, folder in folders.items()}
+        _embed_shards(source, todo, encoders, config.workers, first_part)
+    return finish_store(out, plan, list(folders.values()), by, source.notes)
 
 
 def _embed_share(
@@ -168,14 +198,13 @@ def _embed_share(
     todo = {folder / piece.name: (shards[piece.shard], piece.batches) for piece in pieces_of(share, len(shards))}
     if not (folder / PLAN).exists():
         look_first(source, config.source.largest_pixels)
-    with alone_in(folder):
-        if not (folder / PLAN).exists() or any(finished_part(part) is None for part in todo):
-            encoders, by = load_encoders(config, folder / CACHE)
-            for other in share_folders(out):
-                refuse_other_encoders(other, by)  # now, not after hours, when the parts are put together
-            write_json(folder / PLAN, shared | {"encoded_by": asdict(by), "notes": list(source.notes)})
-            _embed_shards(source, todo, encoders, config.workers, lambda part: None)
-        return _share_summary(share, list(todo))
+    if not (folder / PLAN).exists() or any(finished_part(part) is None for part in todo):
+        encoders, by = load_encoders(config, folder / CACHE)
+        for other in share_folders(out):
+            refuse_other_encoders(other, by)  # now, not after hours, when the parts are put together
+        write_json(folder / PLAN, shared | {"encoded_by": asdict(by), "notes": list(source.notes)})
+        _embed_shards(source, todo, encoders, config.workers, lambda part: None)
+    return _share_summary(share, list(todo))
 
 
 def _share_summary(share: Share, parts: Sequence[Path]) -> dict[str, Any]:
@@ -248,7 +277,7 @@ def _summary(plan: Mapping[str, Any], by: EncodedBy, folders: Sequence[Path]) ->
 def _refuse_nothing(skipped: Mapping[str, int], parts: Path, folders: Sequence[Path]) -> None:
     """An error that says why there are no features; the parts are deleted, so that a mended source is read anew."""
     first = next((skip for part in parts_of(folders) for skip in part.skipped), None)
-    shutil.rmtree(parts)
+    remove(parts)
     if first is None:
         raise DataError("the source holds no picture with a caption; is it the right file or folder?")
     reasons = ", ".join(f"{reason} ({count:,})" for reason, count in skipped.items())

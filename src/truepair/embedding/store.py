@@ -21,7 +21,7 @@ from jaxtyping import Float16
 from truepair.errors import DataError
 from truepair.files.json import read_json, write_json
 from truepair.files.npy import npy_header
-from truepair.files.replacing import replacing
+from truepair.files.replacing import put_in_place, replacing
 from truepair.sources.facts import PictureFacts
 from truepair.sources.protocol import Skipped
 from truepair.sources.skipped import SKIPPED, write_skipped
@@ -138,7 +138,7 @@ def move_part(temporary: Path, done: Part) -> None:
     described = asdict(done)
     del described["folder"]  # where it lies says that
     write_json(temporary / _PART, described)
-    temporary.rename(done.folder)
+    put_in_place(temporary, done.folder)
 
 
 def finished_part(folder: Path) -> Part | None:

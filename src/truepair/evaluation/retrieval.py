@@ -116,7 +116,7 @@ def _count(
             if is_due or (number == len(blocks) and saved.path.exists()):
                 try:
                     saved.save(counts, number)
-                except (OSError, CheckpointError) as error:
+                except (OSError, CheckpointError, ConfigError) as error:
                     warnings.warn(
                         f"the state of this evaluation cannot be saved, and it goes on: {said_by(error)}", stacklevel=3
                     )

@@ -16,6 +16,7 @@ from truepair.data.pairs import Inputs, Pairs
 from truepair.errors import CheckpointError
 from truepair.evaluation.recall import RankCounts
 from truepair.files.checkpoint import load_checkpoint, save_checkpoint
+from truepair.files.locking import alone_with
 from truepair.model import MatchingModel
 from truepair.similarity.blocks import Block
 
@@ -53,10 +54,15 @@ class SavedCounts:
         return counts, saved["blocks"]
 
     def save(self, counts: RankCounts, blocks: int) -> None:
-        """Replace the file, atomically; the folder is made if missing."""
-        self.path.parent.mkdir(parents=True, exist_ok=True)
+        """Replace the file, atomically; the folder is made if missing.
+
+        Raises:
+            CheckpointError: If it cannot be written.
+            ConfigError: If another process is writing it.
+        """
         tensors = {name: getattr(counts, name) for name in ("own", "wrong_captions", "wrong_images")}
-        save_checkpoint(self.path, {"fingerprint": self.fingerprint, "blocks": blocks, **tensors})
+        with alone_with(self.path):
+            save_checkpoint(self.path, {"fingerprint": self.fingerprint, "blocks": blocks, **tensors})
 
 
 def fingerprint(models: Sequence[MatchingModel], pairs: Pairs, blocks: Sequence[Block], batch_size: int) -> str:

@@ -25,6 +25,7 @@ from truepair.figures.charts import (
 )
 from truepair.figures.curves import MEASURES, Curve, NoiseFigure, noise_figures, option_figures
 from truepair.figures.runs import FinishedRun, LeftOut, find_runs, short
+from truepair.files.locking import alone_in
 from truepair.files.names import slug
 from truepair.files.parquet import read_parquet
 from truepair.files.replacing import replacing
@@ -36,7 +37,7 @@ from truepair.progress import progress
 from truepair.random_streams import Stream
 from truepair.scoring.encodings import similarity_of_pairs
 from truepair.spread import plus_minus
-from truepair.training.folder import load_run, make_folder
+from truepair.training.folder import load_run
 
 _MOST_SHOWN = 8
 """Systems whose training pairs are drawn."""
@@ -85,14 +86,21 @@ def draw_figures(folders: Sequence[Path], out: Path, *, pairs: int, rate: float,
         The figures' files and captions by name, the runs drawn and those left out.
 
     Raises:
-        ConfigError: If a folder holds no run, or none has finished.
+        ConfigError: If a folder holds no run, none has finished, or another process is writing to `out`.
     """
     if pairs < 0 or pairs == 1:
         raise ConfigError(f"--pairs is {pairs}, but pairs are compared with one another: ask for 2 or more, or 0")
     runs, left_out = find_runs(folders)
     if folders and not runs:
         raise ConfigError(f"no run there has finished: {'; '.join(f'{each.folder} ({each.why})' for each in left_out)}")
-    make_folder(out)
+    with alone_in(out):
+        return _draw(runs, left_out, out, pairs=pairs, rate=rate, seed=seed)
+
+
+def _draw(
+    runs: Sequence[FinishedRun], left_out: list[LeftOut], out: Path, *, pairs: int, rate: float, seed: int
+) -> dict[str, Any]:
+    """As `draw_figures`, in a folder that no other process writes to; the page is written last."""
     sections = list(sections_of(runs, left_out, pairs=pairs, rate=rate, seed=seed))
     figures = [figure for section in sections for figure in section.figures]
     for figure in figures:

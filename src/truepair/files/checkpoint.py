@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +21,8 @@ FORMAT = "truepair/1"
 def save_checkpoint(path: Path, state: dict[str, Any]) -> None:
     """Write nested dicts, lists and tuples of tensors, numbers, strings, booleans and None.
 
-    The file appears whole or not at all: an older one at `path` stays until the new one is safely on disk.
+    The file appears whole or not at all: an older one at `path` stays until the new one is safely on disk. The same
+    state gives the same bytes.
 
     Args:
         path: Where to; tensors go into its body, the rest as JSON into its header.
@@ -36,9 +36,8 @@ def save_checkpoint(path: Path, state: dict[str, Any]) -> None:
     try:
         # Written here, not by safetensors, which may leave a hidden file of its own behind when the process is killed.
         with replacing(path) as temporary, temporary.open("wb") as file:
-            file.write(save(tensors, metadata={"format": FORMAT, "structure": structure}))
-            file.flush()
-            os.fsync(file.fileno())
+            for piece in _in_fixed_order(save(tensors, metadata={"format": FORMAT, "structure": structure})):
+                file.write(piece)
     except OSError as error:
         raise CheckpointError(
             f"could not save {path}: {said_by(error)}. What was saved before is intact: make room or choose another "
@@ -67,6 +66,16 @@ def load_checkpoint(path: Path) -> dict[str, Any]:
             f"cannot read the checkpoint {path}: {said_by(error)}. It is missing or damaged: delete it to start this "
             "run again, or restore it from a copy"
         ) from error
+
+
+def _in_fixed_order(saved: bytes) -> tuple[bytes, memoryview]:
+    """Header and body of a safetensors file, the header's metadata in order: safetensors draws one for each file."""
+    end = 8 + int.from_bytes(saved[:8], "little")
+    header = json.loads(saved[8:end])
+    header["__metadata__"] = dict(sorted(header["__metadata__"].items()))
+    written = json.dumps(header, ensure_ascii=False, separators=(",", ":")).encode()
+    written += b" " * (-len(written) % 8)  # the body stays aligned
+    return len(written).to_bytes(8, "little") + written, memoryview(saved)[end:]
 
 
 def _take_tensors(value: Any, name: str, tensors: dict[str, Tensor]) -> Any:

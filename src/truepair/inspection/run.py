@@ -15,6 +15,7 @@ from truepair import __version__
 from truepair.data.pairs import Pairs
 from truepair.errors import ConfigError
 from truepair.files.json import write_json
+from truepair.files.locking import alone_in
 from truepair.inspection.charts import code_map, histogram_edges, history_chart, similarity_histogram
 from truepair.inspection.codes import Codes, codes_of, drawn
 from truepair.inspection.history import EpochOfCodes, history_of
@@ -33,7 +34,7 @@ from truepair.inspection.page import examples_of, write_inspection
 from truepair.inspection.separation import Separation, separations, truth_is_of_use
 from truepair.progress import progress
 from truepair.random_streams import Stream
-from truepair.training.folder import TrainedRun, make_folder
+from truepair.training.folder import TrainedRun
 from truepair.training.log import read_log
 
 _NEIGHBOURS = 8
@@ -78,10 +79,16 @@ def inspect_run(run: TrainedRun, out: Path, *, items: int, examples: int, seed: 
         What ``inspect.json`` holds.
 
     Raises:
-        ConfigError: If the run has no codes, an option is out of range, or `out` cannot be made.
+        ConfigError: If the run has no codes, an option is out of range, `out` cannot be made, or another process is
+            writing to it.
     """
     _refuse(run, items, examples)
-    make_folder(out)
+    with alone_in(out):
+        return _inspect(run, out, items=items, examples=examples, seed=seed)
+
+
+def _inspect(run: TrainedRun, out: Path, *, items: int, examples: int, seed: int) -> dict[str, Any]:
+    """As `inspect_run`, in a folder that no other process writes to."""
     found = _measured(run, items=items, examples=examples, seed=seed)
     summary = _summary(run, found, seed)
     kinds = summary["separation"]["kinds"]

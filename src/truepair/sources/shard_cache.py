@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 from truepair.errors import DataError, said_by
+from truepair.files.replacing import put_in_place
 
 FOLDER_VARIABLE = "TRUEPAIR_CACHE"
 """The environment variable that names another folder for copies."""
@@ -88,7 +89,7 @@ class ShardCache:
         try:
             with os.fdopen(number, "wb") as file:
                 fetch(file)
-            Path(name).replace(path)
+            put_in_place(Path(name), path)
         except BaseException:
             Path(name).unlink(missing_ok=True)
             raise

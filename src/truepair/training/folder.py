@@ -25,7 +25,9 @@ from truepair.data.text import Vocabulary, load_vocabulary
 from truepair.errors import CheckpointError, ConfigError
 from truepair.files.checkpoint import load_checkpoint, save_checkpoint
 from truepair.files.json import damaged, read_json, write_json
+from truepair.files.locking import alone_in
 from truepair.files.parquet import write_parquet
+from truepair.files.replacing import replacing
 from truepair.model import InputShape, MatchingModel, load_weights, make_model, retrieval_weights
 from truepair.training.fit import differences
 from truepair.training.recipe import recipe_from
@@ -146,10 +148,12 @@ def drop_exclusive_codes(folder: Path) -> None:
 
     Raises:
         CheckpointError: If the file is missing, damaged or cannot be written; it is as it was.
+        ConfigError: If another process is writing to the folder.
     """
     path = folder / "best.safetensors"
-    saved = load_checkpoint(path)
-    save_checkpoint(path, saved | {"models": [retrieval_weights(weights) for weights in saved["models"]]})
+    with alone_in(folder):
+        saved = load_checkpoint(path)
+        save_checkpoint(path, saved | {"models": [retrieval_weights(weights) for weights in saved["models"]]})
 
 
 def refuse_another_run(folder: Path, recipe: Recipe) -> None:
@@ -209,7 +213,7 @@ def _unfit(folder: Path, why: Exception | str) -> CheckpointError:
 
 
 def describe(folder: Path, recipe: Recipe, shape: InputShape, corpus: Corpus) -> None:
-    """Write run.json and the vocabulary; if the folder already holds this run, the new way to test it at most.
+    """Write the vocabulary and run.json; if the folder already holds this run, the new way to test it at most.
 
     Raises:
         CheckpointError: If the folder holds a run of another recipe, or of other words.
@@ -220,9 +224,9 @@ def describe(folder: Path, recipe: Recipe, shape: InputShape, corpus: Corpus) ->
         _refuse_other_words(folder, shape, corpus)
         write_json(folder / "run.json", known | {"recipe": asdict(recipe)})
         return
-    make_folder(folder)
     if corpus.vocabulary is not None:
-        (folder / "vocabulary.json").write_text(corpus.vocabulary.to_json(), encoding="utf-8")
+        with replacing(folder / "vocabulary.json") as temporary:
+            temporary.write_text(corpus.vocabulary.to_json(), encoding="utf-8")
     described = {
         "recipe": asdict(recipe),
         "inputs": asdict(shape),
@@ -273,18 +277,6 @@ def _different_words(one: Vocabulary | None, other: Vocabulary | None) -> int:
     """How many words have another id in the other vocabulary, or none."""
     ids = [set() if vocabulary is None else set(vocabulary.id_of.items()) for vocabulary in (one, other)]
     return len({word for word, _ in ids[0] ^ ids[1]})
-
-
-def make_folder(folder: Path) -> None:
-    """Make a folder to write to, and those above it, where missing.
-
-    Raises:
-        ConfigError: If that is not possible, for instance because a file has its name.
-    """
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise ConfigError(f"cannot make the folder {folder} ({error.strerror}): choose another one") from error
 
 
 def write_pairs(

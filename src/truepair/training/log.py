@@ -9,7 +9,7 @@ from typing import Any
 
 from truepair.errors import ConfigError, DataError
 from truepair.files.json import parsed_json
-from truepair.files.replacing import replacing
+from truepair.files.replacing import replacing, sync_file
 from truepair.training.pair_state import Histograms
 
 
@@ -60,6 +60,7 @@ class RunLog:
         if self._board is not None:
             for name, value in scalars.items():
                 self._board.add_scalar(name, value, epoch)
+        sync_file(self.path)  # a checkpoint follows, behind which these lines are not written again
 
     def _flush(self, epoch: int) -> None:
         if not self._pending:

@@ -18,10 +18,11 @@ from truepair.data.precomputed import is_precomputed
 from truepair.errors import CheckpointError, ConfigError
 from truepair.evaluation.retrieval import evaluate
 from truepair.files.json import read_json, write_json
+from truepair.files.locking import alone_in
 from truepair.progress import progress
 from truepair.sources.opening import is_source_folder
 from truepair.training.device import make_fabric
-from truepair.training.folder import finished, load_runs, make_folder, refuse_another_run
+from truepair.training.folder import finished, load_runs, refuse_another_run
 from truepair.training.recipe import Member, RecipeFile
 from truepair.training.results import RunResults
 from truepair.training.run import run
@@ -77,12 +78,16 @@ def reproduce(file: RecipeFile, folder: Path, seeds: Sequence[int]) -> dict[str,
         published numbers, the differences, and all that they depend on.
 
     Raises:
-        ConfigError: If there is no seed, one twice or one below 0.
+        ConfigError: If there is no seed, one twice or one below 0, or another process is writing to `folder`.
         CheckpointError: If `folder` holds a reproduction of another recipe, or a damaged file.
         TruepairError: If the data or an option is wrong.
     """
-    planned = plan(file, folder, seeds)
-    make_folder(folder)
+    with alone_in(folder):
+        return _reproduced(file, folder, plan(file, folder, seeds))
+
+
+def _reproduced(file: RecipeFile, folder: Path, planned: Plan) -> dict[str, Any]:
+    """As `reproduce`, in a folder that no other process writes to."""
     corpus = cache(lambda: load_corpus(file.recipe.data))
     runs = []
     with progress(folder.name, "runs", len(planned) * len(file.similarities)) as shown:

@@ -18,6 +18,7 @@ from truepair.data.pairs import Pairs
 from truepair.errors import ConfigError
 from truepair.evaluation.detection import detection_metrics
 from truepair.evaluation.retrieval import evaluate, folds_of
+from truepair.files.locking import alone_in
 from truepair.methods import METHODS
 from truepair.methods.protocol import MakeModel, Method
 from truepair.model import InputShape, first_word_vectors, make_model
@@ -48,8 +49,15 @@ def run(recipe: Recipe, folder: Path, corpus: Corpus | None = None) -> RunResult
 
     Raises:
         CheckpointError: If `folder` holds a run of another recipe, or of other words.
+        ConfigError: If another process is writing to `folder`.
         TruepairError: If the data or an option is wrong.
     """
+    with alone_in(folder):
+        return _run(recipe, folder, corpus)
+
+
+def _run(recipe: Recipe, folder: Path, corpus: Corpus | None) -> RunResults:
+    """As `run`, in a folder that no other process writes to."""
     # The pairs, and all that can be refused before hours of training.
     corpus = corpus or load_corpus(recipe.data)
     prepared, training = prepared_splits(recipe, corpus), recipe.training

@@ -15,8 +15,9 @@ from truepair.config import Recipe
 from truepair.data.corpora import load_corpus
 from truepair.errors import ConfigError, DataError, TruepairError
 from truepair.files.json import parsed_json, write_json
+from truepair.files.locking import alone_in
 from truepair.progress import progress
-from truepair.training.folder import finished, make_folder, refuse_another_run
+from truepair.training.folder import finished, refuse_another_run
 from truepair.training.recipe import recipe_from
 from truepair.training.recipe_sets import with_options
 from truepair.training.results import RunResults
@@ -132,8 +133,17 @@ def sweep(settings: Sequence[Setting], out: Path, tell: Callable[[Swept], None] 
         settings: Of `settings_of`.
         out: The sweep's folder.
         tell: Called with each setting when it is done.
+
+    Raises:
+        ConfigError: If another process is writing to `out`.
     """
-    make_folder(out)
+    with alone_in(out):
+        swept = _swept(settings, tell)
+        _write(swept, out)
+    return swept
+
+
+def _swept(settings: Sequence[Setting], tell: Callable[[Swept], None]) -> list[Swept]:
     corpus = cache(load_corpus)
     swept = []
     with progress("sweep", "runs", len(settings)) as shown:
@@ -147,7 +157,6 @@ def sweep(settings: Sequence[Setting], out: Path, tell: Callable[[Swept], None] 
                 swept.append(Swept(setting, None, str(error)))
             tell(swept[-1])
             shown.advance()
-    _write(swept, out)
     return swept
 
 
