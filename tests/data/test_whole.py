@@ -6,10 +6,11 @@ from picture_bytes import PictureBytes
 
 from truepair.data.features import Features
 from truepair.data.noise import inject_noise
-from truepair.data.pairs import Pairs, Splits
+from truepair.data.pairs import Pairs, Splits, Subset
+from truepair.data.pictures import ChosenPictures
 from truepair.data.splitting import split_by_name
 from truepair.data.text import tokenised
-from truepair.data.whole import every_pair
+from truepair.data.whole import every_pair, in_order_of_names
 
 
 def _splits(world: Pairs) -> Splits:
@@ -62,3 +63,29 @@ def test_vectors_beside_words_are_those_of_the_caption(world, vocabulary):
     taken = whole.caption_inputs.take(torch.arange(39, -1, -1))
     names = [whole.caption_ids[row] for row in range(39, -1, -1)]
     assert [f"caption {int(vector)}" for vector in taken.vectors[:, 0]] == names
+
+
+def test_pairs_in_the_order_of_names_do_not_depend_on_the_order_that_they_came_in(world):
+    noisy = inject_noise(replace(world, pictures=PictureBytes([bytes([i]) for i in range(20)])), 0.2, 0)
+    images, captions = torch.randperm(20), torch.randperm(40)
+    mixed = noisy.select(captions)
+    other = replace(
+        mixed,
+        images=Subset(mixed.images, images),
+        image_ids=[mixed.image_ids[image] for image in images.tolist()],
+        image_of_caption=images.argsort()[mixed.image_of_caption],
+        true_image_of_caption=images.argsort()[mixed.true_image_of_caption],
+        pictures=ChosenPictures(mixed.pictures, images.tolist()),
+    )
+    (one, place), (two, placed) = in_order_of_names(noisy), in_order_of_names(other)
+    assert one.image_ids == two.image_ids == sorted(one.image_ids)
+    assert one.captions == two.captions
+    assert one.caption_ids == two.caption_ids
+    assert [noisy.caption_ids[pair] for pair in place.tolist()] == one.caption_ids
+    assert [other.caption_ids[pair] for pair in placed.tolist()] == one.caption_ids
+    for name in ("image_of_caption", "true_image_of_caption", "is_clean"):
+        assert torch.equal(getattr(one, name), getattr(two, name))
+    rows = torch.arange(20)
+    assert torch.equal(one.images.take(rows).values, two.images.take(rows).values)
+    assert [one.pictures[image] for image in range(20)] == [two.pictures[image] for image in range(20)]
+    assert torch.equal(one.caption_inputs.take(rows).values, two.caption_inputs.take(rows).values)

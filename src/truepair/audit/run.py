@@ -33,7 +33,7 @@ from truepair.data.embeddings import stored_encoders, stored_source
 from truepair.data.noise import noisy
 from truepair.data.pairs import Pairs
 from truepair.data.text import Vocabulary
-from truepair.data.whole import every_pair
+from truepair.data.whole import every_pair, in_order_of_names
 from truepair.errors import CheckpointError, ConfigError, DataError
 from truepair.evaluation.detection import detection_metrics
 from truepair.files.locking import alone_in
@@ -183,9 +183,10 @@ def audit_pairs(pairs: Pairs, vocabulary: Vocabulary | None, out: Path, config: 
 
 
 def _cross_fit(
-    pairs: Pairs, vocabulary: Vocabulary | None, source: _Audited, out: Path, config: AuditConfig, started: float
+    given: Pairs, vocabulary: Vocabulary | None, source: _Audited, out: Path, config: AuditConfig, started: float
 ) -> AuditSummary:
     device = make_fabric(config.device).device  # refused here, in words, where there is none
+    pairs, places = in_order_of_names(given)
     judgement = judged(pairs, vocabulary, source.encoders, config)
     folds, found = judgement.models.folds, judgement.found
     scores = Scores(judgement.features.pairs[:, 0], found.log_odds.float(), found.random_log_odds.float())
@@ -214,7 +215,7 @@ def _cross_fit(
         )
     interval = noise_rate_interval(judgement.features, found, config.seed) if found.unknown is None else None
     return _write(
-        _Found(findings, _scored_by(judgement, config), found, finds, judgement.together, interval),
+        _Found(findings, _scored_by(judgement, config), found, finds, judgement.together, interval, places),
         source,
         out,
         config,
@@ -267,6 +268,8 @@ class _Found:
     finds: Finds | None = None
     together: Together | None = None
     interval: tuple[float, float] | None = None
+    places: Int[Tensor, " pairs"] | None = None
+    """Of each pair its place among the pairs as they were given; None where they are in that order."""
 
 
 @dataclass(frozen=True)
@@ -292,7 +295,7 @@ def _write(found: _Found, source: _Audited, out: Path, config: AuditConfig, work
         issues={kind: sum(issue.issue == kind for issue in issues) for kind in KINDS},
         files=Files(FINDINGS, ISSUES, SKIPPED if skipped else None, REPORT),
     )
-    tables = {FINDINGS: _with_references(findings), ISSUES: issues_table(issues)}
+    tables = {FINDINGS: _with_references(findings, found.places), ISSUES: issues_table(issues)}
     results = {name: value for name, value in summary.as_dict().items() if name not in _MEASURED}
     left_out = [(skip.where, skip.reason, skip.detail) for skip in skipped]
     summary = replace(summary, generation=generation_of([*tables.values()], results | {"left_out": left_out}))
@@ -347,9 +350,12 @@ def _summary(found: _Found, source: _Audited, config: AuditConfig, work: _Work) 
     )
 
 
-def _with_references(findings: Findings) -> pa.Table:
-    """The findings, with what the source finds each image's picture by."""
+def _with_references(findings: Findings, places: Int[Tensor, " pairs"] | None) -> pa.Table:
+    """The findings, with each pair's place as it was given, and what the source finds each image's picture by."""
     table, pictures = findings_table(findings), findings.pairs.pictures
+    if places is not None:
+        given = pa.array(places[findings.order].numpy())
+        table = table.set_column(table.column_names.index("pair"), "pair", given)
     images = findings.pairs.image_of_caption[findings.order].tolist()
     references = [None if pictures is None else pictures.reference(image) for image in images]
     return table.append_column("image_reference", pa.array(references, pa.string()))

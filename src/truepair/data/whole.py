@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import accumulate
 from typing import TypeVar
 
@@ -12,9 +13,11 @@ from jaxtyping import Int
 from torch import Tensor
 
 from truepair.data.batch import Padded, joined
-from truepair.data.pairs import Inputs, Pairs, Pictures, Splits
+from truepair.data.pairs import Inputs, Pairs, Pictures, Splits, Subset
+from truepair.data.pictures import ChosenPictures
 
 Part = TypeVar("Part")
+_NUMBERS = re.compile(r"([0-9]{1,18})")
 
 
 def every_pair(splits: Splits) -> Pairs:
@@ -40,6 +43,46 @@ def every_pair(splits: Splits) -> Pairs:
         pictures=None if pictures is None else _JoinedPictures(pictures),
         has_texts=splits.train.has_texts,
     )
+
+
+def in_order_of_names(pairs: Pairs) -> tuple[Pairs, Int[Tensor, " pairs"]]:
+    """The same pairs, in an order that does not depend on the one in which they were stored.
+
+    Images come by their names, whose numbers count as such, and an image's captions by their texts, then by their
+    names. So what is drawn at random from pairs does not depend on the order of a table's rows, unless the images'
+    names were made up from row numbers.
+
+    Args:
+        pairs: All of them, with all images.
+
+    Returns:
+        The pairs, and ``[pairs]``, of each its place before.
+    """
+    images = sorted(range(len(pairs.image_ids)), key=[_as_counted(name) for name in pairs.image_ids].__getitem__)
+    image = torch.tensor(images)
+    rank = image.argsort()  # of each image, its new number
+    by_text = sorted(sorted(range(len(pairs)), key=pairs.caption_ids.__getitem__), key=pairs.captions.__getitem__)
+    place = torch.tensor(by_text)
+    place = place[rank[pairs.image_of_caption[place]].argsort(stable=True)]
+    chosen = pairs.select(place)
+    truth = chosen.true_image_of_caption
+    return replace(
+        chosen,
+        images=Subset(pairs.images, image),
+        image_of_caption=rank[chosen.image_of_caption],
+        true_image_of_caption=None if truth is None else rank[truth],
+        image_ids=[pairs.image_ids[old] for old in images],
+        pictures=None if pairs.pictures is None else ChosenPictures(pairs.pictures, images),
+    ), place
+
+
+def _as_counted(name: str) -> tuple[str | int, ...]:
+    """Text and numbers of a name in turn, text first.
+
+    >>> sorted(["b-10", "b-9", "a"], key=_as_counted)
+    ['a', 'b-9', 'b-10']
+    """
+    return tuple(int(part) if number % 2 else part for number, part in enumerate(_NUMBERS.split(name)))
 
 
 def _all(parts: Sequence[Part | None]) -> list[Part] | None:
