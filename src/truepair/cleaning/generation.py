@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from truepair.errors import DataError
+from truepair.files.json import parsed_json
 from truepair.files.locking import alone_in
 from truepair.files.replacing import sync_folder, sync_tree
 from truepair.sources.skipped import SKIPPED
@@ -80,7 +81,7 @@ def _move(ready: Path, folder: Path) -> None:
     """Move what is there, the summary last: it tells whether a file was moved already, or never written."""
     summary = ready / SUMMARY
     if summary.exists():
-        written = json.loads(summary.read_text(encoding="utf-8"))["files"].values()
+        written = parsed_json(summary.read_bytes(), str(summary))["files"].values()
         for name in FILES[:-1]:
             if (ready / name).exists():
                 (ready / name).replace(folder / name)

@@ -71,7 +71,7 @@ def load_checkpoint(path: Path) -> dict[str, Any]:
 def _in_fixed_order(saved: bytes) -> tuple[bytes, memoryview]:
     """Header and body of a safetensors file, the header's metadata in order: safetensors draws one for each file."""
     end = 8 + int.from_bytes(saved[:8], "little")
-    header = json.loads(saved[8:end])
+    header = parsed_json(saved[8:end], "the header of a checkpoint")
     header["__metadata__"] = dict(sorted(header["__metadata__"].items()))
     written = json.dumps(header, ensure_ascii=False, separators=(",", ":")).encode()
     written += b" " * (-len(written) % 8)  # the body stays aligned

@@ -22,6 +22,7 @@ from pathlib import Path
 from filelock import FileLock, SoftFileLock, Timeout
 
 from truepair.errors import ConfigError
+from truepair.files.json import parsed_json
 from truepair.files.replacing import remove_leftovers
 
 LOCK = ".lock"
@@ -171,12 +172,12 @@ def _refusal(what: Path, path: Path) -> str:
     """Which folder, and who is in it since when, as far as the lock file says."""
     said = f"another process is writing {what}: wait for it to end, or stop it"
     try:
-        who = json.loads(path.read_text(encoding="utf-8"))
+        who = parsed_json(path.read_bytes(), str(path))
         command = who["command"]
         if len(command) > _LONGEST_COMMAND:
             command = command[: _LONGEST_COMMAND - 1] + "…"
         return f"{said} (process {who['process']} on {who['host']} since {who['since']}: {command})"
-    except (OSError, ValueError, KeyError, TypeError):
+    except (OSError, ValueError, KeyError, TypeError):  # a DataError is a ValueError
         return said
 
 
