@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from truepair.evaluation.retrieval import evaluate
     from truepair.methods import METHODS
     from truepair.model import MatchingModel
+    from truepair.search.index import open_index
     from truepair.training.folder import load_run
     from truepair.training.recipe import load_recipe
     from truepair.training.run import run
@@ -37,6 +38,7 @@ _HOME = {
     "load_corpus": "truepair.data.corpora",
     "load_recipe": "truepair.training.recipe",
     "load_run": "truepair.training.folder",
+    "open_index": "truepair.search.index",
     "run": "truepair.training.run",
 }
 
@@ -55,6 +57,7 @@ __all__ = [
     "load_corpus",
     "load_recipe",
     "load_run",
+    "open_index",
     "run",
 ]
 

@@ -56,6 +56,8 @@ class Stream(Enum):
     """Mistakes that an audit makes on purpose, to see whether it finds them."""
     REPORT = (9,)
     """Borderline pairs and pairs that look right which a report shows."""
+    SEARCH = (10,)
+    """Reference pairs of an index for search, and the queries that its probabilities are learned from."""
 
     def generator(self, seed: int, *key: int) -> np.random.Generator:
         """Random numbers of this stream.

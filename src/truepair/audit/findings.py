@@ -11,11 +11,12 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from truepair.audit.partners import NONE, Partners, best_partners
+from truepair.audit.partners import Partners, best_partners
 from truepair.data.pairs import Pairs
 from truepair.data.splitting import one_of_each_image
 from truepair.model import MatchingModel
 from truepair.random_streams import Stream
+from truepair.scoring.best import NONE
 from truepair.scoring.encodings import are_local
 from truepair.scoring.log_odds import Scores
 

@@ -16,9 +16,9 @@ from truepair.audit.preview import preview
 from truepair.audit.run import refuse_inputs
 from truepair.config import AuditConfig, DataConfig, EmbedConfig, SourceConfig
 from truepair.data.arrays import TABLE, PairsInMemory, pairs_of_arrays, pairs_of_table
-from truepair.data.corpora import reads_patches, refuse_unread_once_embedded
+from truepair.data.corpora import reads_patches
 from truepair.data.pairs import Pairs
-from truepair.embedding.run import embed
+from truepair.embedding.run import embed, embedded_corpus
 from truepair.errors import ConfigError, DataError, TruepairError, of_system
 from truepair.files.replacing import part_of, put_in_place
 from truepair.sources.columns import Columns
@@ -30,10 +30,6 @@ _TAKEN = (
     "a path, a DataConfig, Pairs, a table (of pandas, Polars, DuckDB, PyArrow or datasets, or a dict of columns), or "
     "images and captions"
 )
-
-
-EMBEDDINGS = "embeddings"
-"""The folder of an audit in which the embeddings of its pictures are."""
 
 
 def embedded(
@@ -58,23 +54,19 @@ def embedded(
     """
     if not reads_patches(data):
         return data
-    store = (folder / EMBEDDINGS).resolve()
     refuse_inputs(data, folder)
-    refuse_unread_once_embedded(data, embedding.text_encoder)
     if config.pairs == "train":
         raise ConfigError(
             "pairs is 'train', the training split, which embeddings made here do not know: audit all pairs, or give "
             "features (--image-feature-col, --image-features)"
         )
-    tell(f"pictures are embedded with {embedding.image_encoder}, captions with {embedding.text_encoder}, into {store}")
 
     def look_ahead(part: Path) -> None:
         said = preview(part, config, embedding)
         if said is not None:
             tell(said)
 
-    embed(data.path, store, replace(embedding, source=data.source), tell, look_ahead)
-    return replace(data, path=str(store), source=SourceConfig())
+    return embedded_corpus(data, folder, embedding, tell, look_ahead)
 
 
 @dataclass(frozen=True)

@@ -14,6 +14,7 @@ from torch import Tensor
 from truepair.data.pairs import Pairs
 from truepair.model import MatchingModel
 from truepair.progress import progress
+from truepair.scoring.best import NONE, Best
 from truepair.scoring.encodings import Encodings, evaluating, similarity_between
 
 _PAIRS_AT_A_TIME = 1024
@@ -26,9 +27,6 @@ little."""
 
 _FEWEST_OF_A_KIND = 10
 """Right suggestions for probes, and wrong ones, below which no probability of a suggestion is given."""
-
-NONE = -1
-"""No image, or no caption, is better than the present one."""
 
 
 @dataclass(frozen=True)
@@ -136,9 +134,9 @@ class _Wanted:
         return cls(ids, len(asked), images, image, hidden, present, encodings)
 
 
-def _nearest_images(wanted: _Wanted, pairs: Pairs, progress: Callable[[int], object]) -> _Best:
+def _nearest_images(wanted: _Wanted, pairs: Pairs, progress: Callable[[int], object]) -> Best:
     """Of each caption asked for and each probe, the most similar images of the corpus, without its hidden one."""
-    nearest = _Best.unfilled(len(wanted.ids), _NEAREST + 1)
+    nearest = Best.unfilled(len(wanted.ids), _NEAREST + 1)
     for gallery in torch.arange(len(pairs.images)).split(_GALLERY_AT_A_TIME):
         encoded = Encodings.of(wanted.encodings.models, pairs, gallery, wanted.ids[:1])
         for rows in torch.arange(len(wanted.ids)).split(_PAIRS_AT_A_TIME):
@@ -148,11 +146,11 @@ def _nearest_images(wanted: _Wanted, pairs: Pairs, progress: Callable[[int], obj
     return nearest
 
 
-def _best_captions(wanted: _Wanted, pairs: Pairs, progress: Callable[[int], object]) -> _Best:
+def _best_captions(wanted: _Wanted, pairs: Pairs, progress: Callable[[int], object]) -> Best:
     """Of each image asked for, the most similar caption that it does not own and that says something else."""
     number_of_text: dict[str, int] = {}
     texts = torch.tensor([number_of_text.setdefault(text, len(number_of_text)) for text in pairs.captions])
-    captions = _Best.unfilled(wanted.asked, 1)
+    captions = Best.unfilled(wanted.asked, 1)
     for gallery in torch.arange(len(pairs)).split(_GALLERY_AT_A_TIME):
         encoded = Encodings.of(wanted.encodings.models, pairs, wanted.images[:1], gallery)
         for rows in torch.arange(wanted.asked).split(_PAIRS_AT_A_TIME):
@@ -191,7 +189,7 @@ class _Suggested:
     is_mutual: Bool[Tensor, " wanted"]
 
 
-def _suggested_images(wanted: _Wanted, nearest: _Best) -> _Suggested:
+def _suggested_images(wanted: _Wanted, nearest: Best) -> _Suggested:
     """The mutual choice of each caption, where there is one, or else its nearest image.
 
     A choice is mutual if caption and image choose each other among the pairs asked for and the probes, if the image is
@@ -211,9 +209,9 @@ def _suggested_images(wanted: _Wanted, nearest: _Best) -> _Suggested:
     return _Suggested(image, similarity, lead, is_mutual)
 
 
-def _mutual_choices(wanted: _Wanted) -> tuple[_Best, Int[Tensor, " images"]]:
+def _mutual_choices(wanted: _Wanted) -> tuple[Best, Int[Tensor, " images"]]:
     """Among the wanted pairs: of each caption its best image, and of each image its favourite caption, by rows."""
-    of_captions, of_images = _Best.unfilled(len(wanted.ids), 1), _Best.unfilled(len(wanted.images), 1)
+    of_captions, of_images = Best.unfilled(len(wanted.ids), 1), Best.unfilled(len(wanted.images), 1)
     for rows in torch.arange(len(wanted.images)).split(_PAIRS_AT_A_TIME):
         for columns in torch.arange(len(wanted.ids)).split(_GALLERY_AT_A_TIME):
             is_hidden = wanted.images[rows][:, None] == wanted.hidden[columns]  # [rows, columns]
@@ -245,7 +243,7 @@ def _better_than_the_present(
     wanted: _Wanted,
     suggested: _Suggested,
     probability: Float[Tensor, " asked"],
-    captions: _Best,
+    captions: Best,
 ) -> Partners:
     """The suggestions for the pairs asked for that are more similar than their present partners."""
     result = Partners.none(len(pairs))
@@ -262,42 +260,3 @@ def _better_than_the_present(
     result.caption[asked[is_better]] = captions.where[is_better, 0]
     result.caption_similarity[asked[is_better]] = captions.best[is_better, 0]
     return result
-
-
-@dataclass(frozen=True)
-class _Best:
-    """The best of what was seen so far, best first; -1 where there were fewer."""
-
-    best: Float[Tensor, "rows count"]
-    where: Int[Tensor, "rows count"]
-
-    @classmethod
-    def unfilled(cls, rows: int, count: int) -> _Best:
-        return cls(torch.full((rows, count), -torch.inf), torch.full((rows, count), NONE))
-
-    def put(
-        self,
-        rows: Int[Tensor, " some"],
-        scores: Float[Tensor, "some block"],
-        block: Int[Tensor, " block"],
-        is_hidden: Callable[[Tensor], Tensor] | None = None,
-    ) -> None:
-        """See some more for some of the rows; once many were seen, a block has nothing better for most.
-
-        Args:
-            rows: The rows.
-            scores: Of the items of the block.
-            block: What they are.
-            is_hidden: Tells for rows which items may not count, ``[rows, block]``.
-        """
-        is_better = scores.amax(1) > self.best[rows, -1]
-        rows, scores = rows[is_better], scores[is_better]
-        if not len(rows):
-            return
-        if is_hidden is not None:
-            scores = scores.masked_fill(is_hidden(rows), -torch.inf)
-        count = self.best.shape[1]
-        scores, places = scores.topk(min(count, scores.shape[1]), dim=1)
-        together, order = torch.cat([self.best[rows], scores], dim=1).topk(count, dim=1)
-        self.where[rows] = torch.cat([self.where[rows], block[places]], dim=1).gather(1, order)
-        self.best[rows] = together

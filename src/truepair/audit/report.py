@@ -14,11 +14,11 @@ from torch import Tensor
 
 from truepair.audit.findings import Findings, suspects_at
 from truepair.audit.issues import KINDS, Issue
-from truepair.audit.partners import NONE
 from truepair.data.pairs import Pairs
 from truepair.evaluation.detection import calibration_curve
 from truepair.pages.html import picture_of, shortened, write_page
 from truepair.random_streams import Stream
+from truepair.scoring.best import NONE
 
 _SIDE = 128
 """Pixels of a thumbnail's longer side."""

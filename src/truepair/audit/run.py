@@ -20,7 +20,6 @@ from truepair.audit.findings import Findings, find, findings_table, precision_at
 from truepair.audit.image_facts import image_facts
 from truepair.audit.issues import KINDS, issues_of, issues_table
 from truepair.audit.judging import Judgement, judged
-from truepair.audit.partners import NONE
 from truepair.audit.report import write_report
 from truepair.audit.score import scores_by_a_run
 from truepair.audit.sensitivity import sensitivity
@@ -39,6 +38,7 @@ from truepair.evaluation.detection import detection_metrics
 from truepair.files.locking import alone_in
 from truepair.files.parquet import read_parquet, write_parquet
 from truepair.model import MatchingModel
+from truepair.scoring.best import NONE
 from truepair.scoring.confidence import warnings_about
 from truepair.scoring.cross_fitting import candidates_of
 from truepair.scoring.encodings import are_local

@@ -25,6 +25,8 @@ COMMANDS = {
     "audit": "find the pairs that do not match: findings and a report",
     "review": "look at an audit's suspects in a browser: keep, drop or re-pair them",
     "fix": "a copy of an audited corpus without the pairs that do not match, in its own format",
+    "index": "make an index of a run, of features or of pictures with captions, to search in",
+    "search": "what an index holds for a text or a picture, with the probability of every hit",
     "sweep": "train once for each combination of option values; runs that are there are not repeated",
     "figures": "the papers' figures from finished runs: a page and SVG files",
     "inspect": "what a run knows of its pairs, and what DisNCL's codes hold: a page of charts",
@@ -36,6 +38,8 @@ AFTER_A_STOP = {
     **dict.fromkeys(("demo", "train", "reproduce", "evaluate", "embed", "sweep"), _GOES_ON),
     "audit": "an earlier audit is as it was; the same command finds the embeddings that were made, and audits anew",
     "review": "every decision is saved; the same command goes on from there",
+    "index": "an earlier index is as it was; the same command finds the embeddings that were made, and goes on",
+    "search": "nothing was written",
     "fix": "an earlier copy is as it was; the same command begins anew",
     **dict.fromkeys(("figures", "inspect", "noise"), "the same command begins anew"),
 }
@@ -43,16 +47,14 @@ AFTER_A_STOP = {
 
 USAGE = f"""usage: truepair COMMAND [options]
 
-Find the image-caption pairs that do not match, fix them, and train retrieval models that do not
-mind the rest.
+Find image-caption pairs that do not match, fix them, train models that do not mind the rest.
 
 commands:
 {chr(10).join(f"  {name:<9} {summary}" for name, summary in COMMANDS.items())}
 
   truepair COMMAND --help             a command's main options; --help-all has all
   truepair COMMAND … --json --quiet   the summary as one JSON object; no progress and no notes
-  truepair --version                  {__version__}
-  truepair demo --out demo-run        for example
+  truepair --version                  {__version__}; for a start: truepair demo --out demo-run
 Exit codes: 0 done, 1 for you to mend, 2 unusable arguments, 70 a fault of truepair (see --debug)
 """
 

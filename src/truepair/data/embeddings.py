@@ -84,15 +84,27 @@ def load_embeddings_splits(
             infinite values, or there are no captions.
         ConfigError: As `random_split`.
     """
-    if _is_store(folder):
-        pairs = _load_store(folder)
-    elif _is_clip_retrieval(folder):
-        pairs = _load_clip_retrieval(folder, [] if notes is None else notes)
-    else:
-        pairs = _load_array_pair(folder)
+    pairs = load_embeddings(folder, notes)
     split_of_image = random_split(len(pairs.images), development_share, test_share, seed)
     split_of_pair = [split_of_image[image] for image in pairs.image_of_caption.tolist()]
     return split_by_name(pairs, split_of_pair, folder.resolve().name)
+
+
+def load_embeddings(folder: Path, notes: list[str] | None = None) -> Pairs:
+    """All pairs of a folder of features, in its order, as `load_embeddings_splits` reads them.
+
+    Args:
+        folder: The folder.
+        notes: See there.
+
+    Raises:
+        DataError: See there.
+    """
+    if _is_store(folder):
+        return _load_store(folder)
+    if _is_clip_retrieval(folder):
+        return _load_clip_retrieval(folder, [] if notes is None else notes)
+    return _load_array_pair(folder)
 
 
 def stored_source(folder: Path) -> dict[str, Any] | None:

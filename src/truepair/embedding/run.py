@@ -7,13 +7,15 @@ from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 from truepair import __version__
+from truepair.config import DataConfig, SourceConfig
 from truepair.config.embedding import EmbedConfig, Share
+from truepair.data.corpora import refuse_unread_once_embedded
 from truepair.data.embeddings import DESCRIPTION, FORMAT, PARTS, PLAN
 from truepair.embedding.choosing import load_encoders
 from truepair.embedding.on_ray import embed_on_ray
@@ -31,12 +33,42 @@ from truepair.embedding.shares import ALL, Batches, pieces_of, share_folder, sha
 from truepair.embedding.store import CAPTIONS, IMAGES, encoded_rows, finished_part, join_parts, parts_of
 from truepair.errors import ConfigError, DataError, of_system
 from truepair.files.json import write_json
-from truepair.files.locking import LOCK, alone_in
+from truepair.files.locking import LOCK, alone_in, make_folder
 from truepair.files.replacing import is_leftover, remove
 from truepair.progress import progress
 from truepair.sources.first_look import look_first
 from truepair.sources.opening import description_of, open_source
 from truepair.sources.protocol import Source
+
+EMBEDDINGS = "embeddings"
+"""The folder of an audit or an index in which the embeddings of its pictures are."""
+
+
+def embedded_corpus(
+    data: DataConfig,
+    folder: Path,
+    embedding: EmbedConfig,
+    tell: Callable[[str], None] = lambda said: None,
+    first_part: Callable[[Path], None] = lambda part: None,
+) -> DataConfig:
+    """A corpus of pictures as a corpus of embeddings, which lie in a folder in `folder`; made now, or there already.
+
+    Args:
+        data: The corpus.
+        folder: Where to; made if missing. The same call finds the embeddings again, or goes on with them.
+        embedding: With which encoders; how the source is read, `data` says.
+        tell: See `embed`.
+        first_part: See `embed`.
+
+    Raises:
+        TruepairError: If an option of `data` has no meaning once it is embedded, or as `embed`.
+    """
+    refuse_unread_once_embedded(data, embedding.text_encoder)
+    make_folder(folder)
+    store = (folder / EMBEDDINGS).resolve()
+    tell(f"pictures are embedded with {embedding.image_encoder}, captions with {embedding.text_encoder}, into {store}")
+    embed(data.path, store, replace(embedding, source=data.source), tell, first_part)
+    return replace(data, path=str(store), source=SourceConfig())
 
 
 def embed(

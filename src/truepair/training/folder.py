@@ -65,6 +65,21 @@ class TrainedRun:
         return self.splits.train
 
 
+@dataclass(frozen=True)
+class RunModels:
+    """What a run learned, without its data.
+
+    Attributes:
+        recipe: What it did.
+        vocabulary: What makes tokens of captions; None where it reads no words.
+        models: As `TrainedRun.models`.
+    """
+
+    recipe: Recipe
+    vocabulary: Vocabulary | None
+    models: list[MatchingModel]
+
+
 def finished(recipe: Recipe, folder: Path) -> RunResults | None:
     """What ``results.json`` of `folder` holds; None if no run has finished there yet, or was tested in another way.
 
@@ -90,16 +105,29 @@ def load_run(folder: Path, corpus: Corpus | None = None) -> TrainedRun:
     Raises:
         CheckpointError: If the folder holds no run, an unfinished one or a damaged one.
     """
+    run = load_models(folder)
+    if corpus is None or corpus.vocabulary != run.vocabulary:
+        corpus = load_corpus(_with_words_of(folder, run.recipe.data, run.vocabulary))
+    return TrainedRun(folder, run.recipe, corpus, prepared_splits(run.recipe, corpus).splits, run.models)
+
+
+def load_models(folder: Path) -> RunModels:
+    """Read what a run learned; its corpus is not looked at.
+
+    Args:
+        folder: Where it is.
+
+    Raises:
+        CheckpointError: If the folder holds no run, an unfinished one or a damaged one.
+    """
     recipe, shape = description_of_run(folder)
     if not (folder / "best.safetensors").exists():
         raise CheckpointError(f"the run in {folder} has not finished its first epoch: resume it with 'truepair train'")
     vocabulary = load_vocabulary(folder / "vocabulary.json") if shape.has_words else None
-    if corpus is None or corpus.vocabulary != vocabulary:
-        corpus = load_corpus(_with_words_of(folder, recipe.data, vocabulary))
     best = _best_weights(folder)
     models = [make_model(recipe.network, shape).eval() for _ in best]
     _put_into(models, best, folder)
-    return TrainedRun(folder, recipe, corpus, prepared_splits(recipe, corpus).splits, models)
+    return RunModels(recipe, vocabulary, models)
 
 
 def load_runs(folders: Sequence[Path], corpus: Corpus | None = None) -> list[TrainedRun]:

@@ -1,0 +1,1 @@
+"""Search: from a text to images and back, with the probability that a hit is one."""

@@ -1,0 +1,57 @@
+"""The pairs that an index, or a segment of one, is made of, in the order of its rows."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from truepair.data.embeddings import is_embeddings, load_embeddings
+from truepair.data.pairs import Pairs
+from truepair.data.text import tokenised
+from truepair.data.whole import every_pair
+from truepair.errors import DataError
+from truepair.search.layout import Segment
+from truepair.search.spaces import Space
+from truepair.training.folder import load_run
+
+
+def pairs_of_store(space: Space | None, store: Path) -> Pairs:
+    """The pairs of a feature store, with what the space reads of captions.
+
+    Args:
+        space: The space of a run; None where embeddings are compared as they are.
+        store: A feature store, a folder of clip-retrieval, or images.npy and captions.npy.
+
+    Raises:
+        DataError: If it is none, or damaged.
+    """
+    if not is_embeddings(store):
+        raise DataError(f"{store} is gone, or holds no features: restore it, or make the index again")
+    pairs = load_embeddings(store)
+    if space is None or space.vocabulary is None:
+        return pairs
+    return tokenised(pairs, space.vocabulary, beside_features=space.by.text is not None)
+
+
+def pairs_of_run(folder: Path, split: str) -> Pairs:
+    """The pairs of a run's corpus, as stored: all of them, or one split."""
+    splits = load_run(folder).corpus.splits
+    pairs: Pairs = every_pair(splits) if split == "all" else getattr(splits, split)
+    return pairs
+
+
+def pairs_of_segment(space: Space, segment: Segment) -> Pairs:
+    """The pairs that a segment was made of.
+
+    Raises:
+        DataError: If they are gone, or not the same any more.
+    """
+    if segment.store is None:
+        pairs = pairs_of_run(Path(space.description["folder"]), segment.split)
+    else:
+        pairs = pairs_of_store(space, Path(segment.store))
+    if (len(pairs.images), len(pairs)) != (segment.images, segment.captions):
+        raise DataError(
+            f"{segment.store or space.description['folder']} now has {len(pairs.images):,} images and {len(pairs):,} "
+            f"captions, but the index was made of {segment.images:,} and {segment.captions:,}: make the index again"
+        )
+    return pairs
