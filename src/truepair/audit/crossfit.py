@@ -31,6 +31,8 @@ from truepair.training.device import make_fabric
 _MANY_PAIRS = 1_000
 """Pairs from which on a second training is not worth its time: AUROC 0.960 with one and with two, of 300 photographs
 0.936 and 0.940."""
+_LARGE_BATCHES = 20_000
+"""Pairs from which on batches of 256 find as much as of 128 (Flickr8K, 40 %: AUROC 0.989 with both), in less time."""
 
 
 @dataclass(frozen=True)
@@ -100,7 +102,8 @@ def trained_without(
     """
     rest = torch.ones(len(pairs), dtype=torch.bool)
     rest[asked] = False
-    learned = rest.nonzero().flatten() if rest.sum() >= config.batch_size else torch.arange(len(pairs))
+    is_enough = rest.sum() >= batch_size_of(len(pairs), config)
+    learned = rest.nonzero().flatten() if is_enough else torch.arange(len(pairs))
     some = pairs.select(at_most(learned, config.most_learned, config.seed))
     method = replace(config.method, fold_epochs=0, judge_every=0)  # what looks wrong has been left out already
     with progress("learning from the rest", "epochs", method.epochs) as shown:
@@ -117,6 +120,17 @@ def repetitions_of(learned: int, config: AuditConfig) -> int:
     if config.repetitions is not None:
         return config.repetitions
     return 1 if learned >= _MANY_PAIRS else 2
+
+
+def batch_size_of(learned: int, config: AuditConfig) -> int:
+    """The number of pairs in a batch: `config.batch_size`; or 256 if there are 20,000 pairs to learn from; or else 128.
+
+    >>> [batch_size_of(learned, AuditConfig()) for learned in (19_999, 20_000)]
+    [128, 256]
+    """
+    if config.batch_size is not None:
+        return config.batch_size
+    return 256 if learned >= _LARGE_BATCHES else 128
 
 
 def at_most(pairs: Int[Tensor, " pairs"], most: int, seed: int) -> Int[Tensor, " chosen"]:
@@ -163,7 +177,7 @@ def _trained(
     fabric = make_fabric(config.device)
     network = Recipe(model=config.model, method=method).network
     shape = InputShape.of(pairs, vocabulary)
-    loaders = Loaders(pairs, config.batch_size, config.seed, fabric.device)
+    loaders = Loaders(pairs, batch_size_of(len(pairs), config), config.seed, fabric.device)
     cuda = [fabric.device] if fabric.device.type == "cuda" else []
     with torch.random.fork_rng(devices=cuda):
         torch.manual_seed(seed)

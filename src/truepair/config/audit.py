@@ -50,8 +50,8 @@ class AuditConfig:
     """The backbone of a fold's models. Where captions are words, their mean is read, which costs a tenth of a GRU."""
     most_learned: int = 30_000
     """Largest number of pairs that one model learns from, a random subset of a larger corpus. All pairs are scored."""
-    batch_size: int = 128
-    """Pairs in a training batch."""
+    batch_size: int | None = None
+    """Pairs in a training batch; 128 by default, or 256 where there are 20,000 pairs to learn from."""
     candidates: int | None = None
     """Negatives of a pair: images, and as many captions, that it is compared with and among which neighbours are
     sought. 1,024 by default, or 128 for a run with SAF or SGR, which takes thousands of times as long."""

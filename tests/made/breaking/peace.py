@@ -8,7 +8,7 @@ from typing import Any
 from breaking.children import Ended, in_child, value_of
 from breaking.jobs import Job, jobs, make_snapshot, saved_decisions
 from breaking.moments import FileEvents
-from breaking.outcomes import Outcome, half_written, leftovers, outcome
+from breaking.outcomes import Outcome, half_written, is_unfinished, leftovers, outcome
 from breaking.tally import Fault, Tally
 from breaking.world import World
 
@@ -147,7 +147,8 @@ def peace_of(world: World, job: Job) -> Peace:
 def state_of(world: World, job: Job) -> dict[str, Any]:
     """What is there, seen from a child: files, what is wrong with them, and what a reader takes."""
     found = {"end": outcome(world.now), "half-written": half_written(world.now), "leftovers": leftovers(world.now)}
-    return found | {"read": job.read(world.now / job.out)}
+    read = job.read(world.now / job.out)  # what says of itself that it is no result is no part of a mix
+    return found | {"read": read and {name: value for name, value in read.items() if not is_unfinished(name)}}
 
 
 def _counted(world: World, job: Job) -> list[str] | int:
