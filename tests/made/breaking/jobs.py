@@ -59,6 +59,11 @@ def truepair(*words: object) -> int:
     return main([str(word) for word in words])
 
 
+def unless_there(made: Path, *words: object) -> int:
+    """A command that refuses to make again what is there."""
+    return 0 if made.exists() else truepair(*words)
+
+
 def review(audit: Path) -> int:
     """Decide about a few pairs through the page's application; say each decision when the page has answered it."""
     from fastapi.testclient import TestClient
@@ -117,6 +122,7 @@ def jobs(world: World) -> dict[str, Job]:
     audit_pictures = partial(truepair, "audit", world.shards, "--out", now / "audit", *_encoders(world), "--cards", 4)
     figures = partial(truepair, "figures", now / "run", "--out", now / "figures")
     inspect = partial(truepair, "inspect", now / "run", "--out", now / "inspect")
+    index = partial(unless_there, now / "index" / "index.json", "index", now / "store", "--out", now / "index")
     every = [
         Job("embed", [embed], None, "store", read_store),
         Job("embed shares", shares, None, "store", read_store),
@@ -132,6 +138,7 @@ def jobs(world: World) -> dict[str, Job]:
         Job("fix again", [partial(fix, "--threshold", 0.9)], "fixed", "fixed", read_files),
         Job("figures", [figures], "run", "figures", read_any),
         Job("inspect", [inspect], "run", "inspect", read_any),
+        Job("index", [index], "store", "index", read_index),
     ]  # fmt: skip
     return {job.name: job for job in every}
 
@@ -202,6 +209,18 @@ def read_run(folder: Path) -> Mapping[str, str] | None:
     except TruepairError:
         return None
     return outcome(folder) if (folder / "results.json").exists() else None
+
+
+def read_index(folder: Path) -> Mapping[str, str] | None:
+    """An index as a search opens it."""
+    from truepair.errors import TruepairError
+    from truepair.search.index import open_index
+
+    try:
+        open_index(folder)
+    except TruepairError:
+        return None
+    return outcome(folder)
 
 
 def read_files(path: Path) -> Mapping[str, str] | None:
