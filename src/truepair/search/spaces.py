@@ -17,8 +17,6 @@ from typing import Any
 import numpy as np
 import torch
 from jaxtyping import Float
-from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from truepair.audit.shared_space import no_shared_space, shared_space
@@ -37,9 +35,9 @@ from truepair.embedding.plan import CACHE
 from truepair.embedding.sentences import MINILM
 from truepair.embedding.text_encoders import TextEncoder, encode_by_length
 from truepair.encoders.shared_space import Centred, ClassesOfCaptions, ClassesOfImages, SharedVectors
-from truepair.errors import ConfigError, DataError
+from truepair.errors import CheckpointError, ConfigError, DataError
+from truepair.files.checkpoint import load_checkpoint, save_checkpoint
 from truepair.files.json import read_json
-from truepair.files.replacing import replacing
 from truepair.layers import unit_length
 from truepair.model import MatchingModel
 from truepair.scoring.encodings import are_local, evaluating, item_vectors
@@ -253,9 +251,7 @@ def save_space(space: Space, folder: Path) -> None:
     """Write an untrained space beside ``index.json``: means, and what makes classes of embeddings."""
     if space.description["kind"] != "shared":
         return
-    weights = {name: value.contiguous() for name, value in space.models[0].state_dict().items()}
-    with replacing(folder / SPACE) as temporary:
-        save_file(weights, temporary)
+    save_checkpoint(folder / SPACE, {"weights": space.models[0].state_dict()})
 
 
 def opened_space(description: dict[str, Any], folder: Path) -> Space:
@@ -281,8 +277,9 @@ def opened_space(description: dict[str, Any], folder: Path) -> Space:
         return space
     by = Encoded(description["image"], description["text"], description["grid"])
     try:
-        model = _stored_model(load_file(folder / SPACE), is_of_classes=by.names == ENCODERS)
-    except (OSError, SafetensorError, KeyError, RuntimeError) as error:
+        weights = load_checkpoint(folder / SPACE)["weights"]
+        model = _stored_model(weights, is_of_classes=by.names == ENCODERS)
+    except (CheckpointError, KeyError, RuntimeError) as error:
         raise DataError(f"{folder / SPACE} cannot be read ({error}): copy the index again, or make it again") from error
     return Space([model], description, by, cache=cache)
 
