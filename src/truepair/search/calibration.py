@@ -27,6 +27,7 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
+from truepair.evaluation.detection import calibration_curve
 from truepair.scoring.log_odds import log_odds_one_way
 
 LOOKED_AT = 10
@@ -251,12 +252,9 @@ def reliability(probability: Float[Tensor, " rows"], is_right: Bool[Tensor, " ro
     >>> reliability(torch.tensor([0.1, 0.9, 0.9]), torch.tensor([False, True, True]))[0][1:]
     (0.0, 1)
     """
-    place = (probability * _BINS).long().clamp(0, _BINS - 1)
-    chosen = [place == number for number in place.unique()]
-    return [
-        (float(probability[here].double().mean()), float(is_right[here].double().mean()), int(here.sum()))
-        for here in chosen
-    ]
+    curve = calibration_curve(probability, is_right, _BINS)
+    bins = zip((1 - curve.mismatch_probability).tolist(), (1 - curve.mismatch_rate).tolist(), curve.pairs, strict=True)
+    return [(mean, share, int(rows)) for mean, share, rows in bins][::-1]
 
 
 def calibration_error(bins: Sequence[tuple[float, float, int]]) -> float:
