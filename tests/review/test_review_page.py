@@ -299,13 +299,16 @@ def test_the_page_loads_only_its_own_files_and_runs_nothing_inline(browser):
     page = Page(answer.text)
     assert page.open == []
     assert page.handlers == []
-    assert sorted(page.loads) == ["data:,", "static/review.css", "static/review.js"]
+    assert sorted(page.loads) == ["data:,", "static/review.css", "static/review.js", "static/shared.js"]
     assert "<script>" not in answer.text
     assert "style=" not in answer.text
-    for file in ("/static/review.css", "/static/review.js"):
-        assert browser.client.get(file).status_code == 200
-    script = browser.client.get("/static/review.js").text
-    assert not any(word in script for word in ("innerHTML", "outerHTML", "insertAdjacent", "document.write", "eval("))
+    assert browser.client.get("/static/review.css").status_code == 200
+    for file in ("review.js", "shared.js", "search.js", "search_page.js"):
+        script = browser.client.get(f"/static/{file}").text
+        assert "use strict" in script
+        assert not any(
+            word in script for word in ("innerHTML", "outerHTML", "insertAdjacent", "document.write", "eval(")
+        )
 
 
 def test_captions_reach_the_browser_as_data_only(browser):

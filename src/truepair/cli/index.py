@@ -44,6 +44,7 @@ class Index:
     For example:
       truepair index photos.csv --out index/
       truepair index runs/mine --out index/
+      truepair index audit/ --out audit/index
       truepair index --out index/ --add more.csv
       truepair index --out index/ --drop photo-17.jpg photo-18.jpg
     """
@@ -51,7 +52,8 @@ class Index:
     out: Path
     """The folder of the index; made if missing."""
     target: Positional[str | None] = None
-    """A run's folder, a folder of features, or pictures with captions: a table, a folder, tar shards, a dataset."""
+    """A run's folder, a folder of features, an audit's folder (for what it embedded), or pictures with captions (a
+    table, a folder, tar shards, a dataset)."""
     of: Path | None = None
     """With a run: a folder of features to index in place of the run's own corpus."""
     add: str | None = None

@@ -2,25 +2,21 @@
 
 from __future__ import annotations
 
-import os
-import re
-import socket
-import sys
-import webbrowser
 from collections.abc import Sequence
-from contextlib import closing
 from dataclasses import dataclass
-from importlib.util import find_spec
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from tyro.conf import Positional
 
 from truepair.cli.output import Output
 from truepair.cli.parsing import parse, together
-from truepair.errors import ConfigError
+from truepair.cli.serving import Listening, Served, serve
 
-_HOST = re.compile(r"[A-Za-z0-9](?:[A-Za-z0-9._-]*[A-Za-z0-9])?(?::\d{1,5})?")
-MAIN = ("audit", "port", "export", "browser", "export-decisions")
+if TYPE_CHECKING:  # an optional package
+    from fastapi import FastAPI
+
+MAIN = ("audit", "port", "export", "browser", "export-decisions", "index")
 
 
 @dataclass(frozen=True)
@@ -51,15 +47,18 @@ class Review:
     """Write the decisions to this table (.csv, .parquet), which 'truepair fix --decisions' takes, and end. It also
     reads what is left of a review.sqlite that is damaged or locked."""
 
+    index: Path | None = None
+    """An index of 'truepair index', to look in for the image of a caption; by default index/ in the audit's folder, if
+    it is there ('truepair index audit/ --out audit/index' makes it)."""
+
     def __post_init__(self) -> None:
         """Refuse a port or a name that cannot be."""
-        if not 0 <= self.port <= 65535:
-            raise ConfigError(f"port is {self.port}, but ports are 0 to 65535")
-        for name in self.allow_host:
-            if not _HOST.fullmatch(name):
-                raise ConfigError(
-                    f"allow_host is {name!r}, but must be a name such as hub.example.org, without http://"
-                )
+        assert self.listening
+
+    @property
+    def listening(self) -> Listening:
+        """Where the page is served."""
+        return Listening(self.port, self.browser, self.allow_host)
 
 
 def command(arguments: Sequence[str], output: Output) -> None:
@@ -68,25 +67,14 @@ def command(arguments: Sequence[str], output: Output) -> None:
     if parsed.export_decisions is not None:
         _export(parsed.audit, parsed.export_decisions, output)
         return
-    missing = [name for name in ("fastapi", "uvicorn") if find_spec(name) is None]
-    if missing:
-        raise ConfigError(f"the review page needs {' and '.join(missing)}: pip install 'truepair[review]'")
-    import uvicorn
 
-    from truepair.review.app import make_app
+    def make() -> FastAPI:
+        from truepair.review.app import make_app
 
-    with closing(_listening(parsed.port)) as listening:
-        app = make_app(parsed.audit, export=parsed.export, hosts=parsed.allow_host)
-        address = f"http://127.0.0.1:{listening.getsockname()[1]}/?token={app.state.token}"
-        output.line(f"review: {address}\nCtrl-C ends it; decisions are saved as they are made")
-        for name in parsed.allow_host:
-            output.line(f"also at the address that {name} gives port {listening.getsockname()[1]}, with the same token")
-        output.summary({"address": address, "audit": parsed.audit})
-        if parsed.browser and sys.stdout.isatty() and _has_display():
-            webbrowser.open(address)
-        config = uvicorn.Config(app, log_level="warning", access_log=False, ws="none", lifespan="off")
-        uvicorn.Server(config).run(sockets=[listening])
-        raise KeyboardInterrupt  # a signal ended it, which uvicorn does not always raise again
+        return make_app(parsed.audit, export=parsed.export, hosts=parsed.allow_host, index=parsed.index)
+
+    note = "Ctrl-C ends it; decisions are saved as they are made"
+    serve(Served("review", make, "?token={token}", note, {"audit": parsed.audit}), parsed.listening, output)
 
 
 def _export(folder: Path, table: Path, output: Output) -> None:
@@ -109,21 +97,3 @@ def _export(folder: Path, table: Path, output: Output) -> None:
     if unknown:
         output.note(f"warning: {unknown:,} decisions are about pairs or images that the audit does not have: left out")
     output.summary({"decisions": written, "table": table, "unknown": unknown, "lost": found.lost})
-
-
-def _listening(port: int) -> socket.socket:
-    """A socket that listens on this computer's own address, so that a browser that is early waits."""
-    listening = socket.socket()
-    listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-    try:
-        listening.bind(("127.0.0.1", port))
-    except OSError as error:
-        listening.close()
-        raise ConfigError(f"cannot listen on port {port} ({error.strerror}): choose another --port, or 0") from error
-    listening.listen()
-    return listening
-
-
-def _has_display() -> bool:
-    """Where there is none, a browser would be one that takes over the terminal."""
-    return sys.platform != "linux" or any(os.environ.get(name) for name in ("DISPLAY", "WAYLAND_DISPLAY"))

@@ -7,17 +7,20 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
+from urllib.parse import urlencode
 
 from tyro.conf import Positional
 
 from truepair.cli.output import Output
-from truepair.cli.parsing import parse
+from truepair.cli.parsing import parse, together
+from truepair.cli.serving import Listening, Served, serve
 from truepair.errors import ConfigError
 
 if TYPE_CHECKING:
     import pyarrow as pa
+    from fastapi import FastAPI
 
-MAIN = ("index", "query", "image", "like", "queries", "column", "k", "find", "where", "out")
+MAIN = ("index", "query", "image", "like", "queries", "column", "k", "find", "where", "out", "page")
 _SHOWN = 80
 
 
@@ -33,6 +36,7 @@ class Search:
       truepair search index/ --image holiday.jpg --k 5
       truepair search index/ --like photo-17.jpg --where "width > 300 and split = 'train'"
       truepair search index/ --queries queries.csv --column text --out hits.parquet
+      truepair search index/ --page
     """
 
     index: Positional[Path]
@@ -55,11 +59,33 @@ class Search:
     """Only rows that pass: columns compared with =, <>, <, >, IN, LIKE and IS NULL, joined by AND, OR and NOT."""
     out: Path | None = None
     """Write the hits to this file (.csv, .jsonl or .parquet) in place of printing them."""
+    page: bool = False
+    """Search in a browser: a page with a text box, a place to drop a picture, and the hits as pictures. It is served on
+    this computer only, to whoever has the address that is printed. Needs 'truepair[review]'."""
+    port: int = 0
+    """With --page: the port to listen on; 0 takes a free one."""
+    browser: bool = True
+    """With --page: open it in a browser, if run in a terminal."""
+    allow_host: tuple[str, ...] = ()
+    """With --page: a name by which browsers come to it besides 127.0.0.1; may be given several times, see
+    SECURITY.md."""
+
+    def __post_init__(self) -> None:
+        """Refuse a port or a name that cannot be."""
+        assert self.listening
+
+    @property
+    def listening(self) -> Listening:
+        """Where the page is served."""
+        return Listening(self.port, self.browser, self.allow_host)
 
 
 def command(arguments: Sequence[str], output: Output) -> None:
     """Parse, search, print or write."""
-    parsed = parse(Search, "search", arguments, main=MAIN)
+    parsed = parse(Search, "search", together(arguments, "--allow-host"), main=MAIN)
+    if parsed.page:
+        _serve(parsed, output)
+        return
     if sum((parsed.query is not None, *map(bool, (parsed.image, parsed.like, parsed.queries)))) != 1:
         raise ConfigError('give one of: a query in words (truepair search INDEX "…"), --image, --like, --queries')
     if parsed.out is not None and parsed.out.suffix not in _WRITERS:
@@ -87,6 +113,21 @@ def command(arguments: Sequence[str], output: Output) -> None:
         output.line(f"{len(hits):,} hits of {len(asked):,} queries: {parsed.out}")
     rows = None if parsed.out is not None else hits.to_pylist()
     output.summary({"queries": len(asked), "hits": rows, "out": parsed.out})
+
+
+def _serve(parsed: Search, output: Output) -> None:
+    """The page."""
+    if parsed.image or parsed.like or parsed.queries is not None or parsed.out is not None:
+        raise ConfigError("--page asks for queries itself: give it no --image, --like, --queries or --out")
+
+    def make() -> FastAPI:
+        from truepair.review.search_app import make_search_app
+
+        return make_search_app(parsed.index, hosts=parsed.allow_host)
+
+    query = "" if parsed.query is None else f"#{urlencode({'text': parsed.query})}"
+    page = Served("search", make, "search?token={token}" + query, "Ctrl-C ends it", {"index": parsed.index})
+    serve(page, parsed.listening, output)
 
 
 def hit_lines(hits: pa.Table, asked: Sequence[str]) -> list[str]:

@@ -1,9 +1,10 @@
-"""Who may talk to the review page: a browser on this computer that was given the page's address, and nobody else."""
+"""Who may talk to a page: a browser on this computer that was given the page's address, and nobody else."""
 
 from __future__ import annotations
 
 import secrets
 from collections.abc import Mapping, Sequence
+from types import MappingProxyType
 from urllib.parse import parse_qs
 
 from starlette.datastructures import Headers, MutableHeaders
@@ -35,22 +36,26 @@ class Guard:
       here is refused.
     - Its Origin, where it has one, is that host: other sites cannot decide or export.
     - It has the token, as a cookie or in the address: other users of the computer do not.
-    - Its body is at most `LARGEST_BODY` long.
+    - Its body is at most `LARGEST_BODY` long, or as long as its path may have it.
 
     Answers get headers that forbid browsers to run, embed or send on anything.
     """
 
-    def __init__(self, app: ASGIApp, token: str, hosts: Sequence[str] = ()) -> None:
+    def __init__(
+        self, app: ASGIApp, token: str, hosts: Sequence[str] = (), larger: Mapping[str, int] = MappingProxyType({})
+    ) -> None:
         """Guard an application.
 
         Args:
             app: The application.
             token: What the address or a cookie must hold.
             hosts: Names of proxies that browsers may come through, with a port, or without one for any.
+            larger: Paths whose requests may be larger, with the most bytes of a body.
         """
         self.app = app
         self.token = token
         self.hosts = frozenset(host.lower() for host in hosts)
+        self.larger = larger
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer a request, or refuse it (ASGI)."""
@@ -67,7 +72,7 @@ class Guard:
             await send(message)
 
         refused = self._refusal(scope)
-        body = refused or await _body(scope, receive)
+        body = refused or await _body(scope, receive, self.larger.get(scope["path"], LARGEST_BODY))
         if isinstance(body, JSONResponse):
             await body(scope, receive, send_guarded)
             return
@@ -100,7 +105,7 @@ class Guard:
         if not any(secrets.compare_digest(token.encode(), self.token.encode()) for token in given):
             return refusal(
                 403,
-                "the page is of another start of truepair review, or the address lacks its token: open the whole "
+                "the page is of another start of the command, or the address lacks its token: open the whole "
                 "address that the command printed",
             )
         return None
@@ -111,22 +116,22 @@ def cookie_of_token(scope: Scope) -> str:
     return f"truepair-token-{scope['server'][1]}"
 
 
-async def _body(scope: Scope, receive: Receive) -> bytes | JSONResponse:
+async def _body(scope: Scope, receive: Receive, most: int) -> bytes | JSONResponse:
     """A request's body; a refusal if it is too long, of which no more is read."""
     length = Headers(scope=scope).get("content-length", "0")
     if not (length.isascii() and length.isdecimal()):
         return refusal(400, f"Content-Length is {length[:200]!r}, but must be a number of bytes")
-    too_large = refusal(413, f"the request is larger than {LARGEST_BODY:,} bytes, the most that a review asks for")
-    if len(length) > _DIGITS or int(length) > LARGEST_BODY:
+    too_large = refusal(413, f"the request is larger than {most:,} bytes, the most that is read of one")
+    if len(length) > _DIGITS or int(length) > most:
         return too_large
-    body = b""
+    body = bytearray()
     while True:
         message = await receive()
-        body += bytes(message.get("body", b""))
-        if len(body) > LARGEST_BODY:
+        body += message.get("body", b"")
+        if len(body) > most:
             return too_large
         if not message.get("more_body", False):
-            return body
+            return bytes(body)
 
 
 def refusal(status: int, why: str, headers: Mapping[str, str] | None = None) -> JSONResponse:

@@ -2,18 +2,15 @@
 
 from __future__ import annotations
 
-import math
 import secrets
 from dataclasses import dataclass, field
-from functools import cache
 from pathlib import Path
 from threading import Lock
 from typing import Annotated, Any, Literal
 
 from fastapi import APIRouter, Cookie, Depends, Query, Request
 from fastapi.responses import HTMLResponse, Response
-from jinja2 import Environment, PackageLoader, StrictUndefined, Template
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field
 
 from truepair.cleaning.audit_folder import NONE, AuditFolder
 from truepair.cleaning.decisions_db import Change, HandDecision, HandDecisions
@@ -22,18 +19,14 @@ from truepair.errors import DataError
 from truepair.review import listing
 from truepair.review.captions import CaptionsOfImages
 from truepair.review.cut import Cut
-from truepair.review.guard import cookie_of_token
 from truepair.review.issues import PairIssues
+from truepair.review.serving import SAFELY, Text, UnknownError, number, page_of
 
 MOST_PAIRS = 200
 """Pairs of one answer."""
 _COOKIE = "truepair-reviewer"
 _YEAR = 365 * 24 * 3600
 _Image = dict[str, Any]
-
-
-class UnknownError(DataError):
-    """Something was asked for that is not there."""
 
 
 @dataclass(frozen=True)
@@ -48,16 +41,9 @@ class Review:
     export: Path
     pictures_version: str
     """Stands in pictures' addresses, which browsers keep: another start may be of other pictures."""
+    can_search: bool = False
+    """Whether there is an index to look in for the image of a caption."""
     exporting: Lock = field(default_factory=Lock)
-
-
-def _encodable(text: str) -> str:
-    """A text that is one: JSON can say half a character."""
-    text.encode("utf-8")  # a UnicodeEncodeError is a ValueError, which is answered
-    return text
-
-
-Text = Annotated[str, AfterValidator(_encodable)]
 
 
 class Decided(BaseModel):
@@ -109,13 +95,12 @@ def page(request: Request, review: TheReview) -> HTMLResponse:
         "issues": review.issues.counts,
         "has_several_captions": review.captions.are_several,
         "export": review.export,
+        "audit": audit.folder,
+        "can_search": review.can_search,
     }
-    answer = HTMLResponse(_template().render(shown))
-    # Of this address only, and not of all that a proxy has under its name.
-    safely: dict[str, Any] = {"httponly": True, "samesite": "strict", "path": None}
-    answer.set_cookie(cookie_of_token(request.scope), request.app.state.token, **safely)
+    answer = page_of(request, "review.html", shown)
     if _COOKIE not in request.cookies:
-        answer.set_cookie(_COOKIE, secrets.token_urlsafe(12), max_age=_YEAR, **safely)
+        answer.set_cookie(_COOKIE, secrets.token_urlsafe(12), max_age=_YEAR, **SAFELY)
     return answer
 
 
@@ -215,14 +200,6 @@ def write_copy(review: TheReview, asked: Exported) -> dict[str, Any]:
     return where | counts | {"account": str(fixed.account)}
 
 
-@cache
-def _template() -> Template:
-    environment = Environment(
-        loader=PackageLoader("truepair.review"), autoescape=True, undefined=StrictUndefined, trim_blocks=True
-    )
-    return environment.get_template("review.html")
-
-
 def _progress(review: Review) -> dict[str, int]:
     """How many suspects are decided, or how many pairs where no pair can be called a suspect.
 
@@ -244,13 +221,13 @@ def _pairs(review: Review, rows: list[int]) -> list[dict[str, Any]]:
                 "rank": row + 1,
                 "caption_id": found["caption_id"],
                 "caption": found["caption"],
-                "mismatch_probability": _number(found["mismatch_probability"]),
+                "mismatch_probability": number(found["mismatch_probability"]),
                 "is_suspect": found["is_suspect"],
                 "image": _image(review, found["image_id"], int(audit.image[row])),
                 "suggestion": _image(review, found["suggested_image_id"], int(audit.suggested_image[row])),
                 "is_mutual": bool(audit.is_mutual[row]),
                 "may_re_pair": bool(audit.may_re_pair[row]),
-                "suggestion_probability": _number(found["suggestion_probability"]),
+                "suggestion_probability": number(found["suggestion_probability"]),
                 "suggested_caption": None if caption == NONE else audit.findings["caption"][caption].as_py(),
                 "other_captions": [_other_caption(audit, other) for other in review.captions.beside(row)],
                 "issues": review.issues.of(row),
@@ -263,12 +240,7 @@ def _pairs(review: Review, rows: list[int]) -> list[dict[str, Any]]:
 def _other_caption(audit: AuditFolder, row: int) -> dict[str, Any]:
     """Another caption of a pair's image."""
     caption = audit.findings["caption"][row].as_py()
-    return {"rank": row + 1, "caption": caption, "mismatch_probability": _number(float(audit.probability[row]))}
-
-
-def _number(value: float | None) -> float | None:
-    """As JSON can say it: None where unknown."""
-    return None if value is None or math.isnan(value) else value
+    return {"rank": row + 1, "caption": caption, "mismatch_probability": number(float(audit.probability[row]))}
 
 
 def _image(review: Review, image_id: str | None, number: int) -> _Image | None:

@@ -14,6 +14,8 @@ import torch
 from jaxtyping import Int
 from torch import Tensor
 
+from truepair.cleaning.generation import SUMMARY
+from truepair.cleaning.summary import read_summary
 from truepair.config import DataConfig, EmbedConfig
 from truepair.config.search import IndexConfig
 from truepair.data.corpora import reads_patches
@@ -21,7 +23,7 @@ from truepair.data.embeddings import is_embeddings
 from truepair.data.loader import inputs_of_captions
 from truepair.data.pairs import Pairs
 from truepair.data.splitting import one_of_each_image
-from truepair.embedding.run import embedded_corpus
+from truepair.embedding.run import EMBEDDINGS, embedded_corpus
 from truepair.embedding.store import RowWriter
 from truepair.errors import ConfigError, DataError, of_system
 from truepair.files.locking import alone_in, make_folder
@@ -87,8 +89,9 @@ def build_index(
     """Make an index, which appears whole or not at all; embeddings that are made for it stay, and are found again.
 
     Args:
-        target: A run's folder; a feature store, a folder of clip-retrieval, or images.npy and captions.npy; or anything
-            that ``truepair embed`` reads, which is embedded into ``out/embeddings`` first.
+        target: A run's folder; a feature store, a folder of clip-retrieval, or images.npy and captions.npy; an audit's
+            folder, for what it embedded; or anything that ``truepair embed`` reads, which is embedded into
+            ``out/embeddings`` first.
         out: The folder to write to; made if missing.
         config: How.
         embedding: With which encoders, and how the source is read.
@@ -199,6 +202,9 @@ def _within(starts: Sequence[int], number: int, rows: set[int]) -> list[int]:
 
 def _made(target: str, out: Path, config: IndexConfig, embedding: EmbedConfig, of: Path | None, tell: Tell) -> _Made:
     path = Path(target)
+    if (path / SUMMARY).exists():
+        path = _embeddings_of_audit(path)
+        target = str(path)
     if (path / "run.json").exists():
         return _made_by_run(path, config, of)
     if of is not None:
@@ -217,6 +223,23 @@ def _made(target: str, out: Path, config: IndexConfig, embedding: EmbedConfig, o
     if data.path == target:
         by = _named_encoders(by, target, embedding)
     return _Made(untrained_space(pairs, by, target), pairs, Path(data.path).resolve())
+
+
+def _embeddings_of_audit(folder: Path) -> Path:
+    """What an audit embedded, or the run that it audited.
+
+    Raises:
+        ConfigError: If it audited features from elsewhere.
+    """
+    run = read_summary(folder).scored_by.run
+    if run is not None:
+        return Path(run)
+    if not is_embeddings(folder / EMBEDDINGS):
+        raise ConfigError(
+            f"{folder} is an audit that embedded nothing itself: index the features that it audited (truepair index "
+            "FEATURES --out …)"
+        )
+    return folder / EMBEDDINGS
 
 
 def _named_encoders(by: Encoded, target: str, embedding: EmbedConfig) -> Encoded:

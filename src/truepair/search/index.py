@@ -106,7 +106,11 @@ class Hits:
 
     def first(self, count: int) -> Hits:
         """The best ones."""
-        return Hits(self.rows[:, :count], self.cosines[:, :count], self.similarity[:, :count])
+        return self.ranks(slice(count))
+
+    def ranks(self, chosen: slice) -> Hits:
+        """Some ranks of all queries."""
+        return Hits(self.rows[:, chosen], self.cosines[:, chosen], self.similarity[:, chosen])
 
     def without(self, is_out: Bool[Tensor, "queries hits"], count: int) -> Hits:
         """The best of those that are not out."""
@@ -188,7 +192,7 @@ class Index:
             raise ConfigError(f"k is {k}, but it is from 1 to the number of {side} of the index, {present:,}")
         allowed = self.allowed(side, where)
         parts = [
-            self._table(self.hits(part, side, max(k, LOOKED_AT), allowed), part, side, k, start)
+            self.table(self.hits(part, side, max(k, LOOKED_AT), allowed), part, side, slice(k), start)
             for start in range(0, len(queries), _QUERIES_AT_A_TIME)
             for part in [queries.part(slice(start, start + _QUERIES_AT_A_TIME))]
         ]
@@ -262,11 +266,18 @@ class Index:
         mask[torch.from_numpy(passed.to_numpy(zero_copy_only=False).copy())] = True
         return mask & there
 
+    def columns_to_filter(self, side: Side) -> list[str]:
+        """Names of the columns that a filter may look at."""
+        own = self.side(side).table.column_names
+        others = ["caption"] if side == "images" else self.images.table.column_names
+        return [name for name in dict.fromkeys([*own, *others]) if name != "image"]
+
     def _columns(self, side: Side) -> pa.Table:
         """What a filter may look at: of captions, also the columns of their images."""
         images = self.images.table
         if side == "images":
-            first = pa.array(self._first_captions(range(len(self.images))), pa.int64())
+            rows = self.first_caption.numpy()
+            first = pa.array(rows, pa.int64(), mask=rows == len(self.captions))
             return images.append_column("caption", self.captions.table.column("caption").take(first))
         table = self.captions.table.drop_columns(["image"])
         of_images = images.take(pa.array(self.image_of_caption.numpy()))
@@ -347,13 +358,24 @@ class Index:
     def _opened_pairs(self) -> dict[int, Pairs]:
         return {}
 
+    @property
+    def has_pictures(self) -> bool:
+        """Whether there are pictures to look at."""
+        references = self.images.table.column("reference")
+        return bool(references.null_count < len(references))
+
     def picture(self, image_id: str) -> bytes:
         """The encoded picture of an image, from the source.
 
         Raises:
             DataError: If the index has no such image, its source has no pictures, or the picture is gone.
         """
-        row = self.images.rows_of([image_id])[0]
+        return self.picture_of_row(self.images.rows_of([image_id])[0])
+
+    def picture_of_row(self, row: int) -> bytes:
+        """As `picture`, by the row of the image."""
+        if not 0 <= row < len(self.images):
+            raise DataError(f"there is no picture of image {row:,}")
         segment = int(np.searchsorted(self.images.starts[1:], row, side="right"))
         pictures = self.segment_pairs(segment).pictures
         if pictures is None:
@@ -382,7 +404,7 @@ class Index:
             hits: What they found.
             excluded: The image of each query that is taken out, and no negative either; None for none.
         """
-        size = max(1, _HITS_AT_A_TIME // hits.rows.shape[1])
+        size = _HITS_AT_A_TIME // max(1, hits.rows.shape[1]) or 1
         if len(queries) > size:
             parts = [slice(start, start + size) for start in range(0, len(queries), size)]
             return torch.cat(
@@ -404,45 +426,66 @@ class Index:
         return hit_features(
             hits.cosines,
             queries.vectors @ same.T,
-            (vectors @ others.T).view(*known.shape, -1),
+            (vectors @ others.T).view(*known.shape, len(others)),
             is_own,
             self.manifest.config["temperature"],
             None if self.space.is_cosine else hits.similarity,
         )
 
-    def _table(self, hits: Hits, queries: Queries, side: Side, k: int, start: int) -> pa.Table:
-        """The hits of a batch, which is numbered from `start`."""
-        probability, answer, fits = self._judged(queries, side, hits)
-        hits = hits.first(k)
+    def table(self, hits: Hits, queries: Queries, side: Side, shown: slice, first_query: int = 0) -> pa.Table:
+        """Some ranks of what queries found, with probabilities; columns are those of `search`.
+
+        Args:
+            hits: What `hits` gave: at least the best `LOOKED_AT` of each query, which tell whether there is an answer.
+            queries: The queries.
+            side: Of the hits.
+            shown: Which ranks, from 0.
+            first_query: The number of the first query.
+        """
+        probability, answer, fits = self._judged(queries, side, hits, shown)
+        hits = hits.ranks(shown)
         is_hit = hits.rows >= 0
         query, rank = is_hit.nonzero(as_tuple=True)
-        rows = hits.rows[is_hit].tolist()
+        columns = self._named(side, hits.rows[is_hit].tolist()) | {
+            "query": (query + first_query).tolist(),
+            "rank": (rank + 1 + (shown.start or 0)).tolist(),
+            "score": hits.similarity[is_hit].numpy(),
+            "probability": None if probability is None else probability[is_hit].numpy(),
+            "answer": None if answer is None else answer[query].numpy(),
+            "fits": None if fits is None else fits[query].numpy(),
+        }
+        return _table_of(columns, len(query))
+
+    def listed(self, side: Side, rows: Sequence[int]) -> pa.Table:
+        """Rows without a query; columns are those of `search`, null where only a query gives a value."""
+        return _table_of(self._named(side, rows), len(rows))
+
+    def _named(self, side: Side, rows: Sequence[int]) -> dict[str, Any]:
+        """Names and captions of rows of one side."""
         images = rows if side == "images" else self.image_of_caption[torch.tensor(rows, dtype=torch.int64)].tolist()
         captions = self._first_captions(images) if side == "images" else rows
-        columns = {
-            "query": (query + start).tolist(),
-            "rank": (rank + 1).tolist(),
+        return {
             "id": self.side(side).column(ID_OF[side], rows),
             "image_id": self.images.column("image_id", images),
             "caption": self.captions.column("caption", captions),
             "reference": self.images.column("reference", images),
-            "score": hits.similarity[is_hit].numpy(),
-            "probability": None if probability is None else probability[:, :k][is_hit].numpy(),
-            "answer": None if answer is None else answer[query].numpy(),
-            "fits": None if fits is None else fits[query].numpy(),
         }
-        empty = [None] * len(rows)
-        return pa.table([pa.array(empty if v is None else v, SCHEMA.field(n).type) for n, v in columns.items()], SCHEMA)
 
-    def _judged(self, queries: Queries, side: Side, hits: Hits) -> tuple[Tensor | None, Tensor | None, Tensor | None]:
-        """Probability of each hit, probability of an answer, and whether anything fits; None where unknown."""
+    def _judged(
+        self, queries: Queries, side: Side, hits: Hits, shown: slice
+    ) -> tuple[Tensor | None, Tensor | None, Tensor | None]:
+        """Probability of the shown hits, and by the best ones that of an answer, and whether anything fits.
+
+        None where they are unknown.
+        """
         calibration = None if queries.side == side else self.calibration(side)
         if calibration is None:
             return None, None, None
-        looked_at = self.features(queries, side, hits.first(LOOKED_AT))
-        features = looked_at if hits.rows.shape[1] <= LOOKED_AT else self.features(queries, side, hits)
-        answer = calibration.answer(answer_features(looked_at))
-        typical = calibration.typical_share(looked_at[:, :, 0])
+        best = self.features(queries, side, hits.first(LOOKED_AT))
+        answer = calibration.answer(answer_features(best))
+        typical = calibration.typical_share(best[:, :, 0])
+        start, stop, _ = shown.indices(hits.rows.shape[1])
+        features = best[:, start:stop] if stop <= LOOKED_AT else self.features(queries, side, hits.ranks(shown))
         return calibration.hit(features), answer, (typical >= LEAST_TYPICAL) & (answer >= LEAST_ANSWERED)
 
     def _first_captions(self, images: Sequence[int]) -> list[int | None]:
@@ -499,6 +542,14 @@ def encoded_picture(image: Any) -> bytes:
     written = io.BytesIO()
     image.save(written, "PNG")
     return written.getvalue()
+
+
+def _table_of(columns: dict[str, Any], rows: int) -> pa.Table:
+    """A table of `SCHEMA`, null in columns that are missing or None."""
+    given = {name: columns.get(name) for name in SCHEMA.names}
+    nothing = [None] * rows
+    arrays = [pa.array(nothing if v is None else v, SCHEMA.field(name).type) for name, v in given.items()]
+    return pa.table(arrays, SCHEMA)
 
 
 def _refuse_none(queries: Sequence[Any]) -> None:

@@ -1,19 +1,15 @@
 "use strict";
-// The review page. Captions and names reach the document as text only. Of a list of any length, the cards near the
-// viewport are in the document; a list is cut into sections so that it stays below what browsers can scroll.
+// The review page. Of a list of any length, the cards near the viewport are in the document; a list is cut into sections
+// so that it stays below what browsers can scroll.
 
 const CHUNK = 100; // pairs of one request
 const SECTION = 2000; // pairs that one scroll bar covers
 const CHUNKS_KEPT = 30;
 const ROWS_AROUND = 2; // rows of cards above and below the viewport
-const SMALL = 320, LARGE = 1024; // pixels of a picture's longer side
 const NARROWEST = 330; // pixels of a card
 
-const at = (id) => document.getElementById(id);
 const byHand = { keep: "✓ kept", drop: "✕ dropped", "re-pair": "⇄ re-paired" };
 const said = { keep: "Kept", drop: "Dropped", "re-pair": "Re-paired", clear: "Cleared" };
-const counted = (number) => Math.round(number).toLocaleString("en");
-const pluralOf = (number, one, many) => `${counted(number)} ${Math.round(number) === 1 ? one : many}`;
 
 const list = { query: "", asOf: null, total: 0, section: 0, focus: 0, chunks: new Map(), asked: new Set(), version: 0 };
 const cards = new Map(); // place in the list → its card
@@ -22,21 +18,6 @@ const isKnown = document.body.dataset.known === "yes"; // whether the audit give
 let steps = Promise.resolve(); // decisions go to the server one after another, in the order of the keys
 
 // ── Talking to the server ────────────────────────────────────────────────────────────────────────────────────────────
-
-async function ask(path, body) {
-  const options = body === undefined
-    ? {}
-    : { method: "POST", headers: { "Content-Type": "application/json" }, body: JSON.stringify(body) };
-  let answer;
-  try {
-    answer = await fetch(path, options);
-  } catch {
-    throw new Error("The server does not answer: is truepair review still running? What was decided before is saved.");
-  }
-  const content = await answer.json().catch(() => ({ error: `the server answered ${answer.status}` }));
-  if (!answer.ok) throw new Error(content.error);
-  return content;
-}
 
 function complain(error) {
   at("wrong").textContent = error.message;
@@ -195,12 +176,6 @@ function fill(card, place) {
 
 const dropsByRule = (pair) => pair.mismatch_probability !== null && pair.mismatch_probability >= Math.fround(threshold);
 
-function percentOf(probability) {
-  if (probability === null) return "unknown";
-  if (probability >= 0.9995) return "> 99.9 %";
-  return probability < 0.0005 ? "< 0.1 %" : `${(100 * probability).toFixed(1)} %`;
-}
-
 function show(where, pair, side) {
   const probability = pair.mismatch_probability;
   const percent = percentOf(probability);
@@ -245,31 +220,6 @@ function ruleSays(pair) {
   return document.body.dataset.rePairs === "yes" && pair.may_re_pair ? "cut re-pairs it" : "cut drops it";
 }
 
-function picture(figure, image, role, side) {
-  const frame = figure.querySelector(".frame");
-  const name = document.createElement("span");
-  const instead = (kind, text) => {
-    frame.className = frame.classList.contains("better") ? `frame better ${kind}` : `frame ${kind}`;
-    name.className = kind === "empty" ? "none" : "name";
-    name.textContent = text;
-    frame.replaceChildren(name);
-  };
-  figure.querySelector(".role").textContent = role;
-  figure.querySelector(".id").textContent = image?.id ?? "";
-  figure.querySelector(".id").title = image?.id ?? "";
-  if (image === null) return instead("empty", "no image suggested");
-  if (image.picture === null) return instead("missing", image.id);
-  frame.classList.remove("missing", "empty");
-  const address = `${image.picture}&size=${side}`;
-  if (frame.firstElementChild?.getAttribute("src") === address) return undefined;
-  const shown = document.createElement("img");
-  shown.alt = `${role}: ${image.id}`;
-  shown.decoding = "async";
-  shown.addEventListener("error", () => { if (frame.contains(shown)) instead("missing", image.id); });
-  shown.src = address;
-  return frame.replaceChildren(shown);
-}
-
 // ── Moving ───────────────────────────────────────────────────────────────────────────────────────────────────────────
 
 function isInView(place) {
@@ -305,24 +255,25 @@ function lookCloser() {
 
 // ── Deciding ─────────────────────────────────────────────────────────────────────────────────────────────────────────
 
-function decide(action) {
+function decide(action, given) {
   const place = list.focus;
   const pair = pairAt(place);
-  if (pair === undefined || (!at("closer").open && !isInView(place))) {
+  const image = given ?? pair?.suggestion ?? null;
+  if (pair === undefined || (!at("closer").open && !given && !isInView(place))) {
     moveTo(place); // never decide about what nobody sees
     return;
   }
-  if (action === "re-pair" && pair.suggestion === null) {
-    say("No image is suggested for this caption: keep or drop it");
+  if (action === "re-pair" && image === null) {
+    say("No image is suggested for this caption: find one, keep or drop it");
     return;
   }
   const former = pair.decision;
-  pair.decision = action === "clear" ? null : { action, image: action === "re-pair" ? pair.suggestion : null };
+  pair.decision = action === "clear" ? null : { action, image: action === "re-pair" ? image : null };
   say(`${said[action]}: ${pair.rank}, ${pair.caption}`);
   moveTo(action === "clear" ? place : place + 1);
   if (place + 1 >= list.total && action !== "clear") say(`${said[action]}: ${pair.rank}. This was the last one in this list`);
   step(async () => {
-    const image_id = action === "re-pair" ? pair.suggestion.id : null;
+    const image_id = action === "re-pair" ? image.id : null;
     const answer = await ask("api/decide", { caption_id: pair.caption_id, action, image_id });
     pair.decision = answer.decision;
     showProgress(answer.progress);
@@ -354,6 +305,24 @@ function step(make, mend) {
     if (at("closer").open) lookCloser();
     showCut();
   });
+}
+
+// ── Finding another image for a caption ──────────────────────────────────────────────────────────────────────────────
+
+const finder = at("finder").querySelector(".search") === null ? null : new Search(at("finder"), {
+  choose: (hit) => {
+    at("finder").close();
+    decide("re-pair", { id: hit.image_id, picture: hit.picture });
+  },
+});
+
+function findImage() {
+  const pair = pairAt(list.focus);
+  if (pair === undefined) return;
+  at("closer").close();
+  at("finder-caption").textContent = pair.caption;
+  at("finder").showModal();
+  finder?.look({ text: pair.caption, find: "images" }).then(() => finder.moveTo(0));
 }
 
 // ── Where to cut ─────────────────────────────────────────────────────────────────────────────────────────────────────
@@ -421,8 +390,6 @@ at("copy-path").addEventListener("click", async () => {
 
 // ── Keys, clicks, scrolling ──────────────────────────────────────────────────────────────────────────────────────────
 
-const isTyping = (element) => element.closest("input, select, textarea") !== null;
-
 function onKey(event) {
   const key = event.key.length === 1 ? event.key.toLowerCase() : event.key;
   const isTyped = isTyping(event.target);
@@ -434,7 +401,7 @@ function onKey(event) {
     reload().then(() => moveTo(0));
     return;
   }
-  if (isTyped || at("keys").open || event.altKey) return;
+  if (isTyped || at("keys").open || at("finder").open || event.altKey) return;
   if (event.ctrlKey || event.metaKey) {
     if (key !== "z" && key !== "y") return;
     event.preventDefault();
@@ -448,6 +415,7 @@ function onKey(event) {
     d: () => decide("drop"),
     r: () => decide("re-pair"),
     c: () => decide("clear"),
+    f: findImage,
     u: () => undoOrRedo(event.shiftKey ? "redo" : "undo"),
     j: () => moveTo(list.focus - 1),
     l: () => moveTo(list.focus + 1),
@@ -472,7 +440,8 @@ function onCardClick(event) {
   list.focus = Number(card.dataset.place);
   draw();
   const action = event.target.closest("[data-action]")?.dataset.action;
-  if (action) decide(action);
+  if (action === "find") findImage();
+  else if (action) decide(action);
   else if (event.target.closest(".frame img")) lookCloser();
   else card.focus({ preventScroll: true });
 }
@@ -498,9 +467,14 @@ at("cards").addEventListener("click", onCardClick);
 at("closer").addEventListener("click", (event) => {
   const action = event.target.closest("[data-action]")?.dataset.action;
   if (action === "close" || event.target === at("closer")) at("closer").close();
+  else if (action === "find") findImage();
   else if (action) decide(action);
 });
-at("closer").addEventListener("close", () => moveTo(list.focus));
+at("closer").addEventListener("close", () => { if (!at("finder").open) moveTo(list.focus); });
+at("finder").addEventListener("click", (event) => {
+  if (event.target === at("finder") || event.target.closest('[data-action="close"]')) at("finder").close();
+});
+at("finder").addEventListener("close", () => moveTo(list.focus));
 document.querySelector(".sections").addEventListener("click", (event) => {
   const by = Number(event.target.closest("[data-section]")?.dataset.section ?? 0);
   if (by) moveTo((list.section + by) * SECTION);
