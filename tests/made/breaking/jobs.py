@@ -64,6 +64,19 @@ def unless_there(made: Path, *words: object) -> int:
     return 0 if made.exists() else truepair(*words)
 
 
+def add_once(index: Path, source: Path, *words: object) -> int:
+    """Add to an index, which refuses what it holds already."""
+    from truepair.errors import TruepairError
+    from truepair.search.layout import read_manifest
+
+    try:
+        if len(read_manifest(index).segments) > 1:
+            return 0
+    except TruepairError:
+        return 1
+    return truepair("index", "--out", index, "--add", source, *words)
+
+
 def review(audit: Path) -> int:
     """Decide about a few pairs through the page's application; say each decision when the page has answered it."""
     from fastapi.testclient import TestClient
@@ -123,6 +136,8 @@ def jobs(world: World) -> dict[str, Job]:
     figures = partial(truepair, "figures", now / "run", "--out", now / "figures")
     inspect = partial(truepair, "inspect", now / "run", "--out", now / "inspect")
     index = partial(unless_there, now / "index" / "index.json", "index", now / "store", "--out", now / "index")
+    columns = ("--image-col", "picture", "--caption-col", "text")
+    add = partial(add_once, now / "index", world.more, *columns)
     every = [
         Job("embed", [embed], None, "store", read_store),
         Job("embed shares", shares, None, "store", read_store),
@@ -139,11 +154,12 @@ def jobs(world: World) -> dict[str, Job]:
         Job("figures", [figures], "run", "figures", read_any),
         Job("inspect", [inspect], "run", "inspect", read_any),
         Job("index", [index], "store", "index", read_index),
+        Job("index add", [add], "index", "index", read_index),
     ]  # fmt: skip
     return {job.name: job for job in every}
 
 
-SNAPSHOTS = {"audit": "audit", "run": "train", "fixed": "fix", "noise": "noise", "store": "embed"}
+SNAPSHOTS = {"audit": "audit", "run": "train", "fixed": "fix", "noise": "noise", "store": "embed", "index": "index"}
 """By name, the job whose end a snapshot is."""
 
 
@@ -212,15 +228,16 @@ def read_run(folder: Path) -> Mapping[str, str] | None:
 
 
 def read_index(folder: Path) -> Mapping[str, str] | None:
-    """An index as a search opens it."""
+    """An index as a search opens it: what index.json names, and nothing else that lies there."""
     from truepair.errors import TruepairError
     from truepair.search.index import open_index
 
     try:
-        open_index(folder)
+        index = open_index(folder)
     except TruepairError:
         return None
-    return outcome(folder)
+    named = {"index.json", *(f"{segment.name}/" for segment in index.manifest.segments)}
+    return {name: value for name, value in outcome(folder).items() if name.startswith(tuple(named))}
 
 
 def read_files(path: Path) -> Mapping[str, str] | None:

@@ -39,6 +39,11 @@ class World:
         return self.source / "scraped.jsonl"
 
     @property
+    def more(self) -> Path:
+        """A table with a few of its pictures, to add to an index."""
+        return self.source / "more.csv"
+
+    @property
     def shards(self) -> Path:
         """Tar shards of pictures and captions."""
         return self.source / "shards"
@@ -109,6 +114,8 @@ def _write_table(world: World) -> None:
     for image in range(ROWS):
         (world.source / f"{image}.png").write_bytes(picture(image))
     world.table.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+    few = "".join(f"{image}.png,caption {image}\n" for image in range(6))
+    world.more.write_text(f"picture,text\n{few}", encoding="utf-8")
 
 
 @contextmanager
