@@ -15,12 +15,12 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.parquet as pq
 from jaxtyping import Bool, Float, Int, Shaped
 
 from truepair.cleaning.generation import generation_of_table, refuse_mixture
 from truepair.cleaning.summary import AuditSummary, read_summary
 from truepair.errors import ConfigError, DataError
+from truepair.files.parquet import read_parquet
 from truepair.sources.opening import reopened
 from truepair.sources.picture_files import encoded_picture
 from truepair.sources.protocol import Source
@@ -261,11 +261,7 @@ def _table_of(
 ) -> pa.Table:
     """A table of the audit's folder, with these columns, and of the audit that the summary is of."""
     path = folder / name
-    try:
-        table = pq.read_table(path)
-        table.validate(full=True)  # text that is no UTF-8, for one
-    except (pa.ArrowException, OSError) as error:
-        raise DataError(f"{path} cannot be read ({error}): audit again") from error
+    table = read_parquet(path, hint="audit again")
     for column, kind in columns.items():
         found = table.schema.field(column).type if column in table.column_names else None
         if found != kind:

@@ -21,6 +21,7 @@ from jaxtyping import Float16
 from truepair.errors import DataError
 from truepair.files.json import read_json, write_json
 from truepair.files.npy import npy_header
+from truepair.files.parquet import read_parquet
 from truepair.files.replacing import put_in_place, replacing
 from truepair.sources.facts import PictureFacts
 from truepair.sources.protocol import Skipped
@@ -171,7 +172,7 @@ def join_parts(folders: Sequence[Path], store: Path) -> None:
     _replaced(store / IMAGES, lambda path: _join_rows([folder / IMAGES for folder in folders], path))
     if any((folder / CAPTIONS).exists() for folder in folders):
         _replaced(store / CAPTIONS, lambda path: _join_rows([folder / CAPTIONS for folder in folders], path))
-    image_tables = (pq.read_table(folder / IMAGE_ROWS) for folder in folders)
+    image_tables = (read_parquet(folder / IMAGE_ROWS) for folder in folders)
     _replaced(store / IMAGE_ROWS, lambda path: _write_tables(image_tables, _IMAGE_SCHEMA, path))
     _replaced(store / PAIR_ROWS, lambda path: _write_tables(_numbered_through(folders), _PAIR_SCHEMA, path))
     write_skipped((skip for part in parts_of(folders) for skip in part.skipped), store / SKIPPED)
@@ -210,7 +211,7 @@ def _numbered_through(folders: Sequence[Path]) -> Iterator[pa.Table]:
     """The parts' pairs, with images counted over all parts."""
     first = 0
     for part in parts_of(folders):
-        table = pq.read_table(part.folder / PAIR_ROWS)
+        table = read_parquet(part.folder / PAIR_ROWS)
         yield table.set_column(2, _PAIR_SCHEMA.field(2), pc.add(table["image"], first))
         first += part.images
 

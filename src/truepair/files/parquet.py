@@ -30,13 +30,16 @@ def parquet_columns(path: Path) -> list[str]:
         raise DataError(f"{path} cannot be read as Parquet ({said_by(error)}): is it damaged?") from error
 
 
-def read_parquet(path: Path, columns: Sequence[str] | None = None, *, is_full: bool = False) -> pa.Table:
+def read_parquet(
+    path: Path, columns: Sequence[str] | None = None, *, is_full: bool = False, hint: str = "is it damaged?"
+) -> pa.Table:
     """A Parquet file, or some columns of it, whose values were looked at: text is UTF-8, offsets lie in their buffers.
 
     Args:
         path: The file.
         columns: Names; all columns by default.
         is_full: Whether no cell may be missing.
+        hint: What an error ends with: what to do about it.
 
     Raises:
         DataError: If the file cannot be read, is damaged, or has no such column.
@@ -46,9 +49,9 @@ def read_parquet(path: Path, columns: Sequence[str] | None = None, *, is_full: b
         table.validate(full=True)
     except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
         wanted = "" if columns is None else f" with the columns {', '.join(columns)}"
-        raise DataError(f"{path} cannot be read as Parquet{wanted} ({said_by(error)}): is it damaged?") from error
+        raise DataError(f"{path} cannot be read as Parquet{wanted} ({said_by(error)}): {hint}") from error
     for name in table.column_names if is_full else ():
         missing = table[name].null_count
         if missing:
-            raise DataError(f"{path} has no {name} in {missing:,} of {len(table):,} rows: is it damaged?")
+            raise DataError(f"{path} has no {name} in {missing:,} of {len(table):,} rows: {hint}")
     return table

@@ -7,10 +7,10 @@ from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
-import pyarrow.parquet as pq
 
 from truepair.data.embeddings import stored_source
 from truepair.errors import DataError
+from truepair.files.parquet import read_parquet
 from truepair.sources.opening import reopened
 from truepair.sources.tables import TableSource
 
@@ -32,7 +32,7 @@ def columns_to_filter(
     """
     if store is None or not (store / "images.parquet").exists():
         return {}
-    facts = pq.read_table(store / "images.parquet", columns=[*_FACTS])
+    facts = read_parquet(store / "images.parquet", [*_FACTS])
     columns = {name: facts.column(name).combine_chunks() for name in _FACTS}
     try:
         description = stored_source(store)
