@@ -24,6 +24,7 @@ from truepair.encoders.regions import RegionEncoder
 from truepair.encoders.word_vectors import co_occurrence_vectors
 from truepair.encoders.words import MeanWordEncoder, WordEncoder, WordsBesideVector
 from truepair.errors import ConfigError
+from truepair.in_parts import encoded
 from truepair.similarity.cosine import CosineSimilarity
 from truepair.similarity.head import HeadNetwork
 from truepair.similarity.local import LocalSimilarity
@@ -116,7 +117,8 @@ class MatchingModel(nn.Module):
 
     def forward(self, batch: Batch) -> Float[Tensor, "images captions"]:
         """Similarity of every image (rows) with every caption (columns) of the batch; pairs on the diagonal."""
-        return self.scores.matrix(self.image_encoder(batch.images), self.text_encoder(batch.captions))
+        images = encoded(self.image_encoder, batch.images, batch)
+        return self.scores.matrix(images, encoded(self.text_encoder, batch.captions, batch))
 
 
 def make_model(

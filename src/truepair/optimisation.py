@@ -12,6 +12,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel
 
+from truepair import processes
 from truepair.config import OptimisationConfig
 from truepair.errors import TrainingError
 
@@ -136,7 +137,8 @@ class Optimiser(Generic[Network]):
         return self.follow(loss, epoch)
 
     def follow(self, loss: Float[Tensor, ""], epoch: float) -> dict[str, float]:
-        """`step` for gradients that the parameters hold already."""
+        """`step` for gradients that the parameters hold already: of several processes, the mean of theirs."""
+        processes.mean_gradients([weight for group in self._adam.param_groups for weight in group["params"]])
         rate = self.learning_rate(epoch)
         for group in self._adam.param_groups:
             group["lr"] = rate

@@ -136,7 +136,7 @@ def parts(make_coded, loaders):
 
 def codes_of(network, batch):
     items = zip(module.MODALITIES, (batch.images, batch.captions), strict=True)
-    return {modality: network._codes.of_items(modality, of_modality) for modality, of_modality in items}
+    return {modality: network._codes.of_items(modality, of_modality, batch) for modality, of_modality in items}
 
 
 def gradients(network, loss):

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import truepair
+from truepair.cli.output import process_number
 from truepair.errors import ConfigError, TruepairError, of_system, said_by
 
 MENDABLE = 1
@@ -64,7 +65,9 @@ def tell(error: Exception, command: str, words: Sequence[str] = (), *, is_debug:
     ending = ending_of(error, command, words)
     if is_debug:
         traceback.print_exception(error)
-    print(f"truepair: {ending.said}", file=sys.stderr)
+    number = process_number()
+    who = f"truepair (process {number})" if number else "truepair"
+    print(f"{who}: {ending.said}", file=sys.stderr)
     return ending.code
 
 

@@ -13,7 +13,7 @@ from types import FrameType
 
 from truepair import __version__
 from truepair.cli.errors import tell
-from truepair.cli.output import Output
+from truepair.cli.output import Output, process_number
 from truepair.progress import no_progress
 
 COMMANDS = {
@@ -100,7 +100,10 @@ def _run(arguments: list[str]) -> int:
         hint = f"did you mean {close[0]!r}?" if close else "see 'truepair --help'"
         print(f"truepair: there is no command {name!r}; {hint}", file=sys.stderr)
         return 2
-    output = Output(is_json="--json" in words, is_quiet="--quiet" in words)
+    if name != "train" and "TORCHELASTIC_RUN_ID" in os.environ and os.environ.get("WORLD_SIZE", "1") != "1":
+        print(f"truepair: torchrun is for 'truepair train': start 'truepair {name}' without it", file=sys.stderr)
+        return 2
+    output = Output("--json" in words, "--quiet" in words, is_first=process_number() == 0)
     is_debug = "--debug" in words
     words = [word for word in words if word not in ("--json", "--quiet", "--debug")]
     signal.signal(signal.SIGTERM, _terminate)
@@ -110,9 +113,11 @@ def _run(arguments: list[str]) -> int:
     except BrokenPipeError:
         raise
     except Exception as error:
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)  # torchrun sends one when a process of several fails
         return tell(error, name, words, is_debug=is_debug)
     except KeyboardInterrupt as interruption:
-        print(f"\ntruepair: stopped; {AFTER_A_STOP[name]}", file=sys.stderr)
+        if output.is_first:
+            print(f"\ntruepair: stopped; {AFTER_A_STOP[name]}", file=sys.stderr)
         return 143 if interruption.args else 130
     return 0
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import os
 import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -19,21 +20,29 @@ class Output:
     """Only the summary is printed."""
     is_quiet: bool = False
     """No notes."""
+    is_first: bool = True
+    """Of several processes that do the same, the first prints."""
 
     def line(self, text: str = "") -> None:
         """A line, or several, of the result for people; with ``--json`` none."""
-        if not self.is_json:
+        if self.is_first and not self.is_json:
             print(text, flush=True)
 
     def note(self, text: str) -> None:
         """A line on standard error that the result can do without; with ``--quiet`` none."""
-        if not self.is_quiet:
+        if self.is_first and not self.is_quiet:
             print(text, file=sys.stderr)
 
     def summary(self, values: Mapping[str, Any]) -> None:
         """All that came of a command as one JSON object; nothing without ``--json``."""
-        if self.is_json:
+        if self.is_first and self.is_json:
             print(json.dumps(as_json(values), indent=2, allow_nan=False), flush=True)
+
+
+def process_number() -> int:
+    """The number that torchrun, or else SLURM, gave this process; 0 where neither started it."""
+    name = "RANK" if "TORCHELASTIC_RUN_ID" in os.environ else "SLURM_PROCID"
+    return int(os.environ.get(name, "0"))
 
 
 def as_json(value: Any) -> Any:

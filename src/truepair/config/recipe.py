@@ -37,10 +37,21 @@ class Recipe:
         """Refuse what does not suit the method or is not read, and a noise index whose numbers would shift."""
         self.method.check(self.training)
         self._refuse_unread()
+        self._refuse_batch_statistics()
         if self.noise.index is not None and self.trusted.source in ("training", "file"):
             raise ConfigError(
                 f"noise.index numbers all training pairs, but trusted.source = {self.trusted.source!r} takes some out "
                 "first: take trusted pairs from development or another split, or set noise.rate instead"
+            )
+
+    def _refuse_batch_statistics(self) -> None:
+        """Refuse to encode a batch in parts where a network normalises over all of it."""
+        network, most = self.network, self.training.encode_at_once
+        if most and (network.projection == "batch_norm" or network.similarity != "cosine"):
+            raise ConfigError(
+                f"training.encode_at_once is {most}, but a network with model.similarity {network.similarity!r} and "
+                f"model.projection {network.projection!r} normalises over all images of a batch: use model.similarity "
+                "'cosine' with model.projection 'plain', or leave training.encode_at_once out"
             )
 
     def _refuse_unread(self) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from jaxtyping import Bool, Float, Int
@@ -79,15 +79,25 @@ class Batch:
         pair: ``[pairs]``, the pairs' ids in 0 … N-1, for per-pair state.
         images: The images' inputs, one row a pair (an image that occurs in two pairs is repeated).
         captions: The captions' inputs, one row a pair.
+        share: Which of the pairs `images` and `captions` are of, where several processes have a share each; None where
+            they are of all pairs.
+        encode_at_once: Most items to encode at once; 0 is all.
     """
 
     pair: Int[Tensor, " pairs"]
     images: Padded
     captions: Padded
+    share: slice | None = None
+    encode_at_once: int = 0
 
     def __len__(self) -> int:
         return self.pair.shape[0]
 
     def to(self, device: torch.device) -> Batch:
         """The same batch on `device`."""
-        return Batch(self.pair.to(device, non_blocking=True), self.images.to(device), self.captions.to(device))
+        pair, images, captions = (
+            self.pair.to(device, non_blocking=True),
+            self.images.to(device),
+            self.captions.to(device),
+        )
+        return replace(self, pair=pair, images=images, captions=captions)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -11,9 +12,10 @@ from jaxtyping import Int
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler
 
+from truepair import processes
 from truepair.data.batch import Batch
 from truepair.data.pairs import Inputs, Pairs
-from truepair.errors import ConfigError, DataError
+from truepair.errors import ConfigError, DataError, TrainingError
 
 
 class Loaders:
@@ -30,6 +32,7 @@ class Loaders:
         device: torch.device,
         workers: int = 0,
         trusted: Pairs | None = None,
+        encode_at_once: int = 0,
     ) -> None:
         """Check that training on `pairs` is possible.
 
@@ -40,6 +43,7 @@ class Loaders:
             device: Where batches are put.
             workers: Processes that read ahead; 0 reads in the training process.
             trusted: Pairs known to match, for methods that learn from such (see `data.labelled`).
+            encode_at_once: Most images, or captions, that are encoded at once; 0 is the whole batch.
 
         Raises:
             ConfigError: If `batch_size` is below 2.
@@ -55,6 +59,7 @@ class Loaders:
         self.device = device
         self.workers = workers
         self.trusted = trusted
+        self.encode_at_once = encode_at_once
         self._dataset = _BatchDataset(pairs)
 
     def batches_per_epoch(self, pairs: int | None = None) -> int:
@@ -69,24 +74,43 @@ class Loaders:
 
         The last batch may be smaller. If it would hold a single pair, that pair sits this epoch out (as in CRCL's
         released code): alone in a batch it has nothing to be compared with.
+
+        Of several processes, each draws the same batches, and reads its share of their images and captions.
+
+        Raises:
+            TrainingError: If another process would draw others.
         """
         size = batch_size or self.batch_size
         ids = np.arange(len(self.pairs)) if chosen is None else chosen.cpu().numpy()
         order = np.random.default_rng((self.seed, epoch)).permutation(ids)
+        slices = _Slices(order[:-1] if len(order) % size == 1 else order, size)
+        _refuse_another_order(order)
         loader: DataLoader[Batch] = DataLoader(
             self._dataset,
-            batch_sampler=_Slices(order[:-1] if len(order) % size == 1 else order, size),
+            batch_sampler=slices,
             collate_fn=_as_is,
             num_workers=self.workers,
             pin_memory=False,
             generator=torch.Generator(),  # a loader draws a seed for its workers; not from the one that training uses
         )
-        for batch in loader:
-            yield batch.to(self.device)
+        for number, batch in enumerate(loader):
+            pair = torch.from_numpy(slices.whole(number))
+            share = processes.share_of(len(pair))
+            yield replace(batch, pair=pair, share=share, encode_at_once=self.encode_at_once).to(self.device)
+
+
+def _refuse_another_order(order: np.ndarray) -> None:
+    """Processes whose state per pair is not the same may choose other pairs, and would wait for each other."""
+    other = processes.different({"order": order.data})
+    if other:
+        raise TrainingError(
+            f"process {other['order']} would learn from other pairs than process 0: the numbers of both differ, as on "
+            "unlike hardware; the last checkpoint is intact: go on from there with fewer devices, of one kind"
+        )
 
 
 class _Slices(Sampler[list[int]]):
-    """Consecutive slices of an order."""
+    """Consecutive slices of an order; of each, this process's share."""
 
     def __init__(self, order: np.ndarray, size: int) -> None:
         self.order = order
@@ -96,8 +120,13 @@ class _Slices(Sampler[list[int]]):
         return -(-len(self.order) // self.size)
 
     def __iter__(self) -> Iterator[list[int]]:
-        for start in range(0, len(self.order), self.size):
-            yield self.order[start : start + self.size].tolist()
+        for number in range(len(self)):
+            whole = self.whole(number)
+            yield whole[processes.share_of(len(whole)) or slice(None)].tolist()
+
+    def whole(self, number: int) -> np.ndarray:
+        """The slice of this number, for all processes."""
+        return self.order[number * self.size : (number + 1) * self.size]
 
 
 class _BatchDataset(Dataset[Batch]):

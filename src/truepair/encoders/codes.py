@@ -124,9 +124,16 @@ class SharedEncoder(nn.Module):
         return backbone.encoding(Padded(self.head(features.values).mean, features.lengths))
 
     def codes(self, items: Padded) -> SharedCodes:
-        """The codes of a batch and a draw of them; random numbers are torch's global ones."""
+        """The codes of some items and a draw of them; random numbers are torch's global ones."""
+        return self.codes_of(self.features(items))
+
+    def features(self, items: Padded) -> Padded:
+        """See `Backbone.features`."""
+        return cast(Backbone, self.backbone).features(items)
+
+    def codes_of(self, features: Padded) -> SharedCodes:
+        """As `codes`, of the backbone's features."""
         backbone = cast(Backbone, self.backbone)
-        features = backbone.features(items)
         of_values: Code = self.head(features.values)
         sample: Tensor = of_values.rsample()
         encoding = backbone.encoding(Padded(sample, features.lengths))

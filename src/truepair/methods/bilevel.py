@@ -23,6 +23,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from truepair.processes import mean
+
 Weights = Mapping[str, Tensor]
 """Parameters by name."""
 Vectors = Callable[[Weights], Float[Tensor, "*pairs size"]]
@@ -74,6 +76,7 @@ def meta_gradient(
     of_pairs = vectors(weights)
     inner = loss(head, of_pairs)
     gradients = _gradients(inner, weights, create_graph=is_exact)
+    gradients = {name: mean(gradient) for name, gradient in gradients.items()}  # over processes with a share each
     if not is_exact:
         gradients = {name: gradient.requires_grad_() for name, gradient in gradients.items()}
     outer = meta_loss(head, meta_vectors(step({k: w.detach() for k, w in weights.items()}, gradients)))

@@ -19,11 +19,13 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn.functional import relu
 
+from truepair import processes
 from truepair.config import FEWEST_CODES, DisnclConfig
 from truepair.data.batch import Batch, Padded
 from truepair.data.loader import Loaders
 from truepair.encoders.codes import ExclusiveBranch, SharedCodes, SharedEncoder
 from truepair.errors import CheckpointError, ConfigError, TrainingError
+from truepair.in_parts import encoded
 from truepair.layers import Code, unit_length
 from truepair.losses.contrastive import info_nce
 from truepair.losses.information import (
@@ -269,12 +271,13 @@ class _Codes(nn.Module):
     def forward(self, batch: Batch) -> tuple[Float[Tensor, "pairs pairs"], dict[str, ItemCodes]]:
         """Every image with every caption, by their sampled shared codes, and the codes of each modality."""
         items = dict(zip(MODALITIES, (batch.images, batch.captions), strict=True))
-        codes = {modality: self.of_items(modality, items[modality]) for modality in MODALITIES}
+        codes = {modality: self.of_items(modality, items[modality], batch) for modality in MODALITIES}
         image, text = (codes[modality].shared.encoding for modality in MODALITIES)
         return self.model.scores.matrix(image, text), codes
 
-    def of_items(self, modality: str, items: Padded) -> ItemCodes:
-        shared = self.encoders[modality].codes(items)
+    def of_items(self, modality: str, items: Padded, batch: Batch) -> ItemCodes:
+        encoder = self.encoders[modality]
+        shared = encoder.codes_of(encoded(encoder.features, items, batch))
         if not self.branches:
             return ItemCodes(shared)
         features = shared.features.detach() if self._detaches else shared.features
@@ -370,6 +373,7 @@ class _Network:
             loss = total.item()
             if not math.isfinite(loss):
                 raise self._critic_diverged(losses, epoch)
+            processes.mean_gradients([weight for critic in self._critics.values() for weight in critic.parameters()])
             self._critic_adam.step()
         for critic in self._critics.values():
             critic.requires_grad_(False)

@@ -27,13 +27,14 @@ from torch.func import functional_call
 from torch.nn.functional import binary_cross_entropy_with_logits
 
 from truepair.config import MscnConfig
-from truepair.data.batch import Batch
+from truepair.data.batch import Batch, Padded
 from truepair.data.labelled import LabelledDraw, LabelledPairs
 from truepair.data.loader import Loaders
 from truepair.data.pairs import Pairs
 from truepair.data.splitting import one_of_each_image
 from truepair.encoders.recurrent import twice_differentiable
 from truepair.errors import ConfigError
+from truepair.in_parts import Encode, encoded
 from truepair.losses.triplet import self_adaptive_margin, triplet_loss
 from truepair.methods.bilevel import AdamState, Weights, adam_step, meta_gradient, sgd_step
 from truepair.methods.protocol import MakeModel, StepLog
@@ -430,4 +431,14 @@ class _Vectors(nn.Module):
         """Of image k and caption k, or of every image with every caption."""
         similarity = cast(VectorSimilarity, self.similarity)
         vectors = similarity.paired_vectors if paired else similarity.vectors
-        return vectors(self.image_encoder(batch.images), self.text_encoder(batch.captions))
+        encoders: tuple[Encode, ...] = (self.image_encoder, self.text_encoder)
+        if batch.encode_at_once:
+            encoders = (_with_these_weights(self.image_encoder), _with_these_weights(self.text_encoder))
+        sides = zip(encoders, (batch.images, batch.captions), strict=True)
+        return vectors(*(encoded(encode, items, batch) for encode, items in sides))
+
+
+def _with_these_weights(encoder: nn.Module) -> Encode:
+    """An encoder as it is now: in a virtual step, it has other weights again when encodings are made a second time."""
+    weights = dict(encoder.named_parameters()) | dict(encoder.named_buffers())
+    return lambda items: cast(Padded, functional_call(encoder, weights, (items,)))

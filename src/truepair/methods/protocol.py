@@ -22,7 +22,9 @@ StepLog = Mapping[str, float]
 class Method(Protocol):
     """One way to train a matching model on pairs of which some do not match.
 
-    A method is built from its config, `MakeModel`, the number of pairs and a Fabric.
+    A method is built from its config, `MakeModel`, the number of pairs and a Fabric. Of several processes, each trains
+    one alike: networks called with a batch give what the whole batch gives (`in_parts.encoded`), and `Optimiser`
+    averages gradients. All else must be the same on every process.
     """
 
     @property

@@ -10,9 +10,11 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from truepair import processes
 from truepair.data.batch import Padded, joined
 from truepair.data.loader import inputs_of_captions
 from truepair.data.pairs import Inputs, Pairs, Subset
+from truepair.in_parts import gathered
 from truepair.model import MatchingModel
 from truepair.similarity.local import LocalSimilarity
 
@@ -51,10 +53,17 @@ def encode_captions(model: MatchingModel, pairs: Pairs, batch_size: int = 256) -
 
 
 def _encode(model: MatchingModel, encoder: torch.nn.Module, inputs: Inputs, order: Tensor, batch_size: int) -> Padded:
+    """In the order asked for. Of several processes, each encodes every so many-th item, and all get all."""
     model.eval()
     weights = next(model.parameters(), None)
     device = torch.device("cpu") if weights is None else weights.device
-    return joined([encoder(inputs.take(rows).to(device)) for rows in order.split(batch_size)])
+    count = processes.count() if len(order) >= processes.count() else 1
+    parts = [order[first::count] for first in range(count)]
+    own = joined([encoder(inputs.take(rows).to(device)) for rows in parts[processes.rank() % count].split(batch_size)])
+    if count == 1:
+        return own
+    places = torch.cat([torch.arange(first, len(order), count) for first in range(count)])
+    return gathered(own, [len(part) for part in parts]).rows(places.argsort().to(device))
 
 
 def item_vectors(encodings: Padded) -> Float[Tensor, "items _"]:

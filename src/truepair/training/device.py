@@ -1,14 +1,21 @@
-"""Where a run computes."""
+"""Where a run computes: on one device, or in several processes with a device each."""
 
 from __future__ import annotations
 
+import logging
+import os
 import platform
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Literal
 
 import torch
 
-from truepair.errors import ConfigError
+from truepair import processes
+from truepair.config import TrainingConfig
+from truepair.errors import ConfigError, TrainingError, said_by
+from truepair.in_parts import share_batch_norms
 
 if TYPE_CHECKING:  # slow to load
     import lightning_fabric
@@ -32,6 +39,93 @@ def make_fabric(device: str, precision: Literal["32-true", "bf16-mixed"] = "32-t
         raise ConfigError(f"device {device!r} is not available here ({error}): use 'auto' or 'cpu'") from error
 
 
+@contextmanager
+def training_fabric(training: TrainingConfig) -> Iterator[lightning_fabric.Fabric]:
+    """The devices that a recipe trains on; of several, this process has one, until the block ends.
+
+    Raises:
+        ConfigError: If this machine has no such device, or torchrun or SLURM started other processes than the recipe
+            has devices.
+        TrainingError: If the other processes do not answer.
+    """
+    devices, nodes = _devices_and_nodes(training)
+    if training.batch_size < devices * nodes:
+        raise ConfigError(
+            f"training.batch_size is {training.batch_size}, but {devices * nodes} devices share a batch: raise it, or "
+            "use fewer devices"
+        )
+    if devices * nodes == 1:
+        yield make_fabric(training.device, training.precision)
+        return
+    try:
+        yield _joined_fabric(training, devices, nodes)
+    finally:
+        processes.leave()
+
+
+def _devices_and_nodes(training: TrainingConfig) -> tuple[int, int]:
+    """Devices on a node and nodes: what torchrun started processes for, or else what the recipe says.
+
+    Raises:
+        ConfigError: If they differ, or nothing has started the processes.
+    """
+    asked = training.devices, training.nodes
+    if torch.distributed.is_available() and torch.distributed.is_torchelastic_launched():
+        here = int(os.environ["LOCAL_WORLD_SIZE"])
+        started = here, int(os.environ["WORLD_SIZE"]) // here
+        if asked not in ((1, 1), started):
+            raise ConfigError(
+                f"training.devices is {asked[0]} and training.nodes {asked[1]}, but torchrun started {started[0]} "
+                f"processes on each of {started[1]} nodes: give it the same numbers, or leave these options out"
+            )
+        return started
+    if asked != (1, 1) and "SLURM_PROCID" not in os.environ:
+        nodes = "--standalone" if training.nodes == 1 else f"--nnodes {training.nodes} --rdzv-endpoint HOST:PORT"
+        raise ConfigError(
+            f"training.devices is {asked[0]} and training.nodes {asked[1]}, but one process was started: start one a "
+            f"device, with 'torchrun {nodes} --nproc-per-node {asked[0]} -m truepair train …', or with srun"
+        )
+    return asked
+
+
+def _joined_fabric(training: TrainingConfig, devices: int, nodes: int) -> lightning_fabric.Fabric:
+    from lightning_fabric import Fabric
+    from lightning_fabric.strategies.ddp import DDPStrategy
+    from lightning_fabric.utilities.exceptions import MisconfigurationException
+
+    class Alike(DDPStrategy):
+        """Networks start alike; `Optimiser` averages gradients, which methods also find outside a network's call."""
+
+        def setup_module(self, module: torch.nn.Module) -> torch.nn.Module:  # type: ignore[override]
+            share_batch_norms(module)
+            processes.copy_from_first([*module.parameters(), *module.buffers()])
+            return module
+
+    logging.getLogger("lightning_fabric").setLevel(logging.WARNING)  # it says that processes join
+    try:
+        fabric = Fabric(
+            accelerator=training.device,
+            devices=devices,
+            num_nodes=nodes,
+            strategy=Alike(timeout=processes.PATIENCE),
+            precision=training.precision,
+        )
+    except (RuntimeError, ValueError, MisconfigurationException) as error:
+        raise ConfigError(
+            f"training.devices is {devices} and training.nodes {nodes}, which cannot be had with training.device "
+            f"{training.device!r} ({said_by(error)[:300]})"
+        ) from error
+    try:
+        fabric.launch()
+        processes.join()
+    except (RuntimeError, ValueError) as error:
+        raise TrainingError(
+            f"this process cannot join the others of {nodes} × {devices} ({said_by(error)[:300]}): start as many on "
+            "every node, and let the nodes reach each other"
+        ) from error
+    return fabric
+
+
 def peak_memory_mb() -> float | None:
     """Largest resident memory of this process so far, in MB; None on Windows, where Python's library does not tell."""
     if sys.platform == "win32":
@@ -46,6 +140,7 @@ def peak_memory_mb() -> float | None:
 
 def hardware(device: torch.device) -> str:
     """What computed, in words."""
+    count = f"{processes.count()} processes: " if processes.count() > 1 else ""
     if device.type == "cuda":
-        return torch.cuda.get_device_name(device)
-    return f"{platform.machine()} CPU, {torch.get_num_threads()} threads"
+        return count + torch.cuda.get_device_name(device)
+    return f"{count}{platform.machine()} CPU, {torch.get_num_threads()} threads"

@@ -10,6 +10,7 @@ from typing import Any
 
 import torch
 
+from truepair import processes
 from truepair.data.loader import Loaders
 from truepair.data.pairs import Pairs
 from truepair.errors import CheckpointError
@@ -65,9 +66,13 @@ def fit(
         patience: Stop when development rSum has not improved for this many epochs; 0 never does.
 
     Returns:
-        The final state of the run.
+        The final state of the run; the same on every process, of which the first writes.
+
+    Raises:
+        CheckpointError: See `resume`; also if not all processes find the same checkpoint.
     """
     last, best = (log.path.with_name(f"{name}.safetensors") for name in ("last", "best"))
+    _refuse_another_start(last)
     state = resume(last, method, config) if last.exists() else RunState()
     log.rewind(state.epoch)
     steps = loaders.batches_per_epoch()
@@ -87,9 +92,11 @@ def fit(
             metrics = evaluate(method.models, dev)
             if method.stage != state.stage:
                 state.stage, state.best_rsum = method.stage, -1.0  # a fresh network: the old one's best is void
-            if metrics.rsum > state.best_rsum:
-                state.best_rsum, state.best_epoch = metrics.rsum, epoch
-                save_checkpoint(best, {"epoch": epoch, "models": [model.state_dict() for model in method.models]})
+            rsum = processes.of_first(metrics.rsum)
+            if rsum > state.best_rsum:
+                state.best_rsum, state.best_epoch = rsum, epoch
+                if processes.is_first():
+                    save_checkpoint(best, {"epoch": epoch, "models": [model.state_dict() for model in method.models]})
             state.epoch = epoch + 1
             state.seconds += time.perf_counter() - wall
             state.cpu_seconds += time.process_time() - cpu
@@ -99,8 +106,20 @@ def fit(
                 histograms(method.pair_state, loaders.pairs.is_clean),
             )
             shown.remark = f"development rSum {metrics.rsum:.1f}, best {state.best_rsum:.1f}"
-            save(last, state, method, config)
+            if processes.is_first():
+                save(last, state, method, config)
     return state
+
+
+def _refuse_another_start(last: Path) -> None:
+    """Processes that go on from different checkpoints, by their sizes, would wait for each other."""
+    size = last.stat().st_size if last.exists() else None
+    other = processes.different({"size": str(size).encode()})
+    if other:
+        raise CheckpointError(
+            f"process {other['size']} does not find the checkpoint {last} as process 0 does: the run's folder must lie "
+            "on a file system that all nodes see, under the same path"
+        )
 
 
 def save(path: Path, state: RunState, method: Method, config: Mapping[str, Any]) -> None:
@@ -133,7 +152,10 @@ def resume(path: Path, method: Method, config: Mapping[str, Any]) -> RunState:
             f"{path} does not fit this run ({error}): have the data changed since? Choose a new folder, or delete it"
         ) from error
     torch.set_rng_state(saved["random"]["cpu"])
-    for device, generator in enumerate(saved["random"]["cuda"][: torch.cuda.device_count()]):
+    cuda = saved["random"]["cuda"]
+    if processes.count() > 1:  # the generator of process 0, whose device is the first, is that of every process
+        cuda = cuda[:1] * torch.cuda.device_count()
+    for device, generator in enumerate(cuda[: torch.cuda.device_count()]):
         torch.cuda.set_rng_state(generator, device)  # of the GPUs that are here: a run may go on where there is none
     return RunState(**saved["state"])
 

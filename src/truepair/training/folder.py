@@ -36,7 +36,7 @@ from truepair.training.splits import prepared_splits
 
 _LEARNING_DOES_NOT_DEPEND_ON = {
     "data": ("test_split", "test_folds"),
-    "training": ("device", "workers", "tensorboard"),
+    "training": ("device", "devices", "nodes", "encode_at_once", "workers", "tensorboard"),
 }
 """Options that may change from one call to the next in the same folder, by section of the recipe."""
 

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from truepair import processes
 from truepair.errors import ConfigError, DataError
 from truepair.files.json import parsed_json
 from truepair.files.replacing import replacing, sync_file
@@ -14,7 +15,7 @@ from truepair.training.pair_state import Histograms
 
 
 class RunLog:
-    """Appends to ``log.jsonl`` in a run's folder.
+    """Appends to ``log.jsonl`` in a run's folder; of several processes, the first does.
 
     A line has ``kind`` ("steps": means over some optimisation steps, each over those that have it; "epoch": one epoch
     and its development metrics), ``epoch`` and the scalars by name. Lines of epochs have ``pair_state``, too, where the
@@ -31,7 +32,8 @@ class RunLog:
         self.steps_per_line = steps_per_line
         self._pending: list[Mapping[str, float]] = []
         self._board: Any = None
-        if tensorboard:
+        self._writes = processes.is_first()
+        if tensorboard and self._writes:
             try:
                 from torch.utils.tensorboard import SummaryWriter
             except ImportError as error:
@@ -41,7 +43,7 @@ class RunLog:
     def rewind(self, epochs: int) -> None:
         """Keep the lines of the first `epochs` epochs only: what came after will be run, and logged, again."""
         self._pending = []
-        if not self.path.exists():
+        if not self._writes or not self.path.exists():
             return
         kept = [line for line in read_log(self.path) if line["epoch"] < epochs]
         with replacing(self.path) as temporary:
@@ -49,12 +51,16 @@ class RunLog:
 
     def step(self, epoch: int, scalars: Mapping[str, float]) -> None:
         """Note one optimisation step; every `steps_per_line` of them make a line of means."""
+        if not self._writes:
+            return
         self._pending.append(scalars)
         if len(self._pending) == self.steps_per_line:
             self._flush(epoch)
 
     def epoch(self, epoch: int, scalars: Mapping[str, float | int], pair_state: Histograms | None = None) -> None:
         """Write the line of a finished epoch, after the steps that are still pending."""
+        if not self._writes:
+            return
         self._flush(epoch)
         self._write({"kind": "epoch", "epoch": epoch, **scalars, **({"pair_state": pair_state} if pair_state else {})})
         if self._board is not None:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import warnings
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -9,7 +12,7 @@ from typing import TYPE_CHECKING
 from jaxtyping import Float
 from torch import Tensor
 
-from truepair import __version__
+from truepair import __version__, processes
 from truepair.config import MethodConfig, Recipe
 from truepair.data.corpora import Corpus, load_corpus
 from truepair.data.loader import Loaders
@@ -22,11 +25,13 @@ from truepair.files.locking import alone_in
 from truepair.methods import METHODS
 from truepair.methods.protocol import MakeModel, Method
 from truepair.model import InputShape, first_word_vectors, make_model
-from truepair.training.device import hardware, make_fabric, peak_memory_mb
+from truepair.progress import no_progress
+from truepair.training.device import hardware, peak_memory_mb, training_fabric
 from truepair.training.fit import fit
 from truepair.training.folder import describe, learning_options, load_best, write_pairs
 from truepair.training.log import RunLog
-from truepair.training.results import BestEpoch, PairCounts, RunResults, TestProtocol, write_results
+from truepair.training.results import BestEpoch, PairCounts, RunResults, TestProtocol, read_results, write_results
+from truepair.training.same_data import refuse_other_data
 from truepair.training.splits import prepared_splits
 
 if TYPE_CHECKING:  # slow to load
@@ -39,6 +44,8 @@ def run(recipe: Recipe, folder: Path, corpus: Corpus | None = None) -> RunResult
     `truepair.training.folder` says what the folder then holds. Where it computes and how it is tested (device, workers,
     TensorBoard, test split and folds) may change from one call to the next; everything else makes another run.
 
+    Of several processes (torchrun, SLURM), all call this alike; the first writes, and all return the results.
+
     Args:
         recipe: What to do.
         folder: Where to; made if missing.
@@ -49,15 +56,28 @@ def run(recipe: Recipe, folder: Path, corpus: Corpus | None = None) -> RunResult
 
     Raises:
         CheckpointError: If `folder` holds a run of another recipe, or of other words.
-        ConfigError: If another process is writing to `folder`.
+        ConfigError: If another process is writing to `folder`, or the devices are not there.
+        TrainingError: If training diverges, or another process of several is gone.
         TruepairError: If the data or an option is wrong.
     """
-    with alone_in(folder):
-        return _run(recipe, folder, corpus)
+    with ExitStack() as stack:
+        fabric = stack.enter_context(training_fabric(recipe.training))
+        if not processes.is_first():
+            stack.enter_context(_quiet())
+        processes.on_first(lambda: stack.enter_context(alone_in(folder)))
+        return _run(recipe, folder, corpus, fabric)
 
 
-def _run(recipe: Recipe, folder: Path, corpus: Corpus | None) -> RunResults:
-    """As `run`, in a folder that no other process writes to."""
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """What process 0 says, others do not say again."""
+    with no_progress(), warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        yield
+
+
+def _run(recipe: Recipe, folder: Path, corpus: Corpus | None, fabric: lightning_fabric.Fabric) -> RunResults:
+    """As `run`, in a folder that no other run writes to."""
     # The pairs, and all that can be refused before hours of training.
     corpus = corpus or load_corpus(recipe.data)
     prepared, training = prepared_splits(recipe, corpus), recipe.training
@@ -68,7 +88,6 @@ def _run(recipe: Recipe, folder: Path, corpus: Corpus | None) -> RunResults:
         learned = train.select(_truth(train).nonzero().flatten())
     correspondence = _truth(train).float() if training.oracle == "true_correspondence" else None
     shape = InputShape.of(train, corpus.vocabulary)
-    fabric = make_fabric(training.device, training.precision)
     loaders = partial(
         Loaders,
         batch_size=training.batch_size,
@@ -76,23 +95,29 @@ def _run(recipe: Recipe, folder: Path, corpus: Corpus | None) -> RunResults:
         device=fabric.device,
         workers=training.workers,
         trusted=prepared.trusted,
+        encode_at_once=training.encode_at_once,
     )
     learned_loaders = loaders(learned)
-    describe(folder, recipe, shape, corpus)
+    refuse_other_data(recipe, prepared, corpus.vocabulary)
+    processes.on_first(partial(describe, folder, recipe, shape, corpus))
 
     # Fresh networks. Words are counted in the captions of all training pairs, learned from or not: texts are not noisy.
     fabric.seed_everything(training.seed, verbose=False)
     make = partial(make_model, recipe.network, shape, first_word_vectors(recipe.network, shape, train))
     method = build_method(recipe.method, make, len(learned), fabric, correspondence)
 
-    # Train, then test the best checkpoint and read the confidence in every training pair from it.
+    # Train. Then one process tests the best checkpoint, and reads the confidence in every training pair from it.
     log = RunLog(folder, tensorboard=training.tensorboard)
     state = fit(method, learned_loaders, dev, log, learning_options(recipe), training.patience)
-    states = method.pair_state if len(learned) == len(train) else {}  # an oracle has none of the pairs left out
-    load_best(method.models, folder)
-    tested = evaluate(method.models, test, recipe.data.test_folds, state=folder)
-    confidence = method.confidence(loaders(train)).cpu()  # [pairs], in [0, 1]
-    write_pairs(folder / "pairs.parquet", train, confidence, states)
+    where = hardware(fabric.device)
+    if not processes.is_first():
+        return _results_of_first(folder)
+    with processes.alone():
+        states = method.pair_state if len(learned) == len(train) else {}  # an oracle has none of the pairs left out
+        load_best(method.models, folder)
+        tested = evaluate(method.models, test, recipe.data.test_folds, state=folder)
+        confidence = method.confidence(loaders(train)).cpu()  # [pairs], in [0, 1]
+        write_pairs(folder / "pairs.parquet", train, confidence, states)
 
     # Numbers, and everything that they depend on.
     trusted = None if prepared.trusted is None else len(prepared.trusted)
@@ -116,10 +141,19 @@ def _run(recipe: Recipe, folder: Path, corpus: Corpus | None) -> RunResults:
         seconds=round(state.seconds, 2),
         cpu_seconds=round(state.cpu_seconds, 2),
         peak_memory_mb=peak_memory_mb(),
-        hardware=hardware(fabric.device),
+        hardware=where,
         truepair=__version__,
     )
     write_results(folder, results)
+    processes.wait_for_all()
+    return results
+
+
+def _results_of_first(folder: Path) -> RunResults:
+    """What process 0 has written, however long it takes."""
+    processes.wait_for_all()
+    results = read_results(folder)
+    assert results is not None
     return results
 
 
