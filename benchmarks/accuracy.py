@@ -2,7 +2,7 @@
 
     python benchmarks/accuracy.py FOLDER --out runs/ladder                    # train what is missing, print the tables
     python benchmarks/accuracy.py FOLDER --out runs/ladder --table            # print the tables of what there is
-    python benchmarks/accuracy.py FOLDER --out runs/ladder --collect benchmarks/ladder.json
+    python benchmarks/accuracy.py FOLDER --out runs/ladder --collect benchmarks/results/ladder.json
     python benchmarks/accuracy.py FOLDER --out runs/ladder --backbones pooled --systems teacher --rates 0.4
 
 FOLDER holds precomputed region features in SCAN's layout. Every system of a table has the same backbone, the same

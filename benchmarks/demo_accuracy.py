@@ -2,7 +2,7 @@
 
     python benchmarks/demo_accuracy.py --out runs/demo            # train what is missing, then print the tables
     python benchmarks/demo_accuracy.py --out runs/demo --seeds 0
-    python benchmarks/demo_accuracy.py --out runs/demo --collect benchmarks/demo.json
+    python benchmarks/demo_accuracy.py --out runs/demo --collect benchmarks/results/demo.json
 
 The demo corpus with its frozen vectors and its words, on one thread; one table a noise rate.
 """

@@ -1,27 +1,31 @@
 """The tables of README.md and RESULTS.md, from the numbers of the runs.
 
-    python benchmarks/tables.py            # rewrite what stands between the marks in both files
+    python benchmarks/tables.py            # rewrite RESULTS.md, and what stands between the marks of README.md
     python benchmarks/tables.py --check    # say whether they are what the numbers give
 
-``ladder.json`` and ``demo.json``, beside this file, hold the numbers of finished runs, as ``accuracy.py --collect`` and
-``demo_accuracy.py --collect`` wrote them.
+``results/`` holds the numbers: ``ladder.json`` and ``demo.json`` those of finished runs, as ``accuracy.py --collect``
+and ``demo_accuracy.py --collect`` wrote them, every other file one table as it was measured (`Result`).
+``results/page.md`` is RESULTS.md with the name of a file in place of each table.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import re
 import statistics
 import sys
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Container, Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from truepair.spread import spread as spread_of
 
 HERE = Path(__file__).parent
-NUMBERS = (HERE / "ladder.json", HERE / "demo.json")
-PAGES = (HERE.parent / "README.md", HERE / "RESULTS.md")
+RESULTS = HERE / "results"
+RUNS = ("ladder", "demo")
+README, PAGE, TEMPLATE = HERE.parent / "README.md", HERE / "RESULTS.md", RESULTS / "page.md"
 
 Numbers = Mapping[str, Any]
 """What `accuracy.numbers_of` says of a run."""
@@ -119,37 +123,168 @@ def _full(runs: Sequence[Numbers]) -> str:
     return markdown(head.split(" | "), rows)
 
 
-TABLES: Mapping[str, Callable[[Sequence[Numbers]], str]] = {
-    "ladder": readme_table,
-    "demo": demo_table,
-    "full ladder": ladder_tables,
+def page_ladder(numbers: Sequence[Numbers]) -> str:
+    """One row a backbone and kind of noise: rSum / AUROC of every system, and how the default method is calibrated."""
+    head = ["backbone", "captions shuffled", *MAIN, "oracle", "teacher: calibration error", "rate, %"]
+    rows = []
+    for backbone in dict.fromkeys(run["backbone"] for run in numbers):
+        for level, rate in sorted({(run["level"], run["rate"]) for run in chosen(numbers, backbone=backbone)}):
+            of_row = chosen(numbers, backbone=backbone, level=level, rate=rate)
+            cells = [chosen(of_row, system=system) for system in (*MAIN, "plain oracle")]
+            found = [run["detection"] for run in chosen(of_row, system="teacher")]
+            rates = [100 * each["estimated_noise_rate"] for each in found if each["estimated_noise_rate"] is not None]
+            noise = f"{100 * rate:.0f} %" + ("" if level == "caption" else " of the images")
+            error = spread([each["expected_calibration_error"] for each in found], 3)
+            rows.append([backbone, noise, *_in_bold(cells, len(MAIN)), error, spread(rates, 1)])
+    return markdown(head, rows)
+
+
+@dataclass(frozen=True)
+class Result:
+    """A file of ``results/``: one table as it was measured, and how."""
+
+    title: str
+    columns: Sequence[str]
+    """Names of the columns, no two alike."""
+    rows: Sequence[Sequence[str]]
+    """Cells as they are printed."""
+    what: str = ""
+    """What was measured, where the title does not say it."""
+    command: str = ""
+    """What measures it again."""
+    code: str = ""
+    """The commit; empty where it was not written down."""
+    seeds: str = ""
+    machine: str = ""
+    """Where it differs from what the head of the page says."""
+
+    def cells(self) -> list[dict[str, str]]:
+        """Every row by the names of its columns."""
+        return [dict(zip(self.columns, row, strict=True)) for row in self.rows]
+
+    def how(self) -> str:
+        """Command, commit, seeds and machine, as far as they are known."""
+        said = [f"`{self.command}`" if self.command else "", self.code and f"code {self.code}"]
+        said += [self.seeds and f"seeds: {self.seeds}", self.machine]
+        return "; ".join(filter(None, said))
+
+    def caption(self) -> str:
+        """The line above the table."""
+        return f"**{self.title}**" + "".join(f"; {each}" for each in (self.what, self.how()) if each) + "."
+
+
+def result(name: str) -> Result:
+    """The table of ``results/NAME.json``."""
+    return Result(**json.loads((RESULTS / f"{name}.json").read_text(encoding="utf-8")))
+
+
+def pivoted(cells: Sequence[Mapping[str, str]], rows: Sequence[str], across: Sequence[str], cell: str) -> str:
+    """One row for each combination of some columns, one column for each of others, and ``cell`` filled in."""
+
+    def key(each: Mapping[str, str], names: Sequence[str]) -> tuple[str, ...]:
+        return tuple(each[name] for name in names)
+
+    said = {(key(each, rows), key(each, across)): cell.format_map(each) for each in cells}
+    columns = list(dict.fromkeys(column for _, column in said))
+    keys = dict.fromkeys(row for row, _ in said)
+    lines = ([*row, *(said.get((row, column), "–") for column in columns)] for row in keys)
+    return markdown([*rows, *(", ".join(column) for column in columns)], lines)
+
+
+def short(*names: str) -> str:
+    """Tables of two columns as one; the first row of each says how it was measured."""
+    rows = []
+    for table in map(result, names):
+        for place, (what, measured) in enumerate(table.rows):
+            rows.append([*((table.title, table.how()) if place == 0 else ("", "")), what, measured])
+    return markdown(["", "what", "measured", "how"], ([title, what, said, how] for title, how, what, said in rows))
+
+
+def where(table: Result, **wanted: Container[str]) -> list[dict[str, str]]:
+    """The rows whose cells of some columns are among those wanted."""
+    return [cells for cells in table.cells() if all(cells[name] in among for name, among in wanted.items())]
+
+
+VIEWS: Mapping[str, Callable[[Result], str]] = {
+    "audits": lambda table: pivoted(
+        table.cells(), ["corpus"], ["order"], "{AUROC} / {AP} / {calibration error} / {rate, %}"
+    ),
+    "detectors": lambda table: pivoted(table.cells(), ["corpus", "noise"], ["system"], "{AP} / {AUROC}"),
+    "disentangling": lambda table: pivoted(
+        table.cells(), ["system"], ["noise"], "{c from S} / {a from X} / {c from X} / {c from X by a network}"
+    ),
+    "disncl_cost": lambda table: pivoted(table.cells(), ["backbone"], ["iteration"], "{seconds} s ({CPU × plain} ×)"),
+    "disncl_parts": lambda table: pivoted(
+        [each for each in where(table, noise=("40 %", "80 %")) if each["system"].startswith("DisNCL")],
+        ["system"],
+        ["corpus", "noise"],
+        "{rSum} / {AUROC}",
+    ),
+    "mscn_cost": lambda table: pivoted(
+        table.cells(),
+        ["backbone", "plain s", "peak MB, plain"],
+        ["mixed derivative"],
+        "{MSCN s} s ({× plain (CPU)} ×), {peak MB, MSCN} MB",
+    ),
+    "mscn_parts": lambda table: markdown(
+        table.columns[:3] + table.columns[9:],
+        (row[:3] + row[9:] for row in table.rows if row[0].startswith("MSCN")),
+    ),
+    "similarities": lambda table: pivoted(
+        table.cells(), ["similarity"], ["noise"], "{plain InfoNCE} / {CRCL} / {plain oracle}"
+    ),
+    "small_audits": lambda table: pivoted(
+        sorted(where(table, **{"judged by": ("together",)}), key=lambda cells: float(cells["pairs"].replace(",", ""))),
+        ["pairs"],
+        ["shuffled"],
+        "{AUROC} / {AP} / {calibration error} / {rate, % (interval)} / {suspects}",
+    ),
+    "speed": lambda table: markdown(table.columns[:9], (row[:9] for row in table.rows if "bf16" not in row[0])),
 }
-"""What stands between ``<!-- NAME -->`` and ``<!-- end of NAME -->``."""
+"""How the page shows a table; those that are not here it shows whole."""
 
 
-def rewritten(page: str, numbers: Sequence[Numbers]) -> str:
-    """A page with its tables as the numbers give them.
+def page(numbers: Sequence[Numbers]) -> str:
+    """RESULTS.md: ``page.md`` with a caption and a table for ``{{name}}``, several as one for ``{{a + b}}``."""
 
-    >>> rewritten("<!-- full ladder -->\\nold\\n<!-- end of full ladder -->", []).splitlines()
-    ['<!-- full ladder -->', '', '', '', '<!-- end of full ladder -->']
+    def shown(place: re.Match[str]) -> str:
+        names = place[1].split(" + ")
+        if names == ["ladder"]:
+            return page_ladder(numbers)
+        if len(names) > 1:
+            return short(*names)
+        table = result(names[0])
+        body = VIEWS[names[0]](table) if names[0] in VIEWS else markdown(table.columns, table.rows)
+        return f"{table.caption()}\n\n{body}"
+
+    return re.sub(r"\{\{(.+?)\}\}", shown, TEMPLATE.read_text(encoding="utf-8"))
+
+
+TABLES: Mapping[str, Callable[[Sequence[Numbers]], str]] = {"ladder": readme_table, "demo": demo_table}
+"""What stands in README.md between ``<!-- NAME -->`` and ``<!-- end of NAME -->``."""
+
+
+def rewritten(text: str, numbers: Sequence[Numbers]) -> str:
+    """A text with its tables as the numbers give them.
+
+    >>> rewritten("<!-- demo -->\\nold\\n<!-- end of demo -->", []).splitlines()[:3]
+    ['<!-- demo -->', '', '| demo, 40 % shuffled | rSum | AUROC | calibration error | estimated rate, % |']
     """
     for name, table in TABLES.items():
         start, end = f"<!-- {name} -->", f"<!-- end of {name} -->"
-        if start in page:
-            before, rest = page.split(start, 1)
-            page = f"{before}{start}\n\n{table(numbers)}\n\n{end}{rest.split(end, 1)[1]}"
-    return page
+        if start in text:
+            before, rest = text.split(start, 1)
+            text = f"{before}{start}\n\n{table(numbers)}\n\n{end}{rest.split(end, 1)[1]}"
+    return text
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--check", action="store_true", help="write nothing; exit code 1 if a page is out of date")
     arguments = parser.parse_args()
-    numbers = [run for path in NUMBERS for run in json.loads(path.read_text())]
-    for path in PAGES:
-        page = path.read_text(encoding="utf-8")
-        wanted = rewritten(page, numbers)
-        if arguments.check and page != wanted:
+    numbers = [run for name in RUNS for run in json.loads((RESULTS / f"{name}.json").read_text(encoding="utf-8"))]
+    for path, wanted in ((README, rewritten(README.read_text(encoding="utf-8"), numbers)), (PAGE, page(numbers))):
+        if arguments.check and path.read_text(encoding="utf-8") != wanted:
             sys.exit(f"{path} is not what the numbers give: run python benchmarks/tables.py")
         if not arguments.check:
             path.write_text(wanted, encoding="utf-8")

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from truepair.training.recipe import load_recipe
     from truepair.training.run import run
 
-__version__ = "0.1.0"
+    __version__: str
 
 _HOME = {
     "METHODS": "truepair.methods",
@@ -64,6 +64,18 @@ __all__ = [
 
 def __getattr__(name: str) -> Any:
     """Load a public name when it is first used: importing truepair alone stays instant."""
+    if name == "__version__":
+        return _version()
     if name not in _HOME:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     return getattr(import_module(_HOME[name]), name)
+
+
+def _version() -> str:
+    """The version of the installed package, which git's tag gave it; "0+unknown" of a folder that nobody installed."""
+    from importlib.metadata import PackageNotFoundError, version
+
+    try:
+        return version("truepair")
+    except PackageNotFoundError:
+        return "0+unknown"

