@@ -8,12 +8,12 @@ LOW := .venv-lowest/$(SCRIPTS)
 # all cores: where PYTHONDONTWRITEBYTECODE is set, as in many containers, every command would compile torch anew.
 TORCH := $(shell grep '^torch==' constraints.txt)
 
-.PHONY: demo test test-long format static tests docs-check dist lowest clean
+.PHONY: demo test test-long format static tests docs docs-check dist lowest clean
 
 demo: .venv/installed          ## real pairs, 40 % shuffled: plain training against CRCL, MSCN, DisNCL and the default method
 	$(BIN)/truepair demo --out demo-run
 
-test: .venv/installed static tests   ## everything that CI runs
+test: .venv/installed static tests docs   ## everything that CI runs
 
 static: .venv/installed
 	$(BIN)/ruff format --check .
@@ -24,6 +24,9 @@ static: .venv/installed
 tests: .venv/installed
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses auto --dist worksteal
 	$(BIN)/python -m pytest --doctest-modules src README.md --doctest-glob='*.md'
+
+docs: .venv/installed          ## the site in build/site, its links followed: seconds
+	$(BIN)/python tools/build_docs.py
 
 test-long: .venv/installed     ## kills, full disks, little memory, two at once, damaged files: see faults/faults.json
 	$(BIN)/python benchmarks/faults.py --out faults

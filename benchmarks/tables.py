@@ -1,6 +1,6 @@
-"""The tables of README.md and RESULTS.md, from the numbers of the runs.
+"""The tables of README.md, docs/results.md and RESULTS.md, from the numbers of the runs.
 
-    python benchmarks/tables.py            # rewrite RESULTS.md, and what stands between the marks of README.md
+    python benchmarks/tables.py            # rewrite RESULTS.md, and what stands between marks in the other two
     python benchmarks/tables.py --check    # say whether they are what the numbers give
 
 ``results/`` holds the numbers: ``ladder.json`` and ``demo.json`` those of finished runs, as ``accuracy.py --collect``
@@ -25,13 +25,16 @@ from truepair.spread import spread as spread_of
 HERE = Path(__file__).parent
 RESULTS = HERE / "results"
 RUNS = ("ladder", "demo")
-README, PAGE, TEMPLATE = HERE.parent / "README.md", HERE / "RESULTS.md", RESULTS / "page.md"
+MARKED = (HERE.parent / "README.md", HERE.parent / "docs" / "results.md")
+PAGE, TEMPLATE = HERE / "RESULTS.md", RESULTS / "page.md"
 
 Numbers = Mapping[str, Any]
 """What `accuracy.numbers_of` says of a run."""
 
 RECALLS = [f"{way}_r{k}" for way in ("image_to_text", "text_to_image") for k in (1, 5, 10)]
 MAIN = ("plain InfoNCE", "CRCL", "MSCN", "DisNCL", "teacher")
+_SMALL = ("100", "300", "1,000", "2,500")
+"""Numbers of photographs of the small collections that are shown."""
 WITH_WORDS, WITH_SENTENCES = "pooled", "pooled_sentences"
 
 
@@ -51,30 +54,38 @@ def markdown(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
     return "\n".join("| " + " | ".join(line) + " |" for line in lines)
 
 
-def readme_table(numbers: Sequence[Numbers]) -> str:
-    """One row a kind of noise: rSum and AUROC of every system, the best rSum in bold."""
+def accuracy_table(numbers: Sequence[Numbers]) -> str:
+    """One row a rate of caption-level noise: rSum of every system, the best one in bold."""
+    return ladder_table(numbers, levels=("caption",), has_auroc=False)
+
+
+def ladder_table(
+    numbers: Sequence[Numbers], levels: Sequence[str] = ("caption", "image"), has_auroc: bool = True
+) -> str:
+    """One row a kind of noise: rSum, and AUROC, of every system, the best rSum in bold."""
     columns: list[tuple[str, str, str]] = [(WITH_WORDS, system, system) for system in MAIN]
     columns += [(WITH_SENTENCES, "teacher", "teacher, sentence vectors too"), (WITH_WORDS, "plain oracle", "oracle")]
     rows = []
-    for level in ("caption", "image"):
+    for level in levels:
         for rate in (0.0, 0.2, 0.4, 0.6, 0.8):
             cells = [chosen(numbers, backbone=b, system=s, level=level, rate=rate) for b, s, _ in columns]
             if rate == 0:
                 cells[-1] = cells[0]
             if any(cells):
                 what = f"{100 * rate:.0f} %" + ("" if level == "caption" else " of the images")
-                rows.append([what, *_in_bold(cells, len(MAIN))])
+                rows.append([what, *_in_bold(cells, len(MAIN), has_auroc)])
     return markdown(["captions shuffled", *(title for _, _, title in columns)], rows)
 
 
-def _in_bold(cells: Sequence[Sequence[Numbers]], compared: int) -> list[str]:
-    """rSum / AUROC of every cell; of the first ones, the best rSum is set in bold."""
+def _in_bold(cells: Sequence[Sequence[Numbers]], compared: int, has_auroc: bool = True) -> list[str]:
+    """rSum, and AUROC, of every cell; of the first ones, the best rSum is set in bold."""
     means = [statistics.mean(run["test"]["rsum"] for run in runs) if runs else 0.0 for runs in cells]
     best = max(range(compared), key=means.__getitem__)
     said = []
     for place, runs in enumerate(cells):
         rsum = spread([run["test"]["rsum"] for run in runs], 1)
-        auroc = spread([run["detection"]["auroc"] for run in runs], 3) if place < len(cells) - 1 else "–"
+        is_detector = has_auroc and place < len(cells) - 1
+        auroc = spread([run["detection"]["auroc"] for run in runs], 3) if is_detector else "–"
         rsum = f"**{rsum}**" if place == best and runs else rsum
         said.append(rsum if auroc == "–" else f"{rsum} / {auroc}")
     return said
@@ -205,6 +216,19 @@ def where(table: Result, **wanted: Container[str]) -> list[dict[str, str]]:
     return [cells for cells in table.cells() if all(cells[name] in among for name, among in wanted.items())]
 
 
+def detection_table(_: Sequence[Numbers]) -> str:
+    """How well an audit finds mismatched pairs: the audits by rate, then small collections at 20 %."""
+    rows = [
+        (cells["corpus"], cells["AP"], cells["AUROC"], cells["calibration error"], cells["rate, %"])
+        for cells in where(result("audits"), order=("in the table's order",))
+    ]
+    for cells in where(result("small_audits"), shuffled=("20 %",), pairs=_SMALL, **{"judged by": ("together",)}):
+        means = [cells[name].split(" ± ")[0] for name in ("AP", "AUROC", "calibration error", "rate, % (interval)")]
+        rows.append((f"{cells['pairs']} photographs, one caption each, 20 %", *means))
+    lines = ([corpus, f"{precision} / {auroc}", error, f"{rate} %"] for corpus, precision, auroc, error, rate in rows)
+    return markdown(["captions shuffled", "average precision / AUROC", "calibration error", "estimated rate"], lines)
+
+
 VIEWS: Mapping[str, Callable[[Result], str]] = {
     "audits": lambda table: pivoted(
         table.cells(), ["corpus"], ["order"], "{AUROC} / {AP} / {calibration error} / {rate, %}"
@@ -260,8 +284,13 @@ def page(numbers: Sequence[Numbers]) -> str:
     return re.sub(r"\{\{(.+?)\}\}", shown, TEMPLATE.read_text(encoding="utf-8"))
 
 
-TABLES: Mapping[str, Callable[[Sequence[Numbers]], str]] = {"ladder": readme_table, "demo": demo_table}
-"""What stands in README.md between ``<!-- NAME -->`` and ``<!-- end of NAME -->``."""
+TABLES: Mapping[str, Callable[[Sequence[Numbers]], str]] = {
+    "accuracy": accuracy_table,
+    "ladder": ladder_table,
+    "demo": demo_table,
+    "detection": detection_table,
+}
+"""What stands between ``<!-- NAME -->`` and ``<!-- end of NAME -->``."""
 
 
 def rewritten(text: str, numbers: Sequence[Numbers]) -> str:
@@ -283,7 +312,8 @@ def main() -> None:
     parser.add_argument("--check", action="store_true", help="write nothing; exit code 1 if a page is out of date")
     arguments = parser.parse_args()
     numbers = [run for name in RUNS for run in json.loads((RESULTS / f"{name}.json").read_text(encoding="utf-8"))]
-    for path, wanted in ((README, rewritten(README.read_text(encoding="utf-8"), numbers)), (PAGE, page(numbers))):
+    pages = {path: rewritten(path.read_text(encoding="utf-8"), numbers) for path in MARKED} | {PAGE: page(numbers)}
+    for path, wanted in pages.items():
         if arguments.check and path.read_text(encoding="utf-8") != wanted:
             sys.exit(f"{path} is not what the numbers give: run python benchmarks/tables.py")
         if not arguments.check:

@@ -4,25 +4,33 @@ import re
 import runpy
 import subprocess
 import sys
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
+from shown_blocks import blocks_of, says
 
 from truepair.cli.main import COMMANDS
 from truepair.training.recipe import load_recipe
 
 ROOT = Path(__file__).parent.parent
-PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
 
 
 def blocks(page: Path, language: str) -> list[str]:
-    return re.findall(rf"```{language}\n(.*?)```", page.read_text(encoding="utf-8"), re.DOTALL)
+    return [block.text for block in blocks_of(page.read_text(encoding="utf-8")) if block.language == language]
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
-def test_python_blocks_run(page, capsys):
-    for block in blocks(page, "python"):
-        exec(compile(block, page.name, "exec"), {})
+def test_python_blocks_run_and_print_what_is_shown(page, capsys, tmp_path, monkeypatch):
+    """But for files and cells, which other tests run; a text block behind a Python block is what that prints."""
+    monkeypatch.chdir(tmp_path)
+    every = blocks_of(page.read_text(encoding="utf-8"))
+    for block, following in pairwise([*every, None]):
+        if block.language == "python" and not block.mark:
+            exec(compile(block.text, page.name, "exec"), {})
+            printed = capsys.readouterr().out
+            assert following is None or following.language != "text" or says(following.text.rstrip(), printed.rstrip())
 
 
 def test_the_readme_has_a_python_block_and_shell_commands():

@@ -1,8 +1,11 @@
 """Nothing that is loaded can run, and nothing leaves this machine unless a hub's name or an address was typed."""
 
 import ast
+import os
 import shutil
 import socket
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -200,6 +203,15 @@ def test_the_guard_sees_what_leaves(offline):
     assert len(offline) >= 3
 
 
+def test_the_runtime_of_the_default_encoder_sends_nothing(tmp_path):
+    """It writes a device's name into the home folder where its telemetry is on, which calls of Python's do not show."""
+    program = "from truepair.embedding.lite0 import _onnxruntime; _onnxruntime().SessionOptions()"
+    suppressing = ("CI", "ORT_DISABLE_TELEMETRY", "XDG_CACHE_HOME")
+    environment = {name: value for name, value in os.environ.items() if name not in suppressing}
+    subprocess.run([sys.executable, "-c", program], env=environment | {"HOME": str(tmp_path)}, check=True)
+    assert list(tmp_path.rglob("*onnxruntime*")) == []
+
+
 @pytest.fixture
 def served(monkeypatch):
     """A review page that ends at once."""
@@ -208,8 +220,10 @@ def served(monkeypatch):
 
 
 @pytest.mark.slow
-def test_no_command_leaves_this_machine(tmp_path, monkeypatch, offline, served, capsys):
+def test_no_command_leaves_this_machine_or_needs_a_home(tmp_path, monkeypatch, offline, served, capsys):
     monkeypatch.chdir(tmp_path)
+    (tmp_path / "home").touch()  # where nothing can be written
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
     colours = ("red", "green", "blue", "white")
     pictures = {f"pics/{number}.png": picture(number) for number in range(12)}
     rows = "".join(f"{number}.png,a {colours[number % 4]} square\n" for number in range(12))

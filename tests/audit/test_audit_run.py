@@ -7,11 +7,11 @@ import pyarrow.parquet as pq
 import pytest
 import torch
 
-from truepair.audit.run import audit_corpus, audit_pairs, audit_run
+from truepair.audit.run import audit_corpus, audit_pairs, audit_run, refuse_inputs
 from truepair.cleaning.audit_folder import open_audit
 from truepair.cleaning.fixing import FixOptions, fix
 from truepair.cleaning.summary import read_summary
-from truepair.config import ModelConfig, NoiseConfig, Recipe, TeacherConfig, TrainingConfig
+from truepair.config import DataConfig, ModelConfig, NoiseConfig, Recipe, TeacherConfig, TrainingConfig
 from truepair.config.audit import AuditConfig
 from truepair.errors import CheckpointError, ConfigError, DataError
 from truepair.training.folder import load_run
@@ -103,6 +103,12 @@ def test_an_output_folder_that_would_overwrite_the_input_is_refused_before_any_w
     data = replace(audited.data, path=str(audited.out / "findings.parquet"))
     with pytest.raises(DataError, match="is the input itself"):
         audit_corpus(audited.corpus, data, NoiseConfig(), audited.out, quick)
+
+
+@pytest.mark.parametrize("path", ["demo", "hf://datasets/org/name"])
+def test_a_corpus_that_is_no_path_is_audited_into_the_same_folder_again(path, tmp_path):
+    (tmp_path / "report.html").touch()
+    refuse_inputs(DataConfig(path=path), tmp_path)
 
 
 @pytest.mark.parametrize("wrong", [{"folds": 1}, {"threshold": 0.0}, {"temperature": 0.0}, {"candidates": 2}])

@@ -46,7 +46,6 @@ MISMATCH = "mismatch"
 class PairLab:
     """Issues of a corpus of pairs.
 
-    Example:
         lab = PairLab(frame)            # columns image and caption; or image_col="file", caption_col="title"
         lab.find_issues()               # or find_issues("audit/"), to review and fix it
         lab.issues                      # a row a pair, in the order of the input

@@ -396,7 +396,9 @@ def refuse_inputs(data: DataConfig, out: Path) -> None:
     inputs = [Path(p) for p in (data.path, data.image_features, data.caption_features) if p is not None]
     for name in FILES:
         for path in inputs:
-            if (out / name).resolve() == path.resolve() or ((out / name).exists() and (out / name).samefile(path)):
+            output = out / name
+            are_there = output.exists() and path.exists()  # "demo" and addresses are no paths
+            if output.resolve() == path.resolve() or (are_there and output.samefile(path)):
                 raise DataError(f"{out / name} is the input itself, which is only read: choose another output folder")
 
 

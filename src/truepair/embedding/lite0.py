@@ -6,6 +6,7 @@ import hashlib
 import importlib.util
 import io
 import logging
+import os
 import warnings
 from collections.abc import Callable
 from pathlib import Path
@@ -122,8 +123,7 @@ def torch_maps(device: torch.device) -> Maps:
 
 def onnx_maps(cache: Path) -> Maps:
     """The network in ONNX Runtime, exported into `cache` unless it is there; as `torch_maps` to 1e-4, and faster."""
-    import onnxruntime
-
+    onnxruntime = _onnxruntime()
     path = cache / f"{NAME}.onnx"
     if not path.exists():
         cache.mkdir(parents=True, exist_ok=True)
@@ -137,6 +137,15 @@ def onnx_maps(cache: Path) -> Maps:
         return torch.from_numpy(session.run(None, {"pictures": batch})[0])
 
     return maps
+
+
+def _onnxruntime() -> Any:
+    """ONNX Runtime without its telemetry, which since 1.29 sends events unless this is set before it is loaded."""
+    os.environ["ORT_DISABLE_TELEMETRY"] = "1"
+    import onnxruntime
+
+    onnxruntime.disable_telemetry_events()  # on Windows the variable is not read
+    return onnxruntime
 
 
 class _FeatureMap(nn.Module):
