@@ -252,8 +252,8 @@ def with_sentences(folder: Path) -> None:
     import torch
 
     from truepair.embedding.choosing import load_text_encoder
-    from truepair.embedding.sentences import MINILM
     from truepair.embedding.text_encoders import encode_by_length
+    from truepair.pretrained.captions import MINILM
 
     for path in folder.glob("*_caps.txt"):
         vectors = path.with_suffix(".npy")

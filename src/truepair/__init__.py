@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from truepair.data.corpora import load_corpus
     from truepair.data.noise import inject_noise
     from truepair.data.pairs import Pairs
+    from truepair.embedding.own_encoders import register_encoder
     from truepair.errors import TruepairError
     from truepair.evaluation.retrieval import evaluate
     from truepair.methods import METHODS
@@ -39,6 +40,7 @@ _HOME = {
     "load_recipe": "truepair.training.recipe",
     "load_run": "truepair.training.folder",
     "open_index": "truepair.search.index",
+    "register_encoder": "truepair.embedding.own_encoders",
     "run": "truepair.training.run",
 }
 
@@ -58,6 +60,7 @@ __all__ = [
     "load_recipe",
     "load_run",
     "open_index",
+    "register_encoder",
     "run",
 ]
 

@@ -70,13 +70,18 @@ def _few_at_once(encode: Encode, items: Padded, most: int) -> Padded:
     if not most:
         return encode(items)
 
-    def again(values: Tensor, lengths: Tensor | None, vectors: Tensor | None) -> Padded:
-        return encode(Padded(values, lengths, vectors))
+    def again(*of_part: Tensor | None) -> Padded:
+        return encode(Padded(*of_part))  # type: ignore[arg-type]
 
     parts = []
     for start in range(0, len(items), most):
         part = items.rows(slice(start, start + most))
-        some = (part.values, part.lengths, part.vectors)  # tensors one by one: where they lie, generators are replayed
+        some = (
+            part.values,
+            part.lengths,
+            part.vectors,
+            part.places,
+        )  # tensors one by one: where they lie, generators are replayed
         parts.append(checkpoint(again, *some, use_reentrant=False) if torch.is_grad_enabled() else again(*some))
     return joined(parts)
 

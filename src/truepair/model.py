@@ -12,15 +12,18 @@ from jaxtyping import Float
 from torch import Tensor
 
 from truepair.config import ModelConfig
-from truepair.data.batch import Batch
+from truepair.config.model import Tower
+from truepair.data.batch import Batch, Padded
 from truepair.data.loader import inputs_of_captions
 from truepair.data.pairs import Pairs
 from truepair.data.text import Vocabulary
 from truepair.encoders.codes import ExclusiveBranch, GaussianHead, SharedEncoder
+from truepair.encoders.finetuning import TowerEncoder, Tuning
 from truepair.encoders.local import LinearEncoder, LocalEncoder, WholeVector
 from truepair.encoders.pooling import GeneralisedPooling, PooledEncoder
 from truepair.encoders.projection import Scaling, VectorEncoder
 from truepair.encoders.regions import RegionEncoder
+from truepair.encoders.towers import load_image_tower, load_text_tower
 from truepair.encoders.word_vectors import co_occurrence_vectors
 from truepair.encoders.words import MeanWordEncoder, WordEncoder, WordsBesideVector
 from truepair.errors import ConfigError
@@ -42,18 +45,21 @@ _IMAGES_LOOKED_AT = 64
 """Images whose features tell whether they are ever negative."""
 
 
+CaptionForm = Literal["vector", "words", "words_and_vector", "tokens"]
+
+
 @dataclass(frozen=True)
 class InputShape:
     """What the encoders of a model must read; measured on the data, saved with the weights."""
 
-    image: Literal["vector", "regions"]
-    """One vector an image, or a set of region vectors."""
+    image: Literal["vector", "regions", "pixels"]
+    """One vector an image, a set of region vectors, or the pixels of its picture."""
     image_width: int
-    """Width of an image's (or region's) features."""
-    caption: Literal["vector", "words", "words_and_vector"]
-    """One vector a caption, words of a vocabulary, or both."""
+    """Width of an image's (or region's) features; pixels along a side of a picture."""
+    caption: CaptionForm
+    """One vector a caption, words of a vocabulary, or both; or tokens of a pretrained network."""
     caption_width: int
-    """Width of a caption's vector, or size of the vocabulary where there are words."""
+    """Width of a caption's vector, or size of the vocabulary where there are words; 0 for tokens."""
     mask: int = 0
     """Id of ``<mask>`` in the vocabulary; 0 where there are no words."""
     vector_width: int = 0
@@ -66,24 +72,36 @@ class InputShape:
     @classmethod
     def of(cls, pairs: Pairs, vocabulary: Vocabulary | None) -> InputShape:
         """The shape of what `pairs` holds, whose tokens, if any, come from `vocabulary`."""
-        image = pairs.images.take(torch.arange(min(_IMAGES_LOOKED_AT, len(pairs.images))))
+        image = pairs.images.take(torch.tensor([0]))
+        is_pixels = image.places is not None
+        if not is_pixels:
+            image = pairs.images.take(torch.arange(min(_IMAGES_LOOKED_AT, len(pairs.images))))
         caption = inputs_of_captions(pairs).take(torch.tensor([0]))
-        has_words, has_vectors = vocabulary is not None, caption.vectors is not None
+        form = _form_of(caption, vocabulary)
+        width = 0 if form == "tokens" else caption.values.shape[-1]
         return cls(
-            image="vector" if image.lengths is None else "regions",
+            image="pixels" if is_pixels else "vector" if image.lengths is None else "regions",
             image_width=image.values.shape[-1],
-            caption="vector" if not has_words else "words_and_vector" if has_vectors else "words",
-            caption_width=caption.values.shape[-1] if vocabulary is None else len(vocabulary),
+            caption=form,
+            caption_width=width if vocabulary is None else len(vocabulary),
             mask=0 if vocabulary is None else vocabulary.mask,
             vector_width=0 if caption.vectors is None else caption.vectors.shape[-1],
             regions=1 if image.lengths is None else image.values.shape[1],
-            image_is_positive=bool((image.values >= 0).all()),
+            image_is_positive=not is_pixels and bool((image.values >= 0).all()),
         )
 
     @property
     def has_words(self) -> bool:
         """Whether captions are read as words of a vocabulary, with a vector beside them or not."""
-        return self.caption != "vector"
+        return self.caption in ("words", "words_and_vector")
+
+
+def _form_of(caption: Padded, vocabulary: Vocabulary | None) -> CaptionForm:
+    """How captions are read, as one of them shows it; words have a vocabulary, tokens of a network have none here."""
+    if vocabulary is not None:
+        return "words" if caption.vectors is None else "words_and_vector"
+    is_ids = caption.lengths is not None and not caption.values.is_floating_point()
+    return "tokens" if is_ids else "vector"
 
 
 class MatchingModel(nn.Module):
@@ -133,7 +151,7 @@ def make_model(
     """
     model = _fresh(config, inputs)
     if word_vectors is not None:
-        (vectors,) = (module for module in model.modules() if isinstance(module, nn.Embedding))
+        (vectors,) = (module for module in model.text_encoder.modules() if isinstance(module, nn.Embedding))
         with torch.no_grad():
             vectors.weight.copy_(word_vectors)
     return model
@@ -196,7 +214,10 @@ def _backbone(config: ModelConfig, inputs: InputShape, compared: int) -> Matchin
 def _pooled_model(config: ModelConfig, inputs: InputShape) -> MatchingModel:
     """Regions and words pooled as in VSE∞ (Chen et al., CVPR 2021), vectors projected, compared by their cosine."""
     image_encoder: nn.Module
-    if inputs.image == "regions":
+    _refuse_other_inputs(config, inputs)
+    if config.image != "features":
+        image_encoder = _tower_of_images(config)
+    elif inputs.image == "regions":
         regions = RegionEncoder(
             inputs.image_width,
             config.embedding,
@@ -222,8 +243,11 @@ def _pooled_model(config: ModelConfig, inputs: InputShape) -> MatchingModel:
 
 
 def _caption_encoder(config: ModelConfig, inputs: InputShape) -> nn.Module:
-    """Words pooled, a frozen vector projected, or the sum of both."""
+    """Words pooled, a frozen vector projected, or the sum of both; or a pretrained network and a projection."""
     scaling: Scaling = "none" if config.feature_scaling == "none" else "length"
+    if config.text != "features":
+        of_text = load_text_tower(config.text_encoder)
+        return TowerEncoder(of_text, _vector_encoder(config, of_text.width, scaling), _tuning(config, config.text))
     if not inputs.has_words:
         return _vector_encoder(config, inputs.caption_width, scaling)
     words = (
@@ -242,6 +266,41 @@ def _caption_encoder(config: ModelConfig, inputs: InputShape) -> nn.Module:
     if inputs.caption == "words":
         return encoder
     return WordsBesideVector(encoder, _vector_encoder(config, inputs.vector_width, scaling, _SIZE_BESIDE_WORDS))
+
+
+def _tower_of_images(config: ModelConfig) -> TowerEncoder:
+    """A pretrained network and a projection; what is never negative and not trained is scaled as features are."""
+    tower = load_image_tower(config.image_encoder)
+    scaling = config.feature_scaling
+    if scaling == "auto":
+        scaling = "root" if tower.is_positive and config.image == "frozen" else "length"
+    head = _vector_encoder(config, tower.width, scaling)
+    return TowerEncoder(tower, head, _tuning(config, config.image), config.smallest_crop)
+
+
+def _tuning(config: ModelConfig, how: Tower) -> Tuning:
+    assert how != "features"
+    return Tuning(
+        how,
+        config.tower_learning_rate_factor,
+        config.layer_decay,
+        config.lora_rank,
+        config.lora_targets,
+        config.gradient_checkpointing,
+    )
+
+
+def _refuse_other_inputs(config: ModelConfig, inputs: InputShape) -> None:
+    """Pixels and tokens are read by pretrained networks, and by nothing else."""
+    for side, how, reads, is_raw in (
+        ("image", config.image, inputs.image, inputs.image == "pixels"),
+        ("text", config.text, inputs.caption, inputs.caption == "tokens"),
+    ):
+        if (how != "features") != is_raw:
+            raise ConfigError(
+                f"model.{side} is {how!r}, but the corpus was read as {reads}: read it for this model, "
+                "load_corpus(recipe.data, recipe.model)"
+            )
 
 
 def _image_scaling(config: ModelConfig, inputs: InputShape) -> Scaling:

@@ -14,6 +14,7 @@ from torch.optim.swa_utils import AveragedModel
 
 from truepair import processes
 from truepair.config import OptimisationConfig
+from truepair.encoders.finetuning import learning_rate_factors
 from truepair.errors import TrainingError
 
 if TYPE_CHECKING:  # slow to load
@@ -65,6 +66,16 @@ def mean_weights(networks: Sequence[nn.Module]) -> dict[str, Tensor]:
     }
 
 
+def _groups(parameters: Sequence[nn.Parameter], factors: Mapping[nn.Parameter, float]) -> list[dict[str, Any]]:
+    """Parameters by what their learning rate is multiplied with; one plain group where nothing is."""
+    by_factor: dict[float, list[nn.Parameter]] = {}
+    for parameter in parameters:
+        by_factor.setdefault(factors.get(parameter, 1.0), []).append(parameter)
+    if [*by_factor] == [1.0]:
+        return [{"params": by_factor[1.0]}]
+    return [{"params": some, "factor": factor} for factor, some in by_factor.items()]
+
+
 class Optimiser(Generic[Network]):
     """AdamW over one network, or some of its parameters.
 
@@ -94,7 +105,8 @@ class Optimiser(Generic[Network]):
                 codes): a module over the network's own parts. The network itself if None.
         """
         parameters = network.parameters() if parameters is None else parameters
-        adam = torch.optim.AdamW(parameters, lr=config.learning_rate, weight_decay=config.weight_decay, fused=True)
+        groups = _groups([weight for weight in parameters if weight.requires_grad], learning_rate_factors(network))
+        adam = torch.optim.AdamW(groups, lr=config.learning_rate, weight_decay=config.weight_decay, fused=True)
         self.model, self._adam = fabric.setup(network if forward is None else forward, adam)
         self._network = network
         self._config = config
@@ -119,6 +131,11 @@ class Optimiser(Generic[Network]):
         """The learning rate after `epoch` epochs; fractions count."""
         return learning_rate(self._config, epoch, self._epochs)
 
+    def learning_rates(self, epoch: float) -> dict[str, float]:
+        """That of each parameter of the network, by its name: towers learn slower than the rest."""
+        rate, factors = self.learning_rate(epoch), learning_rate_factors(self._network)
+        return {name: rate * factors.get(weight, 1.0) for name, weight in self._network.named_parameters()}
+
     def step(self, loss: Float[Tensor, ""], epoch: float) -> dict[str, float]:
         """Follow the gradient of `loss` once.
 
@@ -141,7 +158,7 @@ class Optimiser(Generic[Network]):
         processes.mean_gradients([weight for group in self._adam.param_groups for weight in group["params"]])
         rate = self.learning_rate(epoch)
         for group in self._adam.param_groups:
-            group["lr"] = rate
+            group["lr"] = rate * group.get("factor", 1.0)
         norm: Any = self._fabric.clip_gradients(
             self.model, self._adam, max_norm=self._config.gradient_clip, error_if_nonfinite=False
         )

@@ -113,7 +113,7 @@ def test_runs_of_other_data_are_not_one_model(recipe, runs, tmp_path, capsys):
 
 def test_a_corpus_is_read_once_for_all_its_runs(runs, capsys, monkeypatch):
     read = []
-    monkeypatch.setattr(run_folder, "load_corpus", lambda data: read.append(data) or load_corpus(data))
+    monkeypatch.setattr(run_folder, "load_corpus", lambda data, model: read.append(data) or load_corpus(data, model))
     shown_by(capsys, runs["saf"], runs["sgr"], runs["cosine"])
     assert len(read) == 1
 
@@ -126,7 +126,7 @@ def test_the_split_is_called_what_the_recipe_calls_it(recipe, runs, tmp_path, ca
     (tmp_path / "run" / "run.json").write_text(json.dumps(described))
     corpus = load_corpus(recipe.data)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(run_folder, "load_corpus", lambda _: corpus)
+        patch.setattr(run_folder, "load_corpus", lambda *_: corpus)
         assert ", testall split: 12 images" in shown_by(capsys, tmp_path / "run")
         assert ", dev split: 8 images" in shown_by(capsys, tmp_path / "run", "--split", "dev")
 

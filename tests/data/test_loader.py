@@ -60,6 +60,7 @@ def test_a_batch_holds_no_ground_truth(loaders):
         "values",
         "lengths",
         "vectors",
+        "places",
     }
 
 

@@ -1,8 +1,7 @@
 """Tiny networks of every known kind, saved to disk by transformers."""
 
 import pytest
-import torch
-from tiny_networks import save_clip, save_tokenizer
+from tiny_networks import save_bert, save_clip, save_siglip
 
 from truepair.config.embedding import EmbedConfig
 
@@ -27,34 +26,12 @@ def clip_folder(tmp_path_factory):
 
 @pytest.fixture(scope="session")
 def siglip_folder(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("siglip")
-    vocabulary = save_tokenizer(folder, eos_token="</s>", pad_token="</s>", unk_token="<unk>", template="$A </s>")
-    sizes = {"hidden_size": 16, "intermediate_size": 24, "num_hidden_layers": 2, "num_attention_heads": 2}
-    text = sizes | {"vocab_size": len(vocabulary), "max_position_embeddings": 8}
-    torch.manual_seed(1)
-    config = transformers.SiglipConfig(text_config=text, vision_config=sizes | {"image_size": 32, "patch_size": 8})
-    transformers.SiglipModel(config).save_pretrained(folder)
-    transformers.SiglipImageProcessorPil(size={"height": 32, "width": 32}).save_pretrained(folder)
-    return str(folder)
+    return save_siglip(tmp_path_factory.mktemp("siglip"))
 
 
 @pytest.fixture(scope="session")
 def bert_folder(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("bert")
-    vocabulary = save_tokenizer(
-        folder, cls_token="[CLS]", sep_token="[SEP]", pad_token="[PAD]", unk_token="[UNK]", template="[CLS] $A [SEP]"
-    )
-    torch.manual_seed(2)
-    config = transformers.BertConfig(
-        vocab_size=len(vocabulary),
-        hidden_size=16,
-        intermediate_size=24,
-        num_hidden_layers=2,
-        num_attention_heads=2,
-        max_position_embeddings=10,
-    )
-    transformers.BertModel(config).save_pretrained(folder)
-    return str(folder)
+    return save_bert(tmp_path_factory.mktemp("bert"))
 
 
 @pytest.fixture

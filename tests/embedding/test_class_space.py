@@ -7,9 +7,9 @@ import torch
 from PIL import Image
 
 from truepair.data.batch import Padded
+from truepair.embedding.choosing import load_text_encoder
 from truepair.embedding.class_space import class_sentences, class_space
 from truepair.embedding.lite0 import load_lite0
-from truepair.embedding.sentences import load_minilm
 from truepair.scoring.noise_rate import share_above
 from truepair.sources.demo import demo_source
 from truepair.sources.protocol import Sample
@@ -30,7 +30,9 @@ def test_drawings_are_nearer_to_their_own_captions_than_to_others(tmp_path):
     encoder = load_lite0(None, torch.device("cpu"), tmp_path)
     pictures = [Image.open(io.BytesIO(sample.picture)).convert("RGB") for sample in samples]
     images = encoder.encode(np.stack([encoder.preprocess(picture) for picture in pictures]))
-    captions = load_minilm(torch.device("cpu")).encode([sample.captions[0] for sample in samples]).features
+    captions = (
+        load_text_encoder("minilm", torch.device("cpu")).encode([sample.captions[0] for sample in samples]).features
+    )
 
     of_images, of_captions = class_space()
     seen = of_images(Padded(torch.from_numpy(images))).values

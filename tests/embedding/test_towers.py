@@ -1,3 +1,6 @@
+import json
+import shutil
+
 import numpy as np
 import pytest
 import torch
@@ -9,6 +12,7 @@ from truepair.embedding.text_encoders import encode_by_length
 from truepair.errors import ConfigError
 
 transformers = pytest.importorskip("transformers", reason="needs the extra hf")
+from tiny_networks import FAMILIES, save_family  # noqa: E402
 
 CPU = torch.device("cpu")
 CAPTIONS = ["a red dog", "it is a blue bird and it sleeps", "cat", "a zebra"]
@@ -99,7 +103,7 @@ def test_a_grid_finer_than_the_patches_is_refused(folder, tmp_path):
 def test_what_cannot_be_loaded_is_named(tmp_path, bert_folder):
     with pytest.raises(ConfigError, match=r"'no/such-network' cannot be loaded: it is neither a folder here"):
         load_image_encoder("no/such-network", grid=None, device=CPU, cache=tmp_path)
-    with pytest.raises(ConfigError, match=r"is of type 'bert'; known are 'efficientnet-lite0', clip and siglip"):
+    with pytest.raises(ConfigError, match="is of type 'bert', which has no get_image_features beside"):
         load_image_encoder(bert_folder, grid=None, device=CPU, cache=tmp_path)
     (tmp_path / "config.json").write_text("{}")
     with pytest.raises(ConfigError, match="cannot be loaded"):
@@ -108,3 +112,41 @@ def test_what_cannot_be_loaded_is_named(tmp_path, bert_folder):
 
 def test_every_word_of_the_tests_is_known(clip_folder):
     assert set(WORDS) <= set(transformers.AutoTokenizer.from_pretrained(clip_folder).get_vocab())
+
+
+@pytest.mark.parametrize("kind", [*FAMILIES])
+def test_any_network_with_both_sides_is_taken_by_its_interface(kind, tmp_path):
+    folder = save_family(tmp_path / "network", kind)
+    images, captions = image_encoder(folder, tmp_path), load_text_encoder(folder, CPU)
+    vectors = images.encode([images.preprocess(picture(seed, 50, 30)) for seed in range(2)])
+    encoded = encode_by_length(captions, CAPTIONS, batch_size=3)
+    assert vectors.shape == (2, captions.description.size)
+    assert encoded.features.shape == (4, images.description.size)
+    if kind != "align":  # an EfficientNet with random weights gives hardly more than zeros
+        np.testing.assert_allclose(np.linalg.norm(vectors, axis=1), 1, atol=1e-5)
+    assert captions.description.maximum_tokens == 8
+    np.testing.assert_allclose(encoded.features[0], captions.encode(CAPTIONS[:1]).features[0], atol=1e-5)
+
+
+def test_naflex_reads_the_patches_of_a_square(tmp_path):
+    folder = save_family(tmp_path / "network", "siglip2")
+    encoder = image_encoder(folder, tmp_path)
+    square = picture(3, 32, 32)
+    inputs = transformers.AutoImageProcessor.from_pretrained(folder, backend="pil")(square, return_tensors="pt")
+    with torch.no_grad():
+        expected = transformers.AutoModel.from_pretrained(folder).get_image_features(**inputs).pooler_output
+    np.testing.assert_allclose(encoder.encode([encoder.preprocess(square)]), unit(expected), atol=1e-5)
+
+
+def test_a_tokenizer_without_padding_is_refused(bert_folder, tmp_path):
+    shutil.copytree(bert_folder, tmp_path / "bert")
+    path = tmp_path / "bert" / "tokenizer_config.json"
+    path.write_text(json.dumps({**json.loads(path.read_text()), "pad_token": None}))
+    with pytest.raises(ConfigError, match="has no padding token, so that captions of different length"):
+        load_text_encoder(str(tmp_path / "bert"), CPU)
+
+
+def test_a_caption_may_be_as_long_as_the_sentence_file_says(bert_folder, tmp_path):
+    shutil.copytree(bert_folder, tmp_path / "bert")
+    (tmp_path / "bert" / "sentence_bert_config.json").write_text('{"max_seq_length": 5}')
+    assert load_text_encoder(str(tmp_path / "bert"), CPU).description.maximum_tokens == 5

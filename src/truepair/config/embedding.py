@@ -29,11 +29,12 @@ class EmbedConfig:
     """Which encoders read what, and how."""
 
     image_encoder: str = "efficientnet-lite0"
-    """"efficientnet-lite0", or a CLIP or SigLIP network as transformers stores it: its folder, or its name on the
-    hub."""
+    """"efficientnet-lite0"; a network of transformers with an image side and a text side (CLIP, SigLIP, MetaCLIP 2,
+    ALIGN and others): its folder, or its name on the hub; or open_clip:MODEL/PRETRAINED."""
     text_encoder: str = "minilm"
-    """"minilm", a CLIP, SigLIP or sentence BERT network (its folder, or its name on the hub), or "none": captions
-    are then read as words in training. The same CLIP or SigLIP on both sides gives features of one space."""
+    """"minilm"; a network such as for images, or a sentence BERT (its folder, or its name on the hub); st:NAME, by
+    sentence-transformers; open_clip:MODEL/PRETRAINED; or "none": captions are then read as words in training. The same
+    network on both sides gives features of one space."""
     grid: int | None = None
     """Keep grid × grid regions of a picture, which SAF and SGR need, instead of one vector. EfficientNet-Lite0 has
     7 × 7 positions, CLIP and SigLIP one a patch; a smaller grid averages them."""

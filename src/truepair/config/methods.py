@@ -237,7 +237,15 @@ class MscnConfig:
         return self.warmup_epochs + self.purified_epochs
 
     def network(self, model: ModelConfig) -> ModelConfig:
-        """The backbone with a network as the head of its similarity."""
+        """The backbone with a network as the head of its similarity; refuses activations that are computed again.
+
+        They would be those of the weights themselves, where the meta step asks for those of other weights.
+        """
+        if model.gradient_checkpointing and self.meta_step:
+            raise ConfigError(
+                "model.gradient_checkpointing is on, but MSCN's meta step asks for gradients at other weights than the "
+                "network's: turn it off, or method.meta_step"
+            )
         return replace(model, head="network")
 
     def check(self, training: TrainingConfig) -> None:

@@ -7,6 +7,9 @@ from typing import Literal
 
 from truepair.errors import ConfigError
 
+Tower = Literal["features", "frozen", "full", "lora"]
+"""What `ModelConfig.image` and `ModelConfig.text` can be."""
+
 
 @dataclass(frozen=True)
 class ModelConfig:
@@ -64,6 +67,31 @@ class ModelConfig:
     batch_norm_rows: Literal["padded", "valid"] = "padded"
     """Rows that batch statistics are of when regions are dropped: the whole padded batch, as released, or the regions
     that are kept."""
+    image: Tower = "features"
+    """What reads images: "features" (those of the data, or patches), or a pretrained network that reads pixels:
+    "frozen" (only the projection behind it learns), trained in "full", or by low-rank updates ("lora", needs
+    truepair[finetune])."""
+    text: Tower = "features"
+    """What reads captions: "features" (those of the data, or words), or a pretrained network that reads its own tokens,
+    trained as model.image says it."""
+    image_encoder: str = "efficientnet-lite0"
+    """The network that reads pixels, as embed --image-encoder names it: "efficientnet-lite0", a folder or a name on the
+    hub."""
+    text_encoder: str = "minilm"
+    """The network that reads captions, as embed --text-encoder names it: "minilm", a folder or a name on the hub."""
+    tower_learning_rate_factor: float = 0.1
+    """Learning rate of the pretrained networks, as a part of that of the projections."""
+    layer_decay: float = 0.9
+    """What the learning rate of a block of a pretrained network is multiplied with, for the block below it."""
+    lora_rank: int = 8
+    """Rank of the updates of "lora"."""
+    lora_targets: tuple[str, ...] = ()
+    """What the names of the layers end with that "lora" updates, such as query and value; every linear layer of the
+    blocks if not given."""
+    gradient_checkpointing: bool = False
+    """Compute the activations of the pretrained networks again in the backward pass: less memory, a third more time."""
+    smallest_crop: float = 0.6
+    """Share of a picture's area that a random crop keeps at least, in training; 1 is without. Nothing is mirrored."""
 
     def __post_init__(self) -> None:
         """Refuse impossible sizes and probabilities, and words without an order where words are compared."""
@@ -72,7 +100,7 @@ class ModelConfig:
                 f"model.words is 'mean', which leaves one vector a caption, but model.similarity {self.similarity!r} "
                 "compares words: use 'gru'"
             )
-        for name in ("embedding", "word_size", "similarity_size", "graph_steps", "head_size"):
+        for name in ("embedding", "word_size", "similarity_size", "graph_steps", "head_size", "lora_rank"):
             if getattr(self, name) < 1:
                 raise ConfigError(f"model.{name} is {getattr(self, name)}, but it is at least 1")
         for name in ("alignment_dropout", "region_dropping", "word_dropping", "word_vector_dropout", "input_dropout"):
@@ -85,10 +113,29 @@ class ModelConfig:
                     f"{self.embedding} and cannot be wider: choose 1 … {self.embedding}, or 0 for the default"
                 )
 
+        for name in ("tower_learning_rate_factor", "layer_decay", "smallest_crop"):
+            if not 0 < getattr(self, name) <= 1:
+                raise ConfigError(f"model.{name} is {getattr(self, name)}, but it must be in (0, 1]")
+        self._check_towers()
+
+    def _check_towers(self) -> None:
+        """Refuse pretrained networks where regions or words are compared, and scaling that they cannot learn behind."""
+        for side, how in (("image", self.image), ("text", self.text)):
+            if how != "features" and self.similarity != "cosine":
+                raise ConfigError(
+                    f"model.{side} is {how!r}, which gives one vector each, but model.similarity {self.similarity!r} "
+                    "compares regions with words: use 'cosine'"
+                )
+        if self.image in ("full", "lora") and self.feature_scaling == "root":
+            raise ConfigError(
+                f"model.feature_scaling is 'root', whose slope at 0 has no end, but model.image {self.image!r} learns "
+                "through it: use 'auto' or 'length'"
+            )
+
     @property
     def unread(self) -> frozenset[str]:
         """Options that a backbone of this kind does not read."""
-        names = set()
+        names = self._unread_of_towers()
         if self.similarity == "cosine":
             names |= {"alignment_dropout", "graph_steps"}
         else:
@@ -106,6 +153,31 @@ class ModelConfig:
         if self.codes == "none":
             names.add("shared_size")
         return frozenset(names)
+
+    @property
+    def readers(self) -> tuple[str | None, str | None]:
+        """Names of the pretrained networks that read pixels and tokens; None for a side that reads features."""
+        return (
+            None if self.image == "features" else self.image_encoder,
+            None if self.text == "features" else self.text_encoder,
+        )
+
+    def _unread_of_towers(self) -> set[str]:
+        names = set()
+        ways = (self.image, self.text)
+        if self.image == "features":
+            names |= {"image_encoder", "smallest_crop"}
+        else:
+            names |= {"region_dropping", "batch_norm_rows"}
+        if self.text == "features":
+            names.add("text_encoder")
+        else:
+            names |= {"words", "word_size", "word_vectors", "word_dropping", "word_vector_dropout"}
+        if not {"full", "lora"} & {*ways}:
+            names |= {"tower_learning_rate_factor", "layer_decay", "gradient_checkpointing"}
+        if "lora" not in ways:
+            names |= {"lora_rank", "lora_targets"}
+        return names
 
     def compared_by(self, similarity: Literal["cosine", "saf", "sgr"]) -> ModelConfig:
         """This backbone with another similarity; what that one does not read goes back to its default."""

@@ -38,6 +38,11 @@ class Recipe:
         self.method.check(self.training)
         self._refuse_unread()
         self._refuse_batch_statistics()
+        if self.trusted.source == "split" and self.model.text != "features":
+            raise ConfigError(
+                f"trusted.source is 'split', whose captions are read as words or vectors, but model.text is "
+                f"{self.model.text!r}: take trusted pairs from 'development' or 'training'"
+            )
         if self.noise.index is not None and self.trusted.source in ("training", "file"):
             raise ConfigError(
                 f"noise.index numbers all training pairs, but trusted.source = {self.trusted.source!r} takes some out "
@@ -62,6 +67,7 @@ class Recipe:
             if value not in [getattr(default, name) for default in defaults]:
                 raise ConfigError(
                     f"model.{name} is {value!r}, but a network with model.similarity {network.similarity!r}, "
-                    f"model.projection {network.projection!r}, model.head {network.head!r} and model.codes "
-                    f"{network.codes!r} does not read it: leave it out"
+                    f"model.projection {network.projection!r}, model.head {network.head!r}, model.codes "
+                    f"{network.codes!r}, model.image {network.image!r} and model.text {network.text!r} does not "
+                    "read it: leave it out"
                 )

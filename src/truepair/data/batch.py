@@ -23,14 +23,18 @@ class Padded:
         lengths: ``[items]``, valid positions per item, at least 1; None for single vectors.
         vectors: ``[items, dim]``, one frozen vector an item beside its sequence, of a caption that is read both as
             words and as a vector; else None.
+        places: ``[items]``, the row of `values` that each item is, of pictures, which are decoded and encoded once
+            however many pairs of a batch they are in: `values` are then ``[pictures, 3, height, width]``. Else None,
+            and item k is row k.
     """
 
     values: Tensor
     lengths: Int[Tensor, " items"] | None = None
     vectors: Float[Tensor, "items dim"] | None = None
+    places: Int[Tensor, " items"] | None = None
 
     def __len__(self) -> int:
-        return self.values.shape[0]
+        return len(self.values if self.places is None else self.places)
 
     @property
     def mask(self) -> Bool[Tensor, "items positions"]:
@@ -48,10 +52,14 @@ class Padded:
         """The same items on `device`."""
         lengths = None if self.lengths is None else self.lengths.to(device, non_blocking=True)
         vectors = None if self.vectors is None else self.vectors.to(device, non_blocking=True)
-        return Padded(self.values.to(device, non_blocking=True), lengths, vectors)
+        places = None if self.places is None else self.places.to(device, non_blocking=True)
+        return Padded(self.values.to(device, non_blocking=True), lengths, vectors, places)
 
     def rows(self, chosen: slice | Int[Tensor, " chosen"]) -> Padded:
         """Some of the items, in the order asked for."""
+        if self.places is not None:
+            pictures, places = self.places[chosen].unique(return_inverse=True)
+            return Padded(self.values[pictures], places=places)
         lengths = None if self.lengths is None else self.lengths[chosen]
         return Padded(self.values[chosen], lengths, None if self.vectors is None else self.vectors[chosen])
 
@@ -59,7 +67,12 @@ class Padded:
 def joined(parts: Sequence[Padded]) -> Padded:
     """All items of `parts`, one part after the other, padded to the longest of all."""
     if parts[0].lengths is None:
-        return Padded(torch.cat([part.values for part in parts]))
+        values_of_all, places, first = torch.cat([part.values for part in parts]), [], 0
+        for part in parts:
+            if part.places is not None:
+                places.append(part.places + first)
+            first += len(part.values)
+        return Padded(values_of_all, places=torch.cat(places) if places else None)
     longest = max(part.values.shape[1] for part in parts)
     tail = [0, 0] * (parts[0].values.dim() - 2)
     values = [pad(part.values, [*tail, 0, longest - part.values.shape[1]]) for part in parts]

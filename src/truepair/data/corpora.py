@@ -7,15 +7,18 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from truepair.config import DataConfig
+from truepair.config import DataConfig, ModelConfig
 from truepair.data.embeddings import is_embeddings, load_embeddings_splits, stored_source
 from truepair.data.flickr8k import listed_pairs, split_lists
-from truepair.data.pairs import Pairs, Splits
+from truepair.data.pairs import Pairs, Splits, Subset
+from truepair.data.pixels import Pixels, with_pixels
 from truepair.data.precomputed import is_precomputed, load_precomputed_splits
 from truepair.data.source_pairs import FeatureFiles, SourcePairs, first_captions, pairs_of
 from truepair.data.splitting import pairs_and_their_images, random_split, split_by_name
-from truepair.data.text import Vocabulary, check_vocabulary, load_vocabulary, tokenised
+from truepair.data.text import Vocabulary, check_vocabulary, load_vocabulary, tokenised, tokens_of
 from truepair.errors import ConfigError, DataError
+from truepair.pretrained.captions import CaptionReader
+from truepair.pretrained.pictures import PictureReader, picture_reader
 from truepair.sources.demo import DEMO, DEMO_OPTIONS, demo_source
 from truepair.sources.opening import description_of, open_source
 from truepair.sources.protocol import Skipped
@@ -52,11 +55,12 @@ class Corpus:
 
     Attributes:
         splits: Training, development and test pairs; all have `caption_inputs`.
-        vocabulary: What made the tokens; None where captions have feature vectors.
+        vocabulary: What made the tokens; None where captions have feature vectors, or a pretrained network reads them.
         skipped: What was left out because it cannot be read, or has no caption.
         notes: What a reader of results must know of how the corpus was read, in sentences.
         source: How the pictures and captions are opened again (see `sources.opening.description_of`); None for features
             without a source.
+        readers: See `ModelConfig.readers`: for which networks the inputs are.
     """
 
     splits: Splits
@@ -64,10 +68,15 @@ class Corpus:
     skipped: list[Skipped]
     notes: tuple[str, ...] = ()
     source: Mapping[str, Any] | None = None
+    readers: tuple[str | None, str | None] = (None, None)
 
 
-def load_corpus(config: DataConfig) -> Corpus:
+def load_corpus(config: DataConfig, model: ModelConfig = ModelConfig()) -> Corpus:  # noqa: B008, it is frozen
     """Read what `config` names.
+
+    Args:
+        config: Where the pairs are.
+        model: What will read them: pretrained networks read pixels of pictures and tokens of captions.
 
     Raises:
         ConfigError: If the path does not exist or holds no corpus, an option has no meaning for it, caption features
@@ -76,9 +85,15 @@ def load_corpus(config: DataConfig) -> Corpus:
     """
     skipped: list[Skipped] = []
     notes: list[str] = []
-    splits, source = _splits(config, skipped, notes)
+    reader = None if model.image == "features" else picture_reader(model.image_encoder)
+    splits, source = _splits(config, skipped, notes, reader)
+    if reader is not None:
+        splits = _with_pixels(splits, reader, config)
     if config.development != "all":
         splits = replace(splits, dev=_first_images(splits.dev, config.development, notes))
+    if model.text != "features":
+        splits = _with_tokens(splits, config, model, notes)
+        return Corpus(splits, None, skipped, tuple(notes), source, model.readers)
     has_features = splits.train.caption_inputs is not None
     if config.text in ("features", "both") and not has_features:
         raise ConfigError(
@@ -89,7 +104,7 @@ def load_corpus(config: DataConfig) -> Corpus:
     vocabulary = None
     if reads_words:
         splits, vocabulary = _with_words(splits, config, notes)
-    return Corpus(splits, vocabulary, skipped, tuple(notes), source)
+    return Corpus(splits, vocabulary, skipped, tuple(notes), source, model.readers)
 
 
 def _reads_words(config: DataConfig, has_texts: bool) -> bool:
@@ -120,7 +135,9 @@ def reads_patches(config: DataConfig) -> bool:
     return not (config.path == DEMO or has_features or is_precomputed(path) or is_embeddings(path))
 
 
-def _splits(config: DataConfig, skipped: list[Skipped], notes: list[str]) -> tuple[Splits, Mapping[str, Any] | None]:
+def _splits(
+    config: DataConfig, skipped: list[Skipped], notes: list[str], reader: PictureReader | None
+) -> tuple[Splits, Mapping[str, Any] | None]:
     """The corpus as it is stored, and how its source is opened again; which kind it is, its path tells."""
     if config.path == DEMO:
         _refuse_unread(config, _THE_DEMO)
@@ -146,8 +163,8 @@ def _splits(config: DataConfig, skipped: list[Skipped], notes: list[str]) -> tup
     source = open_source(config.path, config.source)
     _refuse_unread(config, _SOURCE)
     notes += source.notes
-    found = pairs_of(source, config.source, _feature_files(config))
-    if reads_patches(config):
+    found = pairs_of(source, config.source, _feature_files(config), reader)
+    if reads_patches(config) and reader is None:
         notes.append(_PATCHES)
     if config.captions_per_image is not None:
         found = first_captions(found, config.captions_per_image)
@@ -235,6 +252,47 @@ def _first_images(dev: Pairs, development: str, notes: list[str]) -> Pairs:
         notes.append(f"data.development is {development!r}, but there are only {len(dev.images):,}: all are used")
         return dev
     return pairs_and_their_images(dev, (dev.image_of_caption < count).nonzero().flatten().tolist())
+
+
+def _with_pixels(splits: Splits, reader: PictureReader, config: DataConfig) -> Splits:
+    """Pixels in place of features, if the pictures are known."""
+    given = config.image_features or config.source.image_feature_col
+    if given is not None:
+        raise ConfigError(f"image features ({given}) are named, but model.image is to read pixels: leave them out")
+    train, dev, test = (
+        pairs if _reads_pixels(pairs) else with_pixels(pairs, reader, config.source.largest_pixels, splits.name)
+        for pairs in (splits.train, splits.dev, splits.test)
+    )
+    return replace(splits, train=train, dev=dev, test=test)
+
+
+def _reads_pixels(pairs: Pairs) -> bool:
+    inputs = pairs.images
+    while isinstance(inputs, Subset):
+        inputs = inputs.inputs
+    return isinstance(inputs, Pixels)
+
+
+def _with_tokens(splits: Splits, config: DataConfig, model: ModelConfig, notes: list[str]) -> Splits:
+    """Tokens of the pretrained network that reads the captions, in place of words and features."""
+    told = [f"data.text is {config.text!r}"] if config.text != "auto" else []
+    told += [f"data.vocabulary is {config.vocabulary!r}"] if config.vocabulary is not None else []
+    features = config.caption_features or config.source.caption_feature_col
+    told += [f"caption features ({features}) are named"] if features is not None else []
+    if told:
+        raise ConfigError(f"{told[0]}, but model.text {model.text!r} reads tokens of its own: leave it out")
+    if not splits.train.has_texts:
+        raise ConfigError(f"model.text is {model.text!r}, but {config.path} has no texts: use 'features'")
+    reader = CaptionReader(model.text_encoder)
+    parts, cut = [], 0
+    for pairs in (splits.train, splits.dev, splits.test):
+        tokens, cut_here = reader(pairs.captions)
+        parts.append(replace(pairs, caption_inputs=tokens_of(tokens)))
+        cut += cut_here
+    if cut:
+        notes.append(f"{cut:,} captions are longer than {reader.maximum_tokens} tokens and were cut")
+    train, dev, test = parts
+    return replace(splits, train=train, dev=dev, test=test)
 
 
 def _with_words(splits: Splits, config: DataConfig, notes: list[str]) -> tuple[Splits, Vocabulary | None]:

@@ -15,7 +15,7 @@ from torch.utils.data import DataLoader, Dataset, Sampler
 from truepair import processes
 from truepair.data.batch import Batch
 from truepair.data.pairs import Inputs, Pairs
-from truepair.errors import ConfigError, DataError, TrainingError
+from truepair.errors import ConfigError, DataError, TrainingError, TruepairError
 
 
 class Loaders:
@@ -85,7 +85,7 @@ class Loaders:
         order = np.random.default_rng((self.seed, epoch)).permutation(ids)
         slices = _Slices(order[:-1] if len(order) % size == 1 else order, size)
         _refuse_another_order(order)
-        loader: DataLoader[Batch] = DataLoader(
+        loader: DataLoader[Batch | TruepairError] = DataLoader(
             self._dataset,
             batch_sampler=slices,
             collate_fn=_as_is,
@@ -94,6 +94,8 @@ class Loaders:
             generator=torch.Generator(),  # a loader draws a seed for its workers; not from the one that training uses
         )
         for number, batch in enumerate(loader):
+            if isinstance(batch, TruepairError):
+                raise batch
             pair = torch.from_numpy(slices.whole(number))
             share = processes.share_of(len(pair))
             yield replace(batch, pair=pair, share=share, encode_at_once=self.encode_at_once).to(self.device)
@@ -129,8 +131,12 @@ class _Slices(Sampler[list[int]]):
         return self.order[number * self.size : (number + 1) * self.size]
 
 
-class _BatchDataset(Dataset[Batch]):
-    """Reads a whole batch at once, which turns many small reads into one gather a side."""
+class _BatchDataset(Dataset[Batch | TruepairError]):
+    """Reads a whole batch at once, which turns many small reads into one gather a side.
+
+    An error that says what is wrong is handed over like a batch: raised in a worker process, it would come out as a
+    traceback in its message.
+    """
 
     def __init__(self, pairs: Pairs) -> None:
         self.pairs = pairs
@@ -139,9 +145,12 @@ class _BatchDataset(Dataset[Batch]):
     def __len__(self) -> int:
         return len(self.pairs)
 
-    def __getitems__(self, ids: list[int]) -> Batch:
+    def __getitems__(self, ids: list[int]) -> Batch | TruepairError:
         pair = torch.tensor(ids)
-        return Batch(pair, self.pairs.images.take(self.pairs.image_of_caption[pair]), self.captions.take(pair))
+        try:
+            return Batch(pair, self.pairs.images.take(self.pairs.image_of_caption[pair]), self.captions.take(pair))
+        except TruepairError as error:
+            return error
 
 
 def inputs_of_captions(pairs: Pairs) -> Inputs:

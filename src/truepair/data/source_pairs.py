@@ -14,8 +14,10 @@ from truepair.config.source import SourceConfig
 from truepair.data.features import FeatureFile, Features, check_finite
 from truepair.data.pairs import Inputs, Pairs, Subset
 from truepair.data.pictures import SourcePictures, patches
+from truepair.data.pixels import Pixels
 from truepair.data.splitting import SPLIT_NAMES, known_split, pairs_and_their_images
 from truepair.errors import ConfigError, DataError
+from truepair.pretrained.pictures import PictureReader
 from truepair.sources.first_look import look_first
 from truepair.sources.picture_files import UnreadablePictureError, left_out
 from truepair.sources.protocol import Sample, Skipped, Source
@@ -70,6 +72,7 @@ def pairs_of(
     source: Source,
     options: SourceConfig = SourceConfig(),  # noqa: B008, it is frozen
     features: FeatureFiles = FeatureFiles(),
+    reader: PictureReader | None = None,
 ) -> SourcePairs:
     """The pairs of a source.
 
@@ -81,6 +84,7 @@ def pairs_of(
         source: Pictures and captions.
         options: Those that it was opened with.
         features: Files of features, for tables.
+        reader: What makes pixels of pictures, to be read instead of patches; every picture is looked at here as well.
 
     Raises:
         DataError: If nothing can be read, features contradict each other, or their counts differ.
@@ -97,7 +101,7 @@ def pairs_of(
         )
     if not has_image_features:
         look_first(source, options.largest_pixels)
-    read = _Read(source, options, with_pictures=not has_image_features)
+    read = _Read(source, options, with_pictures=not has_image_features, keeps_patches=reader is None)
     if not read.entries:
         first = f"; the first is {read.skipped[0].where}: {read.skipped[0].reason}" if read.skipped else ""
         raise DataError(f"{source.path} has no pair that can be read ({len(read.skipped):,} left out{first})")
@@ -105,10 +109,13 @@ def pairs_of(
     entries = read.entries
     if isinstance(source, TableSource):  # in the order of the table's rows
         entries = sorted(entries, key=lambda entry: row_of[entry.caption_id])
+    has_pictures = not isinstance(source, TableSource) or source.columns.image is not None
+    pictures = SourcePictures(read.references, lambda: source) if has_pictures else None
     image_inputs: Inputs = Features(np.stack(read.patches)) if read.patches else Features(np.zeros((1, 1), np.float32))
     if isinstance(source, TableSource) and has_image_features:
         image_inputs = _image_features(source, options, features.images, read.image_ids)
-    has_pictures = not isinstance(source, TableSource) or source.columns.image is not None
+    elif reader is not None and pictures is not None:
+        image_inputs = Pixels(pictures, reader, options.largest_pixels)
     pairs = Pairs(
         images=image_inputs,
         captions=[entry.caption for entry in entries],
@@ -118,7 +125,7 @@ def pairs_of(
         caption_inputs=_caption_features(source, options, features.captions, [row_of[e.caption_id] for e in entries])
         if isinstance(source, TableSource) and has_caption_features
         else None,
-        pictures=SourcePictures(read.references, lambda: source) if has_pictures else None,
+        pictures=pictures,
     )
     splits = [entry.split for entry in entries]
     if isinstance(source, TableSource):  # rows of one image may contradict each other, which a sample does not show
@@ -148,9 +155,9 @@ def first_captions(found: SourcePairs, most: int) -> SourcePairs:
 
 
 class _Read:
-    """All samples of a source, pictures turned into patches one by one."""
+    """All samples of a source, pictures turned into patches one by one, which may be to see that they can be read."""
 
-    def __init__(self, source: Source, options: SourceConfig, *, with_pictures: bool) -> None:
+    def __init__(self, source: Source, options: SourceConfig, *, with_pictures: bool, keeps_patches: bool) -> None:
         self.entries: list[_Entry] = []
         self.image_ids: list[str] = []
         self.references: list[str] = []
@@ -167,7 +174,8 @@ class _Read:
                     except UnreadablePictureError as error:
                         self.skipped.append(left_out(item, error))
                         continue
-                    self.patches.append(made.astype(np.float16))
+                    if keeps_patches:
+                        self.patches.append(made.astype(np.float16))
                 self._add(item)
 
     def _add(self, sample: Sample) -> None:

@@ -9,7 +9,7 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
-from itertools import chain
+from itertools import accumulate, chain
 from pathlib import Path
 from unicodedata import normalize
 
@@ -269,6 +269,12 @@ class Tokens:
         # Positions past a caption's end are clamped to some valid place first and zeroed afterwards.
         values = self.ids[(starts[:, None] + positions).clamp(max=len(self.ids) - 1)].long()
         return Padded(values.masked_fill(positions >= lengths[:, None], 0), lengths)
+
+
+def tokens_of(captions: Sequence[Sequence[int]]) -> Tokens:
+    """Token ids of captions, each at least one, as `Tokens`."""
+    ends = torch.tensor([0, *accumulate(len(caption) for caption in captions)])
+    return Tokens(torch.tensor([*chain.from_iterable(captions)], dtype=torch.int32), ends)
 
 
 @dataclass(frozen=True, eq=False)

@@ -10,13 +10,21 @@ import torch
 from truepair.config.embedding import EmbedConfig
 from truepair.embedding import lite0
 from truepair.embedding.image_encoders import ImageEncoder
+from truepair.embedding.other_libraries import (
+    OPEN_CLIP,
+    ST,
+    OpenClipImageEncoder,
+    OpenClipTextEncoder,
+    SentenceTransformersEncoder,
+)
+from truepair.embedding.own_encoders import OwnImageEncoder, OwnTextEncoder, registered
 from truepair.embedding.plan import EncodedBy
-from truepair.embedding.pretrained import model_type
-from truepair.embedding.sentences import MINILM, SentenceEncoder, load_minilm
 from truepair.embedding.shard import Encoders
 from truepair.embedding.text_encoders import TextEncoder
-from truepair.embedding.towers import TOWERS, ImageTower, TextTower
+from truepair.embedding.towers import TowerImageEncoder, TowerTextEncoder
 from truepair.errors import ConfigError
+from truepair.pretrained.lite0 import NAME
+from truepair.pretrained.pictures import check_image_side
 from truepair.sources.decoding import DecodingMemory
 from truepair.training.device import hardware, make_fabric
 
@@ -43,20 +51,28 @@ def load_image_encoder(name: str, *, grid: int | None, device: torch.device, cac
     """The encoder that `EmbedConfig.image_encoder` names.
 
     Args:
-        name: "efficientnet-lite0", a folder, or a name on the hub.
+        name: A name of `register_encoder`, "efficientnet-lite0", "open_clip:MODEL/PRETRAINED", a folder, or a name on
+            the hub.
         grid: Regions along a side; None for one vector a picture.
         device: Where to compute.
         cache: A folder for what is made of a network once; made if needed.
 
     Raises:
-        ConfigError: If there is no such encoder, a package is missing, or the grid is too fine for it.
+        ConfigError: If there is no such encoder, it has no image side, a package is missing, or it makes no such grid.
     """
-    if name == lite0.NAME:
+    own = registered(name)
+    if grid is not None and (own is not None or name.startswith(OPEN_CLIP)):
+        raise ConfigError(f"grid is {grid}, but image encoder {name!r} gives one vector a picture: leave it out")
+    if own is not None:
+        return OwnImageEncoder(name, own)
+    if name == NAME:
         return lite0.load_lite0(grid, device, cache)
-    kind = model_type(name)
-    if kind in TOWERS:
-        return ImageTower(name, grid, device)
-    raise ConfigError(f"image encoder {name!r} is of type {kind!r}; known are {lite0.NAME!r}, {' and '.join(TOWERS)}")
+    if name.startswith(OPEN_CLIP):
+        return OpenClipImageEncoder(name, device)
+    if name.startswith(ST):
+        raise ConfigError(f"image encoder {name!r} is of sentence-transformers, which is taken for captions only")
+    check_image_side(name)
+    return TowerImageEncoder(name, grid, device)
 
 
 def load_text_encoder(name: str, device: torch.device) -> TextEncoder | None:
@@ -67,8 +83,11 @@ def load_text_encoder(name: str, device: torch.device) -> TextEncoder | None:
     """
     if name == "none":
         return None
-    if name == MINILM:
-        return load_minilm(device)
-    if model_type(name) in TOWERS:
-        return TextTower(name, device)
-    return SentenceEncoder(name, name, device)
+    own = registered(name)
+    if own is not None:
+        return OwnTextEncoder(name, own)
+    if name.startswith(OPEN_CLIP):
+        return OpenClipTextEncoder(name, device)
+    if name.startswith(ST):
+        return SentenceTransformersEncoder(name, device)
+    return TowerTextEncoder(name, device)

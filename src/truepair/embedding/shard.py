@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
-from jaxtyping import Float, Float16, Float32
+from jaxtyping import Float, Float16
 
 from truepair.embedding.image_encoders import ImageEncoder
 from truepair.embedding.shares import ALL, Batches
@@ -86,12 +86,12 @@ def embed_shard(
     skipped: list[Skipped] = []
     images: list[ImageRow] = []
     pairs: list[PairRow] = []
-    batch: list[Float32[np.ndarray, "3 side side"]] = []
+    batch: list[np.ndarray] = []
     with RowWriter(temporary / IMAGES) as rows:
 
         def encode_batch() -> None:
             if (len(images) - 1) // encoders.batch_size in batches:
-                features = encoders.image.encode(np.stack(batch))
+                features = encoders.image.encode(batch)
                 names = [image.image_id for image in images[-len(batch) :]]
                 rows.append(_stored(features, names, encoders.image.description.name))
                 progress(len(batch))
@@ -123,7 +123,7 @@ class _Seen:
 
     sample: Sample
     facts: PictureFacts
-    values: Float32[np.ndarray, "3 side side"]
+    values: np.ndarray
 
 
 def _seen(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol, runtime_checkable
+from typing import Protocol, runtime_checkable
 
 import numpy as np
 from jaxtyping import Float32
@@ -75,8 +75,3 @@ def encode_batches(encoder: TextEncoder, captions: Sequence[str], batches: Seque
         features[[place[row] for row in batch]] = encoded.features
         cut += encoded.cut
     return EncodedCaptions(features, cut)
-
-
-def cut_captions(tokens: Any) -> int:
-    """How many captions of a tokenizer's batch did not fit whole; 0 from tokenizers in Python, which do not say."""
-    return sum(bool(encoding.overflowing) for encoding in tokens.encodings or ())

@@ -31,6 +31,8 @@ Vectors = Callable[[Weights], Float[Tensor, "*pairs size"]]
 """The vectors that a network with these weights makes; the same random numbers at every call."""
 Loss = Callable[[Weights, Float[Tensor, "*pairs size"]], Float[Tensor, ""]]
 """What a head with these parameters makes of vectors."""
+LearningRate = float | Mapping[str, float]
+"""One of all parameters, or one of each by its name."""
 Step = Callable[[Weights, Weights], Weights]
 """Weights and their gradients → the weights after a step; differentiable."""
 
@@ -120,9 +122,13 @@ def directional_derivative(
     return derivative
 
 
-def sgd_step(weights: Weights, gradients: Weights, learning_rate: float) -> dict[str, Tensor]:
+def sgd_step(weights: Weights, gradients: Weights, learning_rate: LearningRate) -> dict[str, Tensor]:
     """``W - lr · G``: what MSCN's released code does, although the network itself is trained by Adam."""
-    return {name: weight - learning_rate * gradients[name] for name, weight in weights.items()}
+    return {name: weight - _rate(learning_rate, name) * gradients[name] for name, weight in weights.items()}
+
+
+def _rate(learning_rate: LearningRate, name: str) -> float:
+    return learning_rate[name] if isinstance(learning_rate, Mapping) else learning_rate
 
 
 class AdamState(NamedTuple):
@@ -136,7 +142,7 @@ class AdamState(NamedTuple):
 def adam_step(
     weights: Weights,
     gradients: Weights,
-    learning_rate: float,
+    learning_rate: LearningRate,
     state: Mapping[str, AdamState],
     *,
     weight_decay: float = 0.0,
@@ -148,7 +154,7 @@ def adam_step(
     Args:
         weights: W.
         gradients: G.
-        learning_rate: Learning rate.
+        learning_rate: Of all parameters, or of each by its name.
         state: Of each parameter; one that is missing has not been stepped yet.
         weight_decay: Decoupled decay.
         betas: Decay of the two running means.
@@ -162,7 +168,8 @@ def adam_step(
         mean = torch.lerp(before.mean, gradient, 1 - betas[0]) / (1 - betas[0] ** steps)
         square = torch.lerp(before.square, gradient.square(), 1 - betas[1]) / (1 - betas[1] ** steps)
         root = square.clamp(min=torch.finfo(square.dtype).tiny).sqrt()  # at 0, a root has no derivative
-        stepped[name] = weight * (1 - learning_rate * weight_decay) - learning_rate * mean / (root + epsilon)
+        rate = _rate(learning_rate, name)
+        stepped[name] = weight * (1 - rate * weight_decay) - rate * mean / (root + epsilon)
     return stepped
 
 

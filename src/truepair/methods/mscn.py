@@ -261,7 +261,11 @@ class _Network:
         self._head: HeadNetwork = similarity.head
         self._vectors = _Vectors(model)
         of_head = {id(parameter) for parameter in self._head.parameters()}
-        self._names = [name for name, weight in self._vectors.named_parameters() if id(weight) not in of_head]
+        self._names = [
+            name
+            for name, weight in self._vectors.named_parameters()
+            if id(weight) not in of_head and weight.requires_grad
+        ]
         self._is_warm = False
         self._start()
 
@@ -328,7 +332,7 @@ class _Network:
         """
         # The virtual step, as the network's own optimiser stands.
         self._model.train()
-        rate = self._main_optimiser.learning_rate(epoch)
+        rate = self._main_optimiser.learning_rates(epoch)
         step = partial(sgd_step, learning_rate=rate)
         if self.config.virtual_step == "adam":
             state = {name: AdamState(*moments) for name, moments in self._main_optimiser.moments().items()}

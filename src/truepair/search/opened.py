@@ -8,7 +8,7 @@ from truepair.data.embeddings import is_embeddings, load_embeddings
 from truepair.data.pairs import Pairs
 from truepair.data.text import tokenised
 from truepair.data.whole import every_pair
-from truepair.errors import DataError
+from truepair.errors import ConfigError, DataError
 from truepair.search.layout import Segment
 from truepair.search.spaces import Space
 from truepair.training.folder import load_run
@@ -23,7 +23,13 @@ def pairs_of_store(space: Space | None, store: Path) -> Pairs:
 
     Raises:
         DataError: If it is none, or damaged.
+        ConfigError: If the space reads pixels or tokens, which a store does not hold.
     """
+    if space is not None and {space.reads.image, space.reads.text} != {"features"}:
+        raise ConfigError(
+            f"the run's encoders read pixels or tokens (model.image {space.reads.image!r}, model.text "
+            f"{space.reads.text!r}), and {store} is a feature store: index the run's own corpus"
+        )
     if not is_embeddings(store):
         raise DataError(f"{store} is gone, or holds no features: restore it, or make the index again")
     pairs = load_embeddings(store)

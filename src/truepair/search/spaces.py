@@ -20,19 +20,19 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from truepair.audit.shared_space import no_shared_space, shared_space
-from truepair.config import EmbedConfig
+from truepair.config import EmbedConfig, ModelConfig
 from truepair.data.batch import Padded, joined
 from truepair.data.corpora import reads_patches
 from truepair.data.embeddings import DESCRIPTION
 from truepair.data.features import Features
 from truepair.data.pairs import Inputs, Pairs
 from truepair.data.pictures import patches
-from truepair.data.text import Vocabulary, WordsAndVectors, words_of
+from truepair.data.pixels import pixels_of
+from truepair.data.text import Vocabulary, WordsAndVectors, tokens_of, words_of
 from truepair.embedding.choosing import load_image_encoder, load_text_encoder
 from truepair.embedding.class_space import ENCODERS
 from truepair.embedding.image_encoders import ImageEncoder
 from truepair.embedding.plan import CACHE
-from truepair.embedding.sentences import MINILM
 from truepair.embedding.text_encoders import TextEncoder, encode_by_length
 from truepair.encoders.shared_space import Centred, ClassesOfCaptions, ClassesOfImages, SharedVectors
 from truepair.errors import CheckpointError, ConfigError, DataError
@@ -40,6 +40,8 @@ from truepair.files.checkpoint import load_checkpoint, save_checkpoint
 from truepair.files.json import read_json
 from truepair.layers import unit_length
 from truepair.model import MatchingModel
+from truepair.pretrained.captions import MINILM, CaptionReader
+from truepair.pretrained.pictures import picture_reader
 from truepair.scoring.encodings import are_local, evaluating, item_vectors
 from truepair.similarity.cosine import CosineSimilarity
 from truepair.sources.decoding import decoded
@@ -99,6 +101,7 @@ class Space:
         description: What `opened_space` needs, in words that JSON knows.
         vocabulary: What makes tokens of captions; None where no words are read.
         by: What makes the vectors that the models read.
+        reads: The models' own description, which names pretrained networks that read pixels or tokens, if there are.
     """
 
     def __init__(
@@ -108,12 +111,14 @@ class Space:
         by: Encoded,
         vocabulary: Vocabulary | None = None,
         cache: Path | None = None,
+        reads: ModelConfig = ModelConfig(),  # noqa: B008, it is frozen
     ) -> None:
         self.models = models
         self.description = description
         self.by = by
         self.vocabulary = vocabulary
         self.cache = cache
+        self.reads = reads
 
     @property
     def is_cosine(self) -> bool:
@@ -163,6 +168,8 @@ class Space:
             ConfigError: If a query is empty, the encoder cannot be loaded, or is not known.
         """
         cut = [_checked_text(text, number, tell) for number, text in enumerate(texts, 1)]
+        if self.reads.text != "features":
+            return tokens_of(CaptionReader(self.reads.text_encoder)(cut)[0])
         words = None if self.vocabulary is None else self.vocabulary.encode(cut, empty_allowed=True)
         if self.vocabulary is not None:
             _tell_unknown(cut, self.vocabulary, tell)
@@ -188,6 +195,8 @@ class Space:
             UnreadablePictureError: If one cannot be decoded.
             ConfigError: If the encoder cannot be loaded, or is not known.
         """
+        if self.reads.image != "features":
+            return pixels_of(pictures, picture_reader(self.reads.image_encoder))
         if self.by.image is None:
             raise ConfigError(_NO_MATCH.format(what="a picture", flag="--image-encoder"))
         if self.by.image == "patches":
@@ -240,11 +249,15 @@ def run_space(folder: Path, device: str) -> Space:
     run = load_models(folder)
     where = make_fabric(device).device
     data = run.recipe.data
-    by = Encoded("patches", None) if reads_patches(data) else Encoded.of_features(data.path)
+    reads = run.recipe.network
+    if reads.image != "features":
+        by = Encoded(None, None)
+    else:
+        by = Encoded("patches", None) if reads_patches(data) else Encoded.of_features(data.path)
     if data.text == "words":
         by = Encoded(by.image, None, by.grid)
     description = {"kind": "run", "folder": str(folder.resolve()), "sha256": _digest(folder / _WEIGHTS)}
-    return Space([model.to(where) for model in run.models], description, by, run.vocabulary)
+    return Space([model.to(where) for model in run.models], description, by, run.vocabulary, reads=reads)
 
 
 def save_space(space: Space, folder: Path) -> None:

@@ -99,15 +99,15 @@ def load_run(folder: Path, corpus: Corpus | None = None) -> TrainedRun:
 
     Args:
         folder: Where it is.
-        corpus: The corpus that its recipe names, where the caller has it already; if its vocabulary is not the run's,
-            it is read again.
+        corpus: The corpus that its recipe names, where the caller has it already; if its vocabulary, or the networks
+            that it was read for, are not the run's, it is read again.
 
     Raises:
         CheckpointError: If the folder holds no run, an unfinished one or a damaged one.
     """
     run = load_models(folder)
-    if corpus is None or corpus.vocabulary != run.vocabulary:
-        corpus = load_corpus(_with_words_of(folder, run.recipe.data, run.vocabulary))
+    if corpus is None or corpus.vocabulary != run.vocabulary or corpus.readers != run.recipe.model.readers:
+        corpus = load_corpus(_with_words_of(folder, run.recipe.data, run.vocabulary), run.recipe.model)
     return TrainedRun(folder, run.recipe, corpus, prepared_splits(run.recipe, corpus).splits, run.models)
 
 
@@ -153,6 +153,12 @@ def load_runs(folders: Sequence[Path], corpus: Corpus | None = None) -> list[Tra
     runs = [load_run(first, corpus)]
     for folder in others:
         run = load_run(folder, runs[0].corpus)
+        if run.recipe.model.readers != runs[0].recipe.model.readers:
+            raise ConfigError(
+                f"the runs in {first} and {folder} read pictures or captions by different networks "
+                f"({runs[0].recipe.model.readers} and {run.recipe.model.readers}): only runs that read the same can be "
+                "one model"
+            )
         if run.corpus is not runs[0].corpus:
             words = _different_words(runs[0].corpus.vocabulary, run.corpus.vocabulary)
             raise ConfigError(

@@ -88,7 +88,7 @@ def reproduce(file: RecipeFile, folder: Path, seeds: Sequence[int]) -> dict[str,
 
 def _reproduced(file: RecipeFile, folder: Path, planned: Plan) -> dict[str, Any]:
     """As `reproduce`, in a folder that no other process writes to."""
-    corpus = cache(lambda: load_corpus(file.recipe.data))
+    corpus = cache(lambda: load_corpus(file.recipe.data, file.recipe.model))
     runs = []
     with progress(folder.name, "runs", len(planned) * len(file.similarities)) as shown:
         for seed, members in planned.items():

@@ -79,7 +79,7 @@ def _quiet() -> Iterator[None]:
 def _run(recipe: Recipe, folder: Path, corpus: Corpus | None, fabric: lightning_fabric.Fabric) -> RunResults:
     """As `run`, in a folder that no other run writes to."""
     # The pairs, and all that can be refused before hours of training.
-    corpus = corpus or load_corpus(recipe.data)
+    corpus = corpus or load_corpus(recipe.data, recipe.model)
     prepared, training = prepared_splits(recipe, corpus), recipe.training
     train, dev, test = prepared.splits.train, prepared.splits.dev, prepared.splits.test
     folds_of(test, recipe.data.test_folds)

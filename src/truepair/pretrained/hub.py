@@ -14,6 +14,11 @@ from safetensors import SafetensorError
 from truepair.errors import ConfigError, said_by
 from truepair.files.json import parsed_json
 
+_COUNT_BEHIND_PADDING = ("roberta", "xlm-roberta", "camembert", "mpnet", "altclip_text_model")
+"""``model_type`` of networks whose positions are counted from the padding token's id on."""
+_MOST_TOKENS = 4096
+"""Of a caption, where nothing says how many a network reads."""
+
 
 def model_type(name: str) -> str:
     """What kind of network it is, as its ``config.json`` says: "clip", "siglip", "bert" and so on.
@@ -25,14 +30,64 @@ def model_type(name: str) -> str:
     return kind
 
 
-def load_network(name: str, device: torch.device) -> Any:
-    """The network in float32, in evaluation mode. Raises as `model_type`."""
-    return _load("AutoModel", name, dtype=torch.float32, use_safetensors=True).eval().requires_grad_(False).to(device)
+def has_both_sides(name: str) -> bool:
+    """Whether the network makes vectors of pictures and of captions that can be compared, as CLIP and SigLIP do.
+
+    It does if its class has ``get_image_features`` and ``get_text_features``. Raises as `model_type`.
+    """
+    config = _load("AutoConfig", name)
+    from transformers import MODEL_MAPPING
+
+    known = MODEL_MAPPING.get(type(config), ())
+    classes = known if isinstance(known, tuple | list) else (known,)
+    return any(hasattr(each, "get_image_features") and hasattr(each, "get_text_features") for each in classes)
+
+
+def load_network(name: str) -> Any:
+    """The network in float32, on the CPU, in evaluation mode. Raises as `model_type`.
+
+    Raises:
+        ConfigError: Also if its weights are pickled, and not as safetensors.
+    """
+    folder = Path(_place(name))
+    pickled = [path.name for path in (*folder.glob("*.bin"), *folder.glob("*.pt"), *folder.glob("*.pth"))]
+    if pickled and not any(folder.glob("*.safetensors")):
+        raise ConfigError(
+            f"encoder {name!r} has its weights as {pickled[0]} only, which may run anything when it is loaded: save "
+            "them as safetensors (save_pretrained of transformers does)"
+        )
+    return _load("AutoModel", name, dtype=torch.float32, use_safetensors=True).eval().requires_grad_(False)
 
 
 def load_tokenizer(name: str) -> Any:
-    """The tokenizer that lies beside the network. Raises as `model_type`."""
-    return _load("AutoTokenizer", name)
+    """The tokenizer that lies beside the network. Raises as `model_type`.
+
+    Raises:
+        ConfigError: Also if it has no token to pad with.
+    """
+    tokenizer = _load("AutoTokenizer", name)
+    if tokenizer.pad_token_id is None:
+        raise ConfigError(
+            f"the tokenizer of {name!r} has no padding token, so that captions of different length cannot be batched: "
+            'name one in its tokenizer_config.json ("pad_token"), or choose another encoder'
+        )
+    return tokenizer
+
+
+def longest_text(name: str, tokenizer: Any) -> int:
+    """Tokens of a caption that the network reads, as its tokenizer, its positions and its sentence file say."""
+    config = _load("AutoConfig", name)
+    text = getattr(config, "text_config", config)
+    stored = _stored(name, "sentence_bert_config.json")
+    positions = getattr(text, "max_position_embeddings", None)
+    if positions is not None and text.model_type in _COUNT_BEHIND_PADDING:
+        positions -= text.pad_token_id + 1
+    said = (
+        positions,
+        getattr(tokenizer, "model_max_length", None),
+        None if stored is None else stored.get("max_seq_length"),
+    )
+    return min(limit for limit in (*said, _MOST_TOKENS) if isinstance(limit, int))
 
 
 def load_image_processor(name: str) -> Any:
@@ -46,21 +101,9 @@ def sentence_pooling(name: str) -> str:
     Raises:
         ConfigError: If it is another way.
     """
-    from transformers.utils.hub import cached_file
-
-    place = _place(name)
-    found = cached_file(
-        place,
-        "1_Pooling/config.json",
-        local_files_only=Path(place).is_dir(),
-        _raise_exceptions_for_missing_entries=False,
-        _raise_exceptions_for_connection_errors=False,
-    )
-    if found is None:
+    stored = _stored(name, "1_Pooling/config.json")
+    if stored is None:
         return "mean"
-    stored = parsed_json(Path(found).read_bytes(), str(found))
-    if not isinstance(stored, dict):
-        raise ConfigError(f"{found} is no JSON object: is the network complete?")
     if "pooling_mode" in stored:
         modes = [stored["pooling_mode"]]
     else:
@@ -72,6 +115,30 @@ def sentence_pooling(name: str) -> str:
             "cls are known here: choose another encoder"
         )
     return ways[modes[0]]
+
+
+def _stored(name: str, file: str) -> dict[str, Any] | None:
+    """A JSON object that lies beside the network; None if it is not there.
+
+    Raises:
+        ConfigError: If it is something else.
+    """
+    from transformers.utils.hub import cached_file
+
+    place = _place(name)
+    found = cached_file(
+        place,
+        file,
+        local_files_only=Path(place).is_dir(),
+        _raise_exceptions_for_missing_entries=False,
+        _raise_exceptions_for_connection_errors=False,
+    )
+    if found is None:
+        return None
+    stored = parsed_json(Path(found).read_bytes(), str(found))
+    if not isinstance(stored, dict):
+        raise ConfigError(f"{found} is no JSON object: is the network complete?")
+    return stored
 
 
 def _load(loader: str, name: str, **options: Any) -> Any:

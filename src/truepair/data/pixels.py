@@ -1,0 +1,106 @@
+"""Pictures as pixels, decoded when an encoder asks for them: what a pretrained network reads in training."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, replace
+
+import numpy as np
+import torch
+from jaxtyping import Float32, Int
+from torch import Tensor
+
+from truepair.data.batch import Padded
+from truepair.data.pairs import Pairs, Pictures
+from truepair.errors import ConfigError, DataError
+from truepair.pretrained.pictures import PictureReader
+from truepair.sources.decoding import MOST_PIXELS, decoded
+
+_ENOUGH = 2
+"""JPEG may decode at a fraction of its size as long as so many times the network's side remain."""
+
+
+@dataclass(frozen=True, eq=False)
+class Pixels:
+    """`Inputs` of pictures; each is decoded once, however often its row is asked for.
+
+    Attributes:
+        pictures: The encoded pictures, one a row.
+        reader: What makes pixels of them.
+        most_pixels: Pictures with more are not decoded.
+    """
+
+    pictures: Pictures
+    reader: PictureReader
+    most_pixels: int = MOST_PIXELS
+
+    def __len__(self) -> int:
+        return len(self.pictures)
+
+    def take(self, rows: Int[Tensor, " items"]) -> Padded:
+        """See `Inputs.take`: ``[distinct, 3, side, side]``, and which of them each row is.
+
+        Raises:
+            DataError: If a picture cannot be read.
+        """
+        distinct, places = rows.unique(return_inverse=True)
+        with ThreadPoolExecutor(max(1, torch.get_num_threads())) as pool:  # a loader's worker has one
+            values = [*pool.map(self._of, distinct.tolist())]
+        return Padded(torch.from_numpy(np.stack(values)), places=places)
+
+    def _of(self, image: int) -> Float32[np.ndarray, "3 side side"]:
+        try:
+            return self.reader(decoded(self.pictures[image], _ENOUGH * self.reader.side, self.most_pixels))
+        except DataError as error:
+            raise DataError(
+                f"picture {self.pictures.reference(image)} cannot be read any more ({error}): restore it, and the same "
+                "command goes on from the last checkpoint; or take its rows out, and train in a new folder"
+            ) from error
+
+
+@dataclass(frozen=True, eq=False)
+class PixelsInMemory:
+    """`Inputs` of pictures that are decoded already.
+
+    Attributes:
+        values: ``[pictures, 3, side, side]``.
+    """
+
+    values: Float32[np.ndarray, "pictures 3 side side"]
+
+    def __len__(self) -> int:
+        return len(self.values)
+
+    def take(self, rows: Int[Tensor, " items"]) -> Padded:
+        """See `Inputs.take`."""
+        return Padded(torch.from_numpy(self.values[rows.numpy()]))
+
+
+def pixels_of(pictures: Sequence[bytes], reader: PictureReader) -> PixelsInMemory:
+    """Some encoded pictures as inputs.
+
+    Raises:
+        UnreadablePictureError: If one cannot be decoded.
+    """
+    return PixelsInMemory(np.stack([reader(decoded(data, _ENOUGH * reader.side)) for data in pictures]))
+
+
+def with_pixels(pairs: Pairs, reader: PictureReader, most_pixels: int, where: str) -> Pairs:
+    """The same pairs, of whose images the pixels are read.
+
+    Args:
+        pairs: With pictures.
+        reader: What makes pixels of them.
+        most_pixels: See `Pixels`.
+        where: What an error calls the corpus.
+
+    Raises:
+        ConfigError: If there are no pictures.
+    """
+    if pairs.pictures is None:
+        raise ConfigError(
+            f"{where} has no pictures but only features, and model.image names a network that reads pixels: set it to "
+            "'features', or name the pictures"
+        )
+    return replace(pairs, images=Pixels(pairs.pictures, reader, most_pixels))

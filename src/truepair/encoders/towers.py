@@ -1,0 +1,273 @@
+"""Pretrained networks that can be trained: pixels or token ids → the vectors that ``truepair embed`` keeps."""
+
+from __future__ import annotations
+
+from typing import Any, TypeAlias
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+from torch.nn.functional import normalize
+from torch.utils.checkpoint import checkpoint
+
+from truepair.data.batch import Padded
+from truepair.errors import ConfigError, said_by
+from truepair.pretrained import lite0
+from truepair.pretrained.captions import CaptionReader, is_sentence_encoder, text_folder
+from truepair.pretrained.hub import load_network, sentence_pooling
+from truepair.pretrained.pictures import HubReader, check_image_side
+
+
+class Lite0Tower(nn.Module):
+    """EfficientNet-Lite0: the mean of the last feature map.
+
+    Attributes:
+        width: Of a vector.
+        is_positive: Whether no value is ever negative.
+    """
+
+    width = lite0.WIDTH
+    is_positive = True
+
+    def __init__(self) -> None:
+        """Load it.
+
+        Raises:
+            ConfigError: If its packages are not installed.
+        """
+        super().__init__()
+        self.network = lite0.published_network()
+        self.network._fc = None  # the classifier is not needed
+        for module in [*self.network.modules()]:
+            for name, layer in module.named_children():
+                if isinstance(layer, nn.Conv2d) and layer.kernel_size == (1, 1):
+                    setattr(module, name, _plain(layer))
+        self.checkpoints = False
+
+    def checkpoint_gradients(self) -> None:
+        """Keep less for the backward pass, and compute the rest again there."""
+        self.checkpoints = True
+
+    def blank(self) -> Padded:
+        """The smallest input."""
+        return Padded(torch.zeros(1, 3, lite0.SIDE, lite0.SIDE))
+
+    def forward(self, items: Padded) -> Float[Tensor, "items dim"]:
+        """Pixels ``[images, 3, 224, 224]`` → vectors with values in [0, 6]."""
+        network = self.network
+        maps: Tensor = network._swish(network._bn0(network._conv_stem(items.values)))
+        for number, block in enumerate(network._blocks):
+            rate = network._global_params.drop_connect_rate * number / len(network._blocks)
+            if self.checkpoints and torch.is_grad_enabled():
+                maps = checkpoint(block, maps, drop_connect_rate=rate, use_reentrant=False)
+            else:
+                maps = block(maps, drop_connect_rate=rate)
+        vectors: Tensor = network._swish(network._bn1(network._conv_head(maps))).mean((2, 3))
+        return vectors
+
+
+class HubImageTower(nn.Module):
+    """The image side of a network with ``get_image_features``: vectors of length 1, or a map of positions."""
+
+    is_positive = False
+
+    def __init__(self, name: str, reader: HubReader) -> None:
+        """Load it.
+
+        Args:
+            name: A folder, or a name on the hub.
+            reader: Of the same name.
+
+        Raises:
+            ConfigError: If it cannot be loaded, or makes no vector of a picture.
+        """
+        super().__init__()
+        self.network = _without(load_network(name), ("text_model", "text_projection"))
+        self._side, self._patch = reader.side, reader.patch
+        with torch.no_grad():
+            self.width = _width(self._features(self.blank()), name, "image")
+
+    def blank(self) -> Padded:
+        """The smallest input."""
+        return Padded(torch.zeros(1, 3, self._side, self._side))
+
+    def forward(self, items: Padded) -> Float[Tensor, "items dim"]:
+        """Pixels ``[images, 3, side, side]`` → vectors of length 1."""
+        return normalize(self._features(items), dim=-1)
+
+    def _features(self, items: Padded) -> Tensor:
+        return _pooled(self.network.get_image_features(**self._inputs(items.values)))
+
+    def maps(self, pixels: Float[Tensor, "images 3 height width"]) -> Float[Tensor, "images dim rows columns"]:
+        """The states of the patches behind the last layer norm, each where its patch is.
+
+        Raises:
+            ConfigError: If the network has no patches in rows and columns.
+        """
+        tower = self.network.vision_model
+        output = tower(**self._inputs(pixels))
+        states: Tensor = output.last_hidden_state  # [images, tokens, dim], or a map already
+        if states.dim() == 4:
+            return states
+        rows = int(states.shape[1] ** 0.5)
+        if states.shape[1] == rows * rows + 1:  # the first stands for the whole
+            is_normed = torch.allclose(states[:, 0], output.pooler_output, atol=1e-5)
+            states = states[:, 1:] if is_normed else tower.post_layernorm(states[:, 1:])
+        if states.shape[1] != rows * rows:
+            raise ConfigError(f"the image encoder has {states.shape[1]} positions, which are no square: leave grid out")
+        maps: Tensor = states.unflatten(1, (rows, rows)).permute(0, 3, 1, 2)
+        return maps
+
+    def checkpoint_gradients(self) -> None:
+        """See `Lite0Tower.checkpoint_gradients`."""
+        _checkpoint(self.network)
+
+    def _inputs(self, pixels: Tensor) -> dict[str, Tensor]:
+        if self._patch is None:
+            return {"pixel_values": pixels}
+        patch, (count, _, side, _) = self._patch, pixels.shape
+        rows = side // patch
+        tiles = pixels.unflatten(3, (rows, patch)).unflatten(2, (rows, patch))  # [images, 3, row, y, column, x]
+        return {
+            "pixel_values": tiles.permute(0, 2, 4, 3, 5, 1).reshape(count, rows * rows, patch * patch * 3),
+            "pixel_attention_mask": pixels.new_ones(count, rows * rows, dtype=torch.long),
+            "spatial_shapes": torch.full((count, 2), rows, device=pixels.device),
+        }
+
+
+class HubTextTower(nn.Module):
+    """The text side of a network with ``get_text_features``: vectors of length 1."""
+
+    def __init__(self, name: str, reader: CaptionReader) -> None:
+        """Load it.
+
+        Args:
+            name: A folder, or a name on the hub.
+            reader: Of the same name.
+
+        Raises:
+            ConfigError: If it cannot be loaded, or makes no vector of a caption.
+        """
+        super().__init__()
+        self.network = _without(load_network(name), ("vision_model", "visual_projection"))
+        self._sees_padding = reader.sees_padding
+        self._shortest = reader(["a"])[0]
+        with torch.no_grad():
+            self.width = _width(self._features(self.blank()), name, "text")
+
+    def blank(self) -> Padded:
+        """The smallest input."""
+        return Padded(torch.tensor(self._shortest), torch.tensor([len(self._shortest[0])]))
+
+    def forward(self, items: Padded) -> Float[Tensor, "items dim"]:
+        """Token ids ``[captions, positions]`` → vectors of length 1."""
+        return normalize(self._features(items), dim=-1)
+
+    def _features(self, items: Padded) -> Tensor:
+        mask = {} if self._sees_padding else {"attention_mask": items.mask.long()}
+        return _pooled(self.network.get_text_features(input_ids=items.values, **mask))
+
+    def checkpoint_gradients(self) -> None:
+        """See `Lite0Tower.checkpoint_gradients`."""
+        _checkpoint(self.network)
+
+
+class SentenceTower(nn.Module):
+    """BERT and its relatives (Reimers & Gurevych, EMNLP 2019): the mean of the tokens, or the first, of length 1."""
+
+    def __init__(self, folder: str) -> None:
+        """Load it.
+
+        Args:
+            folder: A folder, or a name on the hub.
+
+        Raises:
+            ConfigError: If it cannot be loaded, or pools its tokens in an unknown way.
+        """
+        super().__init__()
+        self.pooling = sentence_pooling(folder)
+        self.network = load_network(folder)
+        self.width: int = self.network.config.hidden_size
+
+    def blank(self) -> Padded:
+        """The smallest input."""
+        return Padded(torch.ones(1, 1, dtype=torch.long), torch.ones(1, dtype=torch.long))
+
+    def forward(self, items: Padded) -> Float[Tensor, "items dim"]:
+        """Token ids ``[captions, positions]`` → vectors of length 1."""
+        mask = items.mask
+        states: Tensor = self.network(input_ids=items.values, attention_mask=mask.long()).last_hidden_state
+        if self.pooling == "cls":
+            return normalize(states[:, 0], dim=-1)
+        is_token = mask.unsqueeze(-1).to(states.dtype)
+        return normalize((states * is_token).sum(1) / is_token.sum(1), dim=-1)
+
+    def checkpoint_gradients(self) -> None:
+        """See `Lite0Tower.checkpoint_gradients`."""
+        _checkpoint(self.network)
+
+
+ImageTower: TypeAlias = Lite0Tower | HubImageTower
+TextTower: TypeAlias = HubTextTower | SentenceTower
+
+
+def load_image_tower(name: str) -> ImageTower:
+    """The network that ``embed --image-encoder`` calls by this name, on the CPU, in evaluation mode, frozen.
+
+    Raises:
+        ConfigError: If there is no such network, it has no image side, or a package is missing.
+    """
+    if name == lite0.NAME:
+        return Lite0Tower().eval()
+    check_image_side(name)
+    return HubImageTower(name, HubReader(name)).eval()
+
+
+def load_text_tower(name: str) -> TextTower:
+    """The network that ``embed --text-encoder`` calls by this name, on the CPU, in evaluation mode, frozen.
+
+    Raises:
+        ConfigError: If there is no such network, or a package is missing.
+    """
+    if is_sentence_encoder(name):
+        return SentenceTower(text_folder(name)).eval()
+    return HubTextTower(name, CaptionReader(name)).eval()
+
+
+def _plain(layer: nn.Conv2d) -> nn.Conv2d:
+    """A convolution at single positions as PyTorch's own class, of which peft can make updates."""
+    plain = nn.Conv2d(layer.in_channels, layer.out_channels, 1, bias=False)
+    plain.weight = layer.weight
+    return plain
+
+
+def _without(network: Any, parts: tuple[str, ...]) -> Any:
+    """The network without the parts of its other side, whose weights are not needed."""
+    for part in parts:
+        if hasattr(network, part):
+            setattr(network, part, None)
+    return network
+
+
+def _pooled(output: Any) -> Tensor:
+    """The vectors of what ``get_…_features`` gives: a tensor, or an output that holds it."""
+    vectors: Tensor = output if isinstance(output, Tensor) else output.pooler_output
+    return vectors
+
+
+def _width(vectors: Tensor | None, name: str, side: str) -> int:
+    if vectors is None or vectors.dim() != 2:
+        shape = "nothing" if vectors is None else f"an array of shape {tuple(vectors.shape)}"
+        raise ConfigError(f"{side} encoder {name!r} makes {shape} of one item, not one vector: choose another encoder")
+    return vectors.shape[1]
+
+
+def _checkpoint(network: Any) -> None:
+    # transformers before 5.24 knows the second name only, later ones warn of it
+    enable = getattr(network, "activation_checkpointing_enable", None) or network.gradient_checkpointing_enable
+    try:
+        enable({"use_reentrant": False})
+    except ValueError as error:
+        raise ConfigError(
+            f"model.gradient_checkpointing is on, but a network cannot do that ({said_by(error)})"
+        ) from error

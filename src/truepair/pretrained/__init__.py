@@ -1,0 +1,1 @@
+"""Networks that were trained elsewhere: loading them, and what they read of pictures and captions."""

@@ -1,0 +1,265 @@
+"""Runs whose encoders are pretrained networks over pixels and tokens: every method, from training to a report."""
+
+import json
+import shutil
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from photographs import write_photographs
+from safetensors.torch import load_file, save_file
+
+from truepair.config import (
+    BaselineConfig,
+    CrclConfig,
+    DataConfig,
+    DisnclConfig,
+    ModelConfig,
+    MscnConfig,
+    NoiseConfig,
+    Recipe,
+    SourceConfig,
+    TeacherConfig,
+    TrainingConfig,
+    TrustedConfig,
+)
+from truepair.data.corpora import load_corpus
+from truepair.data.loader import Loaders
+from truepair.errors import CheckpointError, ConfigError
+from truepair.evaluation.retrieval import evaluate
+from truepair.files.checkpoint import load_checkpoint
+from truepair.model import InputShape, make_model
+from truepair.training.folder import load_run, load_runs
+from truepair.training.recipe import recipe_from
+from truepair.training.run import run
+
+pytest.importorskip("transformers", reason="needs the extra hf")
+from tiny_networks import save_bert, save_clip
+
+METHODS = {
+    "baseline": BaselineConfig(epochs=2),
+    "crcl": CrclConfig(stages=(1, 1), frozen_epochs=0),
+    "mscn": MscnConfig(warmup_epochs=1, purified_epochs=1, meta_batch_size=4, fallback_share=0.2),
+    "disncl": DisnclConfig(warmup_epochs=1, main_epochs=1, critics_from=0),
+    "teacher": TeacherConfig(fold_epochs=2, folds=2, epochs=2, warmup_epochs=1),
+}
+
+
+@pytest.fixture(scope="module")
+def folders(tmp_path_factory):
+    return {save.__name__[5:]: save(tmp_path_factory.mktemp("network")) for save in (save_bert, save_clip)}
+
+
+@pytest.fixture
+def recipe(tmp_path, folders):
+    table = write_photographs(tmp_path / "data", images=24)
+    model = ModelConfig(
+        image="full",
+        text="full",
+        image_encoder=folders["clip"],
+        text_encoder=folders["bert"],
+        embedding=8,
+        projection="plain",
+        tower_learning_rate_factor=0.5,
+    )
+    return Recipe(
+        DataConfig(str(table), SourceConfig(split_col="split")),
+        NoiseConfig(0.2),
+        model=model,
+        method=METHODS["baseline"],
+        training=TrainingConfig(batch_size=8, device="cpu"),
+    )
+
+
+def with_model(recipe, **options):
+    return replace(recipe, model=replace(recipe.model, **options))
+
+
+@pytest.mark.filterwarnings("ignore:MSCN learns from pairs", "ignore:.*codes of the .* side collapsed")
+@pytest.mark.parametrize("name", [*METHODS])
+def test_every_method_trains_both_networks(recipe, name, tmp_path):
+    results = run(replace(recipe, method=METHODS[name]), tmp_path / "run")
+    assert 0 <= results.test.rsum <= 600
+    assert results.detection is not None
+    again = load_run(tmp_path / "run")
+    assert evaluate(again.models, again.splits.test) == results.test
+    for model in again.models:
+        fresh = make_model(again.recipe.network, InputShape.of(again.train, None)).state_dict()
+        moved = {key for key, value in model.state_dict().items() if not torch.equal(value, fresh[key])}
+        assert any("vision_model.encoder.layers.1" in key for key in moved)
+        assert any("text_encoder" in key and "encoder.layer.0" in key for key in moved)
+
+
+@pytest.mark.parametrize("how", ["full", "lora"])
+def test_a_run_that_was_stopped_ends_with_the_same_weights(recipe, how, tmp_path, monkeypatch):
+    if how == "lora":
+        pytest.importorskip("peft", reason="needs the extra finetune")
+    recipe = with_model(recipe, image=how, text="frozen", smallest_crop=0.5, layer_decay=1.0)
+    run(recipe, tmp_path / "whole")
+
+    def interrupted(*given):
+        raise KeyboardInterrupt
+
+    from truepair.training import fit as fit_module
+
+    epochs = []
+    save = fit_module.save
+    monkeypatch.setattr(fit_module, "save", lambda *given: (save(*given), epochs.append(1) or interrupted())[0])
+    with pytest.raises(KeyboardInterrupt):
+        run(recipe, tmp_path / "stopped")
+    monkeypatch.setattr(fit_module, "save", save)
+    run(recipe, tmp_path / "stopped")
+    whole, stopped = ((tmp_path / each / "best.safetensors").read_bytes() for each in ("whole", "stopped"))
+    assert whole == stopped
+
+
+def test_checkpoints_leave_out_what_is_frozen(recipe, tmp_path):
+    run(
+        with_model(
+            recipe, image="frozen", text="frozen", tower_learning_rate_factor=ModelConfig().tower_learning_rate_factor
+        ),
+        tmp_path / "run",
+    )
+    (weights,) = load_checkpoint(tmp_path / "run" / "best.safetensors")["models"]
+    assert all(".head." in name or name.endswith(".number") for name in weights)
+
+
+def test_a_frozen_network_gives_what_embed_gives(recipe, folders, tmp_path):
+    from truepair.embedding.choosing import load_image_encoder, load_text_encoder
+
+    recipe = with_model(
+        recipe, image="frozen", text="frozen", tower_learning_rate_factor=ModelConfig().tower_learning_rate_factor
+    )
+    pairs = load_corpus(recipe.data, recipe.model).splits.test
+    model = make_model(recipe.model, InputShape.of(pairs, None)).eval()
+    device = torch.device("cpu")
+    captions = load_text_encoder(folders["bert"], device).encode(pairs.captions).features
+    rows = torch.arange(len(pairs))
+    np.testing.assert_allclose(model.text_encoder._vectors(pairs.caption_inputs.take(rows)), captions, atol=1e-5)
+    images = load_image_encoder(folders["clip"], grid=None, device=device, cache=tmp_path)
+    from truepair.sources.decoding import decoded
+
+    seen = [images.preprocess(decoded(pairs.pictures[image], 64)) for image in range(len(pairs.images))]
+    taken = pairs.images.take(torch.arange(len(pairs.images)))
+    np.testing.assert_allclose(model.image_encoder._vectors(taken), images.encode(seen), atol=1e-5)
+
+
+def test_one_side_may_keep_the_features_of_the_data(recipe, folders, tmp_path):
+    np.save(tmp_path / "f.npy", np.random.default_rng(0).standard_normal((24, 5)).astype(np.float32))
+    recipe = with_model(recipe, image="features", image_encoder=ModelConfig().image_encoder)
+    recipe = replace(recipe, data=replace(recipe.data, image_features=str(tmp_path / "f.npy")))
+    assert run(recipe, tmp_path / "run").epochs == 2
+    described = json.loads((tmp_path / "run" / "run.json").read_text())
+    assert (described["inputs"]["image"], described["inputs"]["caption"]) == ("vector", "tokens")
+
+
+def test_a_network_that_is_gone_is_named_when_the_run_is_read(recipe, folders, tmp_path):
+    copied = tmp_path / "bert"
+    shutil.copytree(folders["bert"], copied)
+    run(with_model(recipe, text_encoder=str(copied)), tmp_path / "run")
+    shutil.rmtree(copied)
+    with pytest.raises(ConfigError, match="is a path, but there is no such folder"):
+        load_run(tmp_path / "run")
+
+
+def test_weights_of_another_network_are_refused(recipe, folders, tmp_path):
+    copied = tmp_path / "bert"
+    shutil.copytree(folders["bert"], copied)
+    run(with_model(recipe, text_encoder=str(copied)), tmp_path / "run")
+    config = json.loads((copied / "config.json").read_text())
+    shutil.rmtree(copied)
+    copied.mkdir()
+    save_bert(copied)
+    (copied / "config.json").write_text(json.dumps(config | {"num_hidden_layers": 1}))
+    with pytest.raises(CheckpointError):
+        load_run(tmp_path / "run")
+
+
+@pytest.mark.parametrize("how", ["frozen", "lora"])
+def test_a_frozen_network_that_changed_is_refused(recipe, folders, how, tmp_path):
+    if how == "lora":
+        pytest.importorskip("peft", reason="needs the extra finetune")
+    copied = tmp_path / "bert"
+    shutil.copytree(folders["bert"], copied)
+    run(with_model(recipe, text=how, text_encoder=str(copied)), tmp_path / "run")
+    weights = load_file(copied / "model.safetensors")
+    weights["embeddings.LayerNorm.bias"][0] += 1e-3
+    save_file(weights, copied / "model.safetensors", {"format": "pt"})
+    with pytest.raises(CheckpointError, match="the pretrained network has other weights than when this was learned"):
+        load_run(tmp_path / "run")
+
+
+@pytest.mark.parametrize(
+    ("model", "told"),
+    [
+        ({"image_encoder": "x"}, "model.image_encoder is 'x', but a network with .* does not read it"),
+        ({"text": "full", "text_encoder": "x", "words": "mean"}, "model.words is 'mean'"),
+        ({"image": "frozen", "layer_decay": 0.5}, "model.layer_decay is 0.5"),
+        ({"image": "full", "lora_rank": 2}, "model.lora_rank is 2"),
+        ({"text": "full", "smallest_crop": 0.5}, "model.smallest_crop is 0.5"),
+        ({"image": "full", "similarity": "sgr"}, "gives one vector each, but model.similarity 'sgr' compares regions"),
+        ({"image": "lora", "feature_scaling": "root"}, "whose slope at 0 has no end"),
+        ({"image": "full", "tower_learning_rate_factor": 0}, r"must be in \(0, 1\]"),
+        ({"image": "pixels"}, "model.image is 'pixels', but it must be one of 'features', 'frozen', 'full', 'lora'"),
+    ],
+)
+def test_options_that_nothing_reads_or_that_cannot_work_are_refused(model, told):
+    with pytest.raises(ConfigError, match=told):
+        recipe_from({"model": model, "method": {"name": "baseline"}}, "here")
+
+
+def test_the_meta_step_does_not_recompute(recipe):
+    with pytest.raises(ConfigError, match="MSCN's meta step asks for gradients at other weights"):
+        Recipe(model=ModelConfig(text="full", gradient_checkpointing=True), method=MscnConfig()).network  # noqa: B018
+
+
+def test_trusted_pairs_of_a_split_are_read_as_words(recipe):
+    with pytest.raises(ConfigError, match=r"trusted.source is 'split', whose captions are read as words or vectors"):
+        replace(recipe, trusted=TrustedConfig("split"))
+
+
+def test_runs_that_read_captions_by_different_networks_are_no_ensemble(recipe, folders, tmp_path):
+    run(recipe, tmp_path / "one")
+    run(with_model(recipe, text_encoder=folders["clip"]), tmp_path / "other")
+    with pytest.raises(ConfigError, match="read pictures or captions by different networks"):
+        load_runs([tmp_path / "one", tmp_path / "other"])
+
+
+def test_a_corpus_that_was_read_for_another_model_is_refused(recipe):
+    corpus = load_corpus(recipe.data)
+    with pytest.raises(ConfigError, match=r"model.image is 'full', but the corpus was read as regions: .*load_corpus"):
+        make_model(recipe.model, InputShape.of(corpus.splits.train, corpus.vocabulary))
+
+
+def test_training_learns_what_the_captions_say(recipe):
+    """Mixed precision included: the loss of the last steps is far below that of the first."""
+    from lightning_fabric import Fabric
+
+    from truepair.methods.baseline import Baseline
+
+    pairs = load_corpus(recipe.data, recipe.model).splits.train
+    fabric = Fabric(accelerator="cpu", devices=1, precision="bf16-mixed")
+    fabric.seed_everything(0, verbose=False)
+    config = BaselineConfig(epochs=12, temperature=0.2)
+    config = replace(config, optimisation=replace(config.optimisation, learning_rate=5e-3))
+    method = Baseline(config, lambda: make_model(recipe.model, InputShape.of(pairs, None)), len(pairs), fabric)
+    loaders = Loaders(pairs, 16, 0, torch.device("cpu"))
+    losses = [step["loss"] for epoch in range(12) for step in method.train_epoch(epoch, loaders)]
+    assert np.mean(losses[-4:]) < 0.75 * np.mean(losses[:4])
+
+
+def test_a_run_is_audited_indexed_and_searched(recipe, tmp_path):
+    from truepair.audit.run import audit_run
+    from truepair.config import AuditConfig
+    from truepair.search.building import build_index
+    from truepair.search.index import open_index
+
+    run(with_model(recipe, smallest_crop=1.0), tmp_path / "run")
+    audited = load_run(tmp_path / "run")
+    assert audit_run(audited, tmp_path / "audit", AuditConfig()).pairs == len(audited.train)
+    build_index(str(tmp_path / "run"), tmp_path / "index")
+    index = open_index(tmp_path / "index")
+    pictures = audited.corpus.splits.test.pictures
+    for given in ({"images": [pictures[0]]}, {"texts": "a red dog"}):
+        assert len(index.search(**given, k=1)) == 1
