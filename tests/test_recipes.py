@@ -17,7 +17,8 @@ RECIPES = {path.stem: path for path in sorted(SHIPPED.glob("*.toml"))}
 PUBLISHED = {name: path for name, path in RECIPES.items() if load_recipe_file(path).published is not None}
 
 CORPORA = {"demo": "demo"} | {name: f"data/{name}_precomp" for name in ("f8k", "f30k", "coco", "cc152k")}
-SIMILARITIES = {name: (name,) for name in ("cosine", "saf", "sgr")} | {"vse": ("cosine",), "sgraf": ("saf", "sgr")}
+SIMILARITIES = {name: (name,) for name in ("cosine", "saf", "sgr")}
+SIMILARITIES |= {"vse": ("cosine",), "clip": ("cosine",), "sgraf": ("saf", "sgr")}
 NCR = "NCR (NeurIPS 2021), Tables 1-2 as shown in its repository, row "
 SGRAF = "SGRAF, as listed in NCR's (NeurIPS 2021) and RCL's (TPAMI 2023) tables"
 MGCS = "MGCS (AAAI 2026), Tables 2-3, row {}, marked † (run by MGCS's authors, by its account)"
@@ -113,7 +114,7 @@ def test_a_recipes_name_is_its_content(name):
     method, similarity, corpus, noise, *oracle = name.split("_")
     assert recipe.method.name == method
     assert file.similarities == SIMILARITIES[similarity]
-    assert recipe.data.path == CORPORA[corpus]
+    assert recipe.data.path == ("data/f30k/dataset_flickr30k.json" if similarity == "clip" else CORPORA[corpus])
     if corpus == "cc152k":
         assert (noise, recipe.noise.rate) == ("natural", 0)
     else:
@@ -121,7 +122,7 @@ def test_a_recipes_name_is_its_content(name):
     assert (recipe.training.oracle == "clean_pairs") == (oracle == ["clean"])
 
 
-@pytest.mark.parametrize("name", [name for name in RECIPES if not {"demo", "f8k"} & set(name.split("_"))])
+@pytest.mark.parametrize("name", [name for name in RECIPES if not {"demo", "f8k", "clip"} & set(name.split("_"))])
 def test_a_recipe_of_a_published_corpus_follows_its_protocol(name):
     recipe = load_recipe(RECIPES[name])
     data, corpus = recipe.data, name.split("_")[2]

@@ -1,5 +1,6 @@
 """The recipes that come with truepair, reproduced on miniature corpora with tiny networks."""
 
+import csv
 import json
 import runpy
 import shutil
@@ -10,6 +11,8 @@ from pathlib import Path
 
 import pytest
 import torch
+from photographs import write_photographs
+from tiny_networks import save_clip
 
 from truepair.config import DataConfig, NoiseConfig, Recipe, SourceConfig, TrustedConfig
 from truepair.data.corpora import load_corpus
@@ -394,3 +397,30 @@ def test_an_ensemble_of_runs_that_do_not_tell_their_level_is_not_tested_again(co
     before = times(tmp_path)
     assert rehearsed("crcl_sgraf_coco_40", corpora / "images", tmp_path)["ours"] == sgraf_on_coco[1]["ours"]
     assert times(tmp_path) == before
+
+
+@pytest.mark.parametrize("method", ["baseline", "crcl", "teacher"])
+def test_clip_is_trained_on_karpathys_splits(tmp_path, method):
+    pytest.importorskip("transformers", reason="needs the extra hf")
+    pictures = tmp_path / "f30k" / "flickr30k-images"
+    table = write_photographs(pictures, images=24)
+    split_of = {"train": "train", "dev": "val", "test": "test"}
+    with table.open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    images = [
+        {
+            "filename": name,
+            "split": split_of[next(row["split"] for row in rows if row["image"] == name)],
+            "sentences": [
+                {"raw": row["caption"], "sentid": place} for place, row in enumerate(rows) if row["image"] == name
+            ],
+        }
+        for name in dict.fromkeys(row["image"] for row in rows)
+    ]
+    (tmp_path / "f30k" / "dataset_flickr30k.json").write_text(json.dumps({"images": images}))
+    recipe = rehearsal(with_data_in(load_recipe(SHIPPED / f"{method}_clip_f30k_40.toml"), tmp_path))
+    network = save_clip(tmp_path / "clip")
+    model = replace(recipe.model, image_encoder=network, text_encoder=network)
+    here = replace(recipe.training, device="cpu", precision="32-true", workers=0, batch_size=8)
+    summary = reproduce(RecipeFile(replace(recipe, model=model, training=here)), tmp_path / "out", (0,))
+    assert summary["runs"][0]["members"]["cosine"]["pairs"] == {"train": 32, "dev": 8, "test": 8, "trusted": None}

@@ -152,10 +152,11 @@ def member_recipe(recipe: Recipe, similarity: Member, seed: int) -> Recipe:
 
 def rehearsal(recipe: Recipe) -> Recipe:
     """The same path through the same files, a tiny network, one epoch of each kind: its numbers mean nothing."""
-    size = recipe.model.similarity_size if "similarity_size" in recipe.network.unread else 8
+    small = {"embedding": 16, "word_size": 16, "similarity_size": 8}
+    read = {name: size for name, size in small.items() if name not in recipe.network.unread}
     return replace(
         recipe,
-        model=replace(recipe.model, embedding=16, word_size=16, similarity_size=size),
+        model=replace(recipe.model, **read),
         method=recipe.method.rehearsed(),
     )
 
