@@ -6,21 +6,27 @@ largest resident memory of the process that searches.
 
 ``python benchmarks/search.py photographs INDEX`` takes an index of 'truepair index' and says how many nonsense queries
 are told from captions: shuffled words, words drawn from all captions, and sentences of other domains.
+
+``python benchmarks/search.py page INDEX [--requests 10000]`` serves the page and sends it searches, parts of rankings
+and pictures, 200 at a time; every one must be answered.
 """
 
 from __future__ import annotations
 
 import argparse
+import asyncio
 import json
 import random
 import subprocess
 import sys
 import tempfile
 import time
+from collections import Counter, defaultdict
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
+import httpx
 import numpy as np
 import torch
 
@@ -199,6 +205,58 @@ def photographs(folder: str) -> None:
             )
 
 
+def page(folder: str, requests: int) -> None:
+    """Requests to the page of an index, 200 at a time."""
+    words = random.Random(0)
+    index = open_index(folder)
+    texts = index.captions.table["caption"].slice(0, 5000).to_pylist()
+    asked = [words.sample(texts, 1)[0] for _ in range(200)]
+    command = [sys.executable, "-m", "truepair", "search", folder, "--page", "--no-browser"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as server:
+        assert server.stdout is not None
+        address = httpx.URL(server.stdout.readline().removeprefix("search: ").strip())
+        try:
+            times, codes = asyncio.run(_sent(address, requests, asked, len(index), has_pictures=index.has_pictures))
+            memory = Path(f"/proc/{server.pid}/status").read_text().partition("VmHWM:")[2].split()[0]
+        finally:
+            server.terminate()
+    for kind, taken in times.items():
+        p50, p95 = np.quantile(taken, [0.5, 0.95])
+        print(f"{kind:12} {len(taken):6,}  p50 {p50:7.0f} ms  p95 {p95:7.0f} ms  longest {max(taken):7.0f} ms")
+    print(f"answers {dict(codes)}, largest memory of the server {int(memory) / 1000:,.0f} MB")
+
+
+async def _sent(
+    address: httpx.URL, requests: int, asked: list[str], images: int, *, has_pictures: bool
+) -> tuple[dict[str, list[float]], Counter[int]]:
+    """Milliseconds of each kind of request, and how many answers had which status."""
+    times: dict[str, list[float]] = defaultdict(list)
+    codes, free, chance = Counter[int](), asyncio.Semaphore(200), random.Random(1)
+    limits = httpx.Limits(max_connections=200, max_keepalive_connections=200)
+    async with httpx.AsyncClient(base_url=str(address.join("/")), timeout=600, limits=limits) as client:
+        await client.get("/search", params=dict(address.params))
+
+        async def one() -> None:
+            offset = chance.choice((0, 0, 48, 480))
+            kind = chance.choice(("search", "every row", "picture") if has_pictures else ("search", "every row"))
+            async with free:
+                started = time.perf_counter()
+                if kind == "picture":
+                    answer = await client.get(f"/found/{chance.randrange(images)}")
+                elif kind == "search":
+                    answer = await client.post("/api/search", json={"text": chance.choice(asked), "offset": offset})
+                else:
+                    answer = await client.post("/api/search", json={"offset": chance.randrange(images)})
+                times[kind].append(1000 * (time.perf_counter() - started))
+                codes[answer.status_code] += 1
+
+        started = time.perf_counter()
+        await asyncio.gather(*(one() for _ in range(requests)))
+        taken = time.perf_counter() - started
+        print(f"{requests:,} requests in {taken:.1f} s: {requests / taken:,.0f} a second")
+    return times, codes
+
+
 def main() -> None:
     """Run what is asked for."""
     if sys.argv[1] == "one":
@@ -208,13 +266,16 @@ def main() -> None:
         build(Path(sys.argv[2]), int(sys.argv[3]), sys.argv[4])
         return
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("what", choices=("million", "photographs"))
+    parser.add_argument("what", choices=("million", "photographs", "page"))
     parser.add_argument("index", nargs="?")
     parser.add_argument("--vectors", type=int, default=1_000_000)
     parser.add_argument("--approximate", choices=("ivf", "hnsw"))
+    parser.add_argument("--requests", type=int, default=10_000)
     asked = parser.parse_args()
     if asked.what == "million":
         million(asked.vectors, asked.approximate)
+    elif asked.what == "page":
+        page(asked.index, asked.requests)
     else:
         photographs(asked.index)
 

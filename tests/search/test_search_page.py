@@ -120,8 +120,9 @@ def test_an_image_comes_with_all_its_captions(seen, vectors_page):
     assert vectors_page.client.get("/found/0").status_code == 404  # an index without pictures
 
 
-def test_pictures_that_were_given_long_ago_are_asked_for_again(seen, monkeypatch):
+def test_pictures_that_were_given_long_ago_are_asked_for_again(of_photographs, monkeypatch):
     monkeypatch.setattr(searching, "_PICTURES_KEPT", 1)
+    seen = Visitor(make_search_app(of_photographs))
     first = seen.drop(encoded(picture(100)))
     seen.drop(encoded(picture(101)))
     assert "drop it again" in seen.search(picture=first, status=404)

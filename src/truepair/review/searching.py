@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import hashlib
 from collections import OrderedDict
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
 from threading import Lock
-from typing import Literal
+from typing import Generic, Literal, TypeVar
 
 import numpy as np
 import pyarrow as pa
@@ -25,6 +26,8 @@ _RANKINGS_KEPT = 64
 _PICTURES_KEPT = 64
 
 Kind = Literal["text", "like", "picture", "all"]
+Key = TypeVar("Key")
+Value = TypeVar("Value")
 
 
 @dataclass(frozen=True)
@@ -66,6 +69,47 @@ class Ranking:
     said: tuple[str, ...] = ()
 
 
+class _Kept(Generic[Key, Value]):
+    """The last few values, by key. Threads may share it; a value is made by one thread at a time.
+
+    Args:
+        most: How many are kept.
+        making: Held while a value is made.
+    """
+
+    def __init__(self, most: int, making: Lock) -> None:
+        self._most = most
+        self._making = making
+        self._keeping = Lock()
+        self._values: OrderedDict[Key, Value] = OrderedDict()
+
+    def get(self, key: Key) -> Value | None:
+        """The value, if it is kept."""
+        with self._keeping:
+            if key not in self._values:
+                return None
+            self._values.move_to_end(key)
+            return self._values[key]
+
+    def get_or_make(self, key: Key, make: Callable[[], Value]) -> Value:
+        """The value; made, and kept, if it is not there."""
+        found = self.get(key)
+        if found is not None:
+            return found
+        with self._making:
+            found = self.get(key)  # another thread may have made it meanwhile
+            if found is None:
+                found = make()
+                self._keep(key, found)
+        return found
+
+    def _keep(self, key: Key, value: Value) -> None:
+        with self._keeping:
+            self._values[key] = value
+            while len(self._values) > self._most:
+                self._values.popitem(last=False)
+
+
 class Searching:
     """Searches in one index. Threads may share it: one query is encoded and ranked at a time.
 
@@ -75,9 +119,9 @@ class Searching:
 
     def __init__(self, index: Index) -> None:
         self.index = index
-        self._ranking = Lock()
-        self._rankings: OrderedDict[Asked, Ranking] = OrderedDict()
-        self._pictures: OrderedDict[str, Queries] = OrderedDict()
+        self._encoding = Lock()  # encoders are loaded once, and use all cores
+        self._rankings = _Kept[Asked, Ranking](_RANKINGS_KEPT, self._encoding)
+        self._pictures = _Kept[str, Queries](_PICTURES_KEPT, self._encoding)
 
     def look_up_picture(self, encoded: bytes) -> str:
         """Encode a picture; its key stands for it in queries.
@@ -87,12 +131,7 @@ class Searching:
             ConfigError: If nothing encodes pictures for this index.
         """
         key = hashlib.sha256(encoded).hexdigest()
-        with self._ranking:
-            if key not in self._pictures:
-                self._pictures[key] = self.index.queries(images=[encoded])
-            self._pictures.move_to_end(key)
-            while len(self._pictures) > _PICTURES_KEPT:
-                self._pictures.popitem(last=False)
+        self._pictures.get_or_make(key, lambda: self.index.queries(images=[encoded]))
         return key
 
     def part(self, asked: Asked, offset: int, limit: int) -> tuple[Ranking, pa.Table]:
@@ -103,21 +142,14 @@ class Searching:
             ConfigError: If the query is empty, the filter is none, or nothing encodes such queries.
             DataError: If there is no row with the id.
         """
-        with self._ranking:
-            ranking = self._ranked(asked)
-            rows = ranking.rows[offset : offset + limit]
-            if ranking.queries is None or ranking.hits is None:
-                return ranking, self.index.listed(asked.side, rows.tolist())
-            shown = slice(offset, offset + len(rows))
-            return ranking, self.index.table(ranking.hits, ranking.queries, asked.side, shown)
-
-    def _ranked(self, asked: Asked) -> Ranking:
-        if asked not in self._rankings:
-            self._rankings[asked] = self._rank(asked)
-        self._rankings.move_to_end(asked)
-        while len(self._rankings) > _RANKINGS_KEPT:
-            self._rankings.popitem(last=False)
-        return self._rankings[asked]
+        ranking = self._rankings.get_or_make(asked, lambda: self._rank(asked))
+        rows = ranking.rows[offset : offset + limit]
+        if ranking.queries is None or ranking.hits is None:
+            return ranking, self.index.listed(asked.side, rows.tolist())
+        with self._encoding:
+            return ranking, self.index.table(
+                ranking.hits, ranking.queries, asked.side, slice(offset, offset + len(rows))
+            )
 
     def _rank(self, asked: Asked) -> Ranking:
         allowed = self.index.allowed(asked.side, asked.where or None)
@@ -133,9 +165,10 @@ class Searching:
 
     def _queries(self, asked: Asked, said: list[str]) -> Queries:
         if asked.kind == "picture":
-            if asked.value not in self._pictures:
+            queries = self._pictures.get(asked.value)
+            if queries is None:
                 raise UnknownError("the picture that was dropped here is not kept any more: drop it again")
-            return self._pictures[asked.value]
+            return queries
         if asked.kind == "like":
             return self.index.queries(like=asked.value)
         return self.index.queries(asked.value, tell=said.append)
@@ -156,7 +189,7 @@ class Searching:
 
     def warm_up(self) -> None:
         """Load what encodes texts, which takes seconds; where nothing does, the first query says so."""
-        with self._ranking:
+        with self._encoding:
             try:
                 self.index.queries("a photograph")
             except ConfigError:

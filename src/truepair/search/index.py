@@ -384,8 +384,15 @@ class Index:
 
     def calibration(self, side: Side) -> Calibration | None:
         """What gives probabilities to hits of one side; None where they are unknown."""
-        stored = self.manifest.calibration.get(side)
-        return None if stored is None else dacite.from_dict(Calibration, stored, dacite.Config(cast=[tuple]))
+        return self._calibrations[side]
+
+    @cached_property
+    def _calibrations(self) -> dict[Side, Calibration | None]:
+        stored = {side: self.manifest.calibration.get(side) for side in SIDES}
+        return {
+            side: None if each is None else dacite.from_dict(Calibration, each, dacite.Config(cast=[tuple]))
+            for side, each in stored.items()
+        }
 
     @cached_property
     def references(self) -> dict[Side, tuple[Int[Tensor, " reference"], Float[Tensor, "reference dim"]]]:

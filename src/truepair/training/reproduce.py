@@ -153,7 +153,7 @@ def member_recipe(recipe: Recipe, similarity: Member, seed: int) -> Recipe:
 def rehearsal(recipe: Recipe) -> Recipe:
     """The same path through the same files, a tiny network, one epoch of each kind: its numbers mean nothing."""
     small = {"embedding": 16, "word_size": 16, "similarity_size": 8}
-    read = {name: size for name, size in small.items() if name not in recipe.network.unread}
+    read: dict[str, Any] = {name: size for name, size in small.items() if name not in recipe.network.unread}
     return replace(
         recipe,
         model=replace(recipe.model, **read),
