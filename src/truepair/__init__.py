@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from truepair.embedding.own_encoders import register_encoder
     from truepair.errors import TruepairError
     from truepair.evaluation.retrieval import evaluate
+    from truepair.exporting.run import export_run
     from truepair.methods import METHODS
     from truepair.model import MatchingModel
     from truepair.search.index import open_index
@@ -34,6 +35,7 @@ _HOME = {
     "audit_corpus": "truepair.audit.run",
     "audit_run": "truepair.audit.run",
     "evaluate": "truepair.evaluation.retrieval",
+    "export_run": "truepair.exporting.run",
     "find_pair_issues": "truepair.audit.lab",
     "inject_noise": "truepair.data.noise",
     "load_corpus": "truepair.data.corpora",
@@ -54,6 +56,7 @@ __all__ = [
     "audit_corpus",
     "audit_run",
     "evaluate",
+    "export_run",
     "find_pair_issues",
     "inject_noise",
     "load_corpus",

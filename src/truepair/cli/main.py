@@ -27,6 +27,7 @@ COMMANDS = {
     "fix": "a copy of an audited corpus without the pairs that do not match, in its own format",
     "index": "make an index of a run, of features or of pictures with captions, to search in",
     "search": "what an index holds for a text or a picture, with the probability of every hit",
+    "export": "a trained model for other tools: ONNX, sentence-transformers, transformers",
     "sweep": "train once for each combination of option values; runs that are there are not repeated",
     "figures": "the papers' figures from finished runs: a page and SVG files",
     "inspect": "what a run knows of its pairs, and what DisNCL's codes hold: a page of charts",
@@ -41,12 +42,12 @@ AFTER_A_STOP = {
     "index": "an earlier index is as it was; the same command finds the embeddings that were made, and goes on",
     "search": "nothing was written",
     "fix": "an earlier copy is as it was; the same command begins anew",
+    "export": "an earlier export is as it was; the same command begins anew",
     **dict.fromkeys(("figures", "inspect", "noise"), "the same command begins anew"),
 }
 """By command, what is true after Ctrl-C."""
 
 USAGE = f"""usage: truepair COMMAND [options]; for a start: truepair demo --out demo-run
-
 Find image-caption pairs that do not match, fix them, train models that do not mind the rest.
 
 commands:

@@ -6,7 +6,7 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, Literal
+from typing import Any, Literal, cast
 
 import torch
 from jaxtyping import Float, Int
@@ -102,6 +102,11 @@ class TowerEncoder(nn.Module):
         """Vectors of any length → of length 1."""
         return self.head.encoding(features)
 
+    @property
+    def network(self) -> ImageTower | TextTower:
+        """The pretrained network, with its low-rank updates if there are."""
+        return cast(ImageTower | TextTower, self.tower if self._frozen is None else self._frozen.module)
+
     def learning_rate_factors(self) -> dict[nn.Parameter, float]:
         """What the learning rate of each trained parameter of the network is multiplied with."""
         if self._frozen is not None:
@@ -119,7 +124,7 @@ class TowerEncoder(nn.Module):
         rows = Padded(items.values, items.lengths)
         if self.training and self.smallest_crop < 1:
             rows = Padded(random_crops(rows.values, self.smallest_crop))
-        tower = self.tower if self._frozen is None else self._frozen.module
+        tower = self.network
         if self._frozen is None and torch.is_grad_enabled():
             vectors: Tensor = tower(rows)
             return vectors

@@ -156,7 +156,7 @@ def _load(loader: str, name: str, **options: Any) -> Any:
         else "it is neither a folder here, nor the name of a network on the hub that can be had now and has safetensors"
     )
     try:
-        with _quiet(transformers.utils.logging):
+        with quiet(transformers.utils.logging):
             return getattr(transformers, loader).from_pretrained(
                 place, local_files_only=is_folder, trust_remote_code=False, **options
             )
@@ -180,7 +180,7 @@ def _place(name: str) -> str:
 
 
 @contextlib.contextmanager
-def _quiet(logging: Any) -> Iterator[None]:
+def quiet(logging: Any) -> Iterator[None]:
     """No progress bars and no lists of weights that the other tower would need."""
     verbosity, has_bars = logging.get_verbosity(), logging.is_progress_bar_enabled()
     logging.set_verbosity_error()

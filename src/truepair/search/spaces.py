@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import unicodedata
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -20,7 +20,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from truepair.audit.shared_space import no_shared_space, shared_space
-from truepair.config import EmbedConfig, ModelConfig
+from truepair.config import DataConfig, EmbedConfig, ModelConfig
 from truepair.data.batch import Padded, joined
 from truepair.data.corpora import reads_patches
 from truepair.data.embeddings import DESCRIPTION
@@ -250,14 +250,15 @@ def run_space(folder: Path, device: str) -> Space:
     where = make_fabric(device).device
     data = run.recipe.data
     reads = run.recipe.network
-    if reads.image != "features":
-        by = Encoded(None, None)
-    else:
-        by = Encoded("patches", None) if reads_patches(data) else Encoded.of_features(data.path)
-    if data.text == "words":
-        by = Encoded(by.image, None, by.grid)
+    by = encoders_of(data) if reads.image == "features" else Encoded(None, None)
     description = {"kind": "run", "folder": str(folder.resolve()), "sha256": _digest(folder / _WEIGHTS)}
     return Space([model.to(where) for model in run.models], description, by, run.vocabulary, reads=reads)
+
+
+def encoders_of(data: DataConfig) -> Encoded:
+    """What made the features that a run reads, where it reads any."""
+    by = Encoded("patches", None) if reads_patches(data) else Encoded.of_features(data.path)
+    return replace(by, text=None) if data.text == "words" else by
 
 
 def save_space(space: Space, folder: Path) -> None:
