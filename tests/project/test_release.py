@@ -19,7 +19,7 @@ import truepair
 ROOT = Path(__file__).parents[2]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
 WORKFLOWS = sorted((ROOT / ".github" / "workflows").glob("*.yml"))
-NOT_TRIED = {"heic", "ray", "stores", "tensorboard"}
+NOT_TRIED = {"heic", "ray", "stores", "tensorboard", "open_clip"}
 """Extras that the tests do without, so that constraints.txt does not pin them."""
 
 

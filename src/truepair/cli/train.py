@@ -28,7 +28,7 @@ from truepair.training.recipe import load_recipe_file, recipe_from
 MAIN = (
     *("target", "out", "image-col", "caption-col", "image-root", "method.name", "noise.rate"),
     *("model.image", "model.text"),
-    *("batch-size", "seed", "device", "workers"),
+    *("batch-size", "device"),
 )
 
 
