@@ -88,7 +88,9 @@ def serve(page: Served, where: Listening, output: Output) -> None:
         output.summary({"address": address, **page.summary})
         if where.browser and sys.stdout.isatty() and _has_display():
             webbrowser.open(address)
-        config = uvicorn.Config(app, log_level="warning", access_log=False, ws="none", lifespan="off")
+        config = uvicorn.Config(
+            app, log_level="warning", access_log=False, ws="none", lifespan="off", timeout_keep_alive=75
+        )
         uvicorn.Server(config).run(sockets=[listening])
         raise KeyboardInterrupt  # a signal ended it, which uvicorn does not always raise again
 
