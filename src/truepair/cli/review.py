@@ -53,9 +53,8 @@ class Review:
 
     def __post_init__(self) -> None:
         """Refuse a port or a name that cannot be."""
-        assert self.listening
+        self.listening()
 
-    @property
     def listening(self) -> Listening:
         """Where the page is served."""
         return Listening(self.port, self.browser, self.allow_host)
@@ -74,7 +73,7 @@ def command(arguments: Sequence[str], output: Output) -> None:
         return make_app(parsed.audit, export=parsed.export, hosts=parsed.allow_host, index=parsed.index)
 
     note = "Ctrl-C ends it; decisions are saved as they are made"
-    serve(Served("review", make, "?token={token}", note, {"audit": parsed.audit}), parsed.listening, output)
+    serve(Served("review", make, "?token={token}", note, {"audit": parsed.audit}), parsed.listening(), output)
 
 
 def _export(folder: Path, table: Path, output: Output) -> None:

@@ -72,9 +72,8 @@ class Search:
 
     def __post_init__(self) -> None:
         """Refuse a port or a name that cannot be."""
-        assert self.listening
+        self.listening()
 
-    @property
     def listening(self) -> Listening:
         """Where the page is served."""
         return Listening(self.port, self.browser, self.allow_host)
@@ -127,7 +126,7 @@ def _serve(parsed: Search, output: Output) -> None:
 
     query = "" if parsed.query is None else f"#{urlencode({'text': parsed.query})}"
     page = Served("search", make, "search?token={token}" + query, "Ctrl-C ends it", {"index": parsed.index})
-    serve(page, parsed.listening, output)
+    serve(page, parsed.listening(), output)
 
 
 def hit_lines(hits: pa.Table, asked: Sequence[str]) -> list[str]:

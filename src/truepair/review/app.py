@@ -20,7 +20,7 @@ from truepair.review.cut import Cut
 from truepair.review.guard import refusal
 from truepair.review.issues import PairIssues
 from truepair.review.routes import Review, router
-from truepair.review.search_app import LARGER, add_search
+from truepair.review.search_app import LARGER_REQUESTS, add_search
 from truepair.review.serving import guarded_app
 
 INDEX = "index"
@@ -54,7 +54,7 @@ def make_app(
     if index is None and (folder / INDEX).exists():
         index = folder / INDEX
 
-    app = guarded_app("truepair review", hosts, LARGER)
+    app = guarded_app("truepair review", hosts, LARGER_REQUESTS)
     app.state.review = Review(
         audit,
         decisions,

@@ -20,7 +20,7 @@ from truepair.review import listing
 from truepair.review.captions import CaptionsOfImages
 from truepair.review.cut import Cut
 from truepair.review.issues import PairIssues
-from truepair.review.serving import SAFELY, Text, UnknownError, number, page_of
+from truepair.review.serving import COOKIE_OPTIONS, Text, UnknownError, number, page_of
 
 MOST_PAIRS = 200
 """Pairs of one answer."""
@@ -100,7 +100,7 @@ def page(request: Request, review: TheReview) -> HTMLResponse:
     }
     answer = page_of(request, "review.html", shown)
     if _COOKIE not in request.cookies:
-        answer.set_cookie(_COOKIE, secrets.token_urlsafe(12), max_age=_YEAR, **SAFELY)
+        answer.set_cookie(_COOKIE, secrets.token_urlsafe(12), max_age=_YEAR, **COOKIE_OPTIONS)
     return answer
 
 

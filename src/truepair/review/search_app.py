@@ -25,7 +25,7 @@ MOST_HITS = 200
 """Hits of one answer."""
 LARGEST_PICTURE = 64 * 2**20
 """Bytes of a picture that is dropped on the page."""
-LARGER = {"/api/picture": LARGEST_PICTURE}
+LARGER_REQUESTS = {"/api/picture": LARGEST_PICTURE}
 """Paths whose requests may be larger than others."""
 
 
@@ -85,7 +85,7 @@ def make_search_app(index: Path, *, hosts: Sequence[str] = ()) -> FastAPI:
     Raises:
         DataError: If the folder holds no index, or it cannot be opened.
     """
-    app = guarded_app("truepair search", hosts, LARGER)
+    app = guarded_app("truepair search", hosts, LARGER_REQUESTS)
     add_search(app, index)
     app.add_api_route("/", _to_search, include_in_schema=False)
     return app

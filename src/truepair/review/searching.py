@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import hashlib
-from collections import OrderedDict
-from collections.abc import Callable
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, lru_cache
 from threading import Lock
-from typing import Generic, Literal, TypeVar
+from typing import Literal
 
 import numpy as np
 import pyarrow as pa
@@ -26,8 +24,6 @@ _RANKINGS_KEPT = 64
 _PICTURES_KEPT = 64
 
 Kind = Literal["text", "like", "picture", "all"]
-Key = TypeVar("Key")
-Value = TypeVar("Value")
 
 
 @dataclass(frozen=True)
@@ -69,49 +65,8 @@ class Ranking:
     said: tuple[str, ...] = ()
 
 
-class _Kept(Generic[Key, Value]):
-    """The last few values, by key. Threads may share it; a value is made by one thread at a time.
-
-    Args:
-        most: How many are kept.
-        making: Held while a value is made.
-    """
-
-    def __init__(self, most: int, making: Lock) -> None:
-        self._most = most
-        self._making = making
-        self._keeping = Lock()
-        self._values: OrderedDict[Key, Value] = OrderedDict()
-
-    def get(self, key: Key) -> Value | None:
-        """The value, if it is kept."""
-        with self._keeping:
-            if key not in self._values:
-                return None
-            self._values.move_to_end(key)
-            return self._values[key]
-
-    def get_or_make(self, key: Key, make: Callable[[], Value]) -> Value:
-        """The value; made, and kept, if it is not there."""
-        found = self.get(key)
-        if found is not None:
-            return found
-        with self._making:
-            found = self.get(key)  # another thread may have made it meanwhile
-            if found is None:
-                found = make()
-                self._keep(key, found)
-        return found
-
-    def _keep(self, key: Key, value: Value) -> None:
-        with self._keeping:
-            self._values[key] = value
-            while len(self._values) > self._most:
-                self._values.popitem(last=False)
-
-
 class Searching:
-    """Searches in one index. Threads may share it: one query is encoded and ranked at a time.
+    """Searches in one index. Threads may share it: one of them works at a time.
 
     Attributes:
         index: The index.
@@ -119,9 +74,9 @@ class Searching:
 
     def __init__(self, index: Index) -> None:
         self.index = index
-        self._encoding = Lock()  # encoders are loaded once, and use all cores
-        self._rankings = _Kept[Asked, Ranking](_RANKINGS_KEPT, self._encoding)
-        self._pictures = _Kept[str, Queries](_PICTURES_KEPT, self._encoding)
+        self._working = Lock()  # encoders are loaded once, and products use all cores
+        self._ranking_of = lru_cache(maxsize=_RANKINGS_KEPT)(self._rank)
+        self._pictures: dict[str, Queries] = {}
 
     def look_up_picture(self, encoded: bytes) -> str:
         """Encode a picture; its key stands for it in queries.
@@ -131,7 +86,11 @@ class Searching:
             ConfigError: If nothing encodes pictures for this index.
         """
         key = hashlib.sha256(encoded).hexdigest()
-        self._pictures.get_or_make(key, lambda: self.index.queries(images=[encoded]))
+        with self._working:
+            if key not in self._pictures:
+                self._pictures[key] = self.index.queries(images=[encoded])
+            while len(self._pictures) > _PICTURES_KEPT:
+                del self._pictures[next(iter(self._pictures))]  # the oldest
         return key
 
     def part(self, asked: Asked, offset: int, limit: int) -> tuple[Ranking, pa.Table]:
@@ -142,14 +101,13 @@ class Searching:
             ConfigError: If the query is empty, the filter is none, or nothing encodes such queries.
             DataError: If there is no row with the id.
         """
-        ranking = self._rankings.get_or_make(asked, lambda: self._rank(asked))
-        rows = ranking.rows[offset : offset + limit]
-        if ranking.queries is None or ranking.hits is None:
-            return ranking, self.index.listed(asked.side, rows.tolist())
-        with self._encoding:
-            return ranking, self.index.table(
-                ranking.hits, ranking.queries, asked.side, slice(offset, offset + len(rows))
-            )
+        with self._working:
+            ranking = self._ranking_of(asked)
+            rows = ranking.rows[offset : offset + limit]
+            if ranking.queries is None or ranking.hits is None:
+                return ranking, self.index.listed(asked.side, rows.tolist())
+            shown = slice(offset, offset + len(rows))
+            return ranking, self.index.table(ranking.hits, ranking.queries, asked.side, shown)
 
     def _rank(self, asked: Asked) -> Ranking:
         allowed = self.index.allowed(asked.side, asked.where or None)
@@ -176,7 +134,7 @@ class Searching:
     def captions_of(self, image: int) -> list[str]:
         """All captions of an image, by its row."""
         order, starts = self._captions_by_image
-        rows = np.sort(order[starts[image] : starts[image + 1]])
+        rows = order[starts[image] : starts[image + 1]]
         there = self.index.captions.is_there.numpy()
         return self.index.captions.column("caption", rows[there[rows]].tolist())
 
@@ -189,7 +147,7 @@ class Searching:
 
     def warm_up(self) -> None:
         """Load what encodes texts, which takes seconds; where nothing does, the first query says so."""
-        with self._encoding:
+        with self._working:
             try:
                 self.index.queries("a photograph")
             except ConfigError:

@@ -24,7 +24,7 @@ from truepair.review.guard import Guard, cookie_of_token, refusal
 
 _STATIC = Path(__file__).parent / "static"
 _NO_TELEMETRY: Any = {"tracing": False, "metrics": False, "logs": False, "auto_configure": False}
-SAFELY: dict[str, Any] = {"httponly": True, "samesite": "strict", "path": None}
+COOKIE_OPTIONS: dict[str, Any] = {"httponly": True, "samesite": "strict", "path": None}
 """How cookies are set: of this address only, and not of all that a proxy has under its name."""
 
 
@@ -54,7 +54,7 @@ def guarded_app(title: str, hosts: Sequence[str], larger: Mapping[str, int] = Ma
 def page_of(request: Request, template: str, shown: Mapping[str, Any]) -> HTMLResponse:
     """A page, which gives the browser the token as a cookie."""
     answer = HTMLResponse(_template(template).render(shown))
-    answer.set_cookie(cookie_of_token(request.scope), request.app.state.token, **SAFELY)
+    answer.set_cookie(cookie_of_token(request.scope), request.app.state.token, **COOKIE_OPTIONS)
     return answer
 
 
