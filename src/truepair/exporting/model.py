@@ -100,6 +100,10 @@ class Exportable:
     text: Side
     has_updates: bool
 
+    def side(self, name: str) -> Side:
+        """One side, "image" or "text"."""
+        return self.image if name == "image" else self.text
+
 
 def exportable(folder: Path) -> Exportable:
     """What a run gives to other tools, on the CPU, in evaluation mode.

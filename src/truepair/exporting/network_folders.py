@@ -65,13 +65,12 @@ def write_networks(model: Exportable, samples: Samples, folder: Path) -> Written
     weights: dict[str, Tensor] = {}
     how: dict[str, Any] = {"rule": _RULE}
     for name in names:
-        side = model.image if name == "image" else model.text
+        side = model.side(name)
         how[name] = {"networks": _described(name, side, folders[name], weights), **_read_by(name, side)}
     save_file(weights, folder / WEIGHTS)
     write_json(folder / DESCRIPTION, how)
-    expected = {"image": samples.images, "text": samples.texts}
     differences = {
-        name: largest_difference(_vectors(folder, name, samples), expected[name], f"what was saved ({name})")
+        name: largest_difference(_vectors(folder, name, samples), samples.vectors(name), f"what was saved ({name})")
         for name in names
     }
     return Written(names, differences, _LOAD, () if "image" in names else (ONLY_CAPTIONS,))

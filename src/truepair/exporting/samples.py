@@ -39,6 +39,10 @@ class Samples:
     images: Float32[np.ndarray, "pictures dim"]
     texts: Float32[np.ndarray, "captions dim"]
 
+    def vectors(self, side: str) -> Float32[np.ndarray, "items dim"]:
+        """Those of one side, "image" or "text"."""
+        return self.images if side == "image" else self.texts
+
 
 @torch.inference_mode()
 def samples_of(model: Exportable) -> Samples:

@@ -59,9 +59,8 @@ def write_sentences(model: Exportable, samples: Samples, folder: Path) -> Writte
     with _refusals(), quiet(importlib.import_module("transformers.utils.logging")):
         _save(library, model, folder, sides)
         vectors = _vectors(library, folder, samples, sides)
-    expected = {"image": samples.images, "text": samples.texts}
     what = "the folder for sentence-transformers"
-    differences = {name: largest_difference(vectors[name], expected[name], f"{what} ({name})") for name in sides}
+    differences = {name: largest_difference(vectors[name], samples.vectors(name), f"{what} ({name})") for name in sides}
     if "image" in sides:
         return Written(sides, differences, _LOAD + _LOAD_PICTURES)
     return Written(sides, differences, _LOAD, (_UNLIKE if "image" in exported_sides(model) else ONLY_CAPTIONS,))
@@ -123,10 +122,7 @@ def _routes(model: Exportable, made: Path, folders: dict[str, str]) -> dict[str,
     for place in {*folders.values()}:
         its = {name: method for name, method in methods.items() if folders[name] == place}
         first[place] = _transformer(made / place, its, model.text if folders["text"] == place else None)
-    return {
-        name: [first[place], *_behind((model.image if name == "image" else model.text).networks[0])]
-        for name, place in folders.items()
-    }
+    return {name: [first[place], *_behind(model.side(name).networks[0])] for name, place in folders.items()}
 
 
 def _transformer(folder: Path, methods: dict[str, Any], text: Side | None) -> Any:
