@@ -43,12 +43,11 @@ def encoded(encode: Encode, items: Padded, batch: Batch) -> Padded:
         items: The batch's images or captions, as far as this process has them.
         batch: Says which part that is, and how many items are encoded at once.
     """
-    if batch.share is None:
+    if batch.counts is None:
         return _few_at_once(encode, items, batch.encode_at_once)
     with _own_random_numbers(items.values.device), _sharing():
         own = _few_at_once(encode, items, batch.encode_at_once)
-    shares = processes.shares(len(batch), processes.count())
-    return gathered(own, [share.stop - share.start for share in shares])
+    return gathered(own, batch.counts)
 
 
 def gathered(items: Padded, counts: Sequence[int]) -> Padded:

@@ -17,6 +17,7 @@ from typing import Any, TypeVar
 
 import torch
 import torch.distributed as dist
+from jaxtyping import Bool
 from torch import Tensor
 
 from truepair.errors import TrainingError, TruepairError, said_by
@@ -143,6 +144,16 @@ def widest(width: int) -> int:
     with _talking():
         dist.all_reduce(widths, dist.ReduceOp.MAX, group=_messages)
     return int(widths)
+
+
+def anywhere(flags: Bool[Tensor, " items"]) -> Bool[Tensor, " items"]:
+    """Which of some flags, as many on every process, are set on any of them."""
+    if count() == 1:
+        return flags
+    numbers = flags.to("cpu", torch.uint8)
+    with _talking():
+        dist.all_reduce(numbers, dist.ReduceOp.MAX, group=_messages)
+    return numbers.bool()
 
 
 def mean_gradients(parameters: Sequence[Tensor]) -> None:

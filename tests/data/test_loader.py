@@ -55,7 +55,9 @@ def test_a_batch_holds_each_caption_with_the_image_it_is_paired_with(world):
 
 def test_a_batch_holds_no_ground_truth(loaders):
     batch = next(iter(loaders.train(0)))
-    assert [field.name for field in fields(batch)] == ["pair", "images", "captions", "share", "encode_at_once"]
+    assert [field.name for field in fields(batch)] == [
+        *("pair", "images", "captions", "counts", "encode_at_once", "number", "lost")
+    ]
     assert {field.name for side in (batch.images, batch.captions) for field in fields(side)} == {
         "values",
         "lengths",

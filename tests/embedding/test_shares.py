@@ -12,11 +12,12 @@ from truepair.config.embedding import EmbedConfig, Share
 from truepair.data.embeddings import load_embeddings_splits
 from truepair.embedding.joining import join, join_source
 from truepair.embedding.run import embed, embed_source
-from truepair.embedding.shares import contents_of, pieces_of, share_folder
+from truepair.embedding.shares import pieces_of, share_folder
 from truepair.errors import ConfigError, DataError
 from truepair.files.locking import alone_in
 from truepair.sources.opening import open_source
 from truepair.sources.protocol import Skipped
+from truepair.sources.versions import contents_of
 
 MEMORY = {"path": "memory"}
 

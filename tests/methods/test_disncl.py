@@ -317,10 +317,9 @@ def test_confidence_follows_the_first_judgement_at_once_and_later_ones_slowly(
     assert method.pair_confidence.equal(torch.ones(1, 40))
     expected = 0.0
     for epoch in (1, 2, 3):
-        method._judge(loaders)
+        method._judge(epoch, loaders)
         torch.testing.assert_close(method.pair_confidence, torch.full((1, 40), expected), rtol=0, atol=1e-6)
         expected = 0.7 * expected + 0.3
-        assert epoch
 
 
 def test_two_networks_filter_for_each_other(make_cosine, fabric, loaders, monkeypatch):

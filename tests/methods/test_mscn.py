@@ -264,7 +264,7 @@ def test_after_the_warm_up_nine_tenths_of_the_purified_pairs_match(fabric, rate)
     options = {"warmup_epochs": 2, "warmup_batch_size": 64, "optimisation": OptimisationConfig(learning_rate=3e-3)}
     method = mscn(make, fabric, **options)
     train(method, loaders, range(2))
-    chosen = method._purified(0, loaders, method._labelled(loaders).draw(0))
+    chosen = method._purified(0, 1, loaders, method._labelled(loaders).draw(0))
     assert noisy.is_clean[chosen].float().mean() >= 0.9
     assert len(chosen) >= 0.8 * noisy.is_clean.sum()
     assert detection_metrics(method.confidence(loaders), noisy.is_clean).auroc > 0.95
@@ -372,7 +372,7 @@ def test_a_purified_set_smaller_than_a_batch_is_filled_up_and_counted(make_cosin
     method = mscn(make_cosine, fabric)
     posterior = torch.linspace(0, 0.4, 40)
     monkeypatch.setattr(module, "clean_posterior", lambda *_: (posterior, False))
-    chosen = method._purified(0, trusting, method._labelled(trusting).draw(0))
+    chosen = method._purified(0, 1, trusting, method._labelled(trusting).draw(0))
     assert chosen.tolist() == list(range(32, 40))  # a batch of the most believed
     assert method.small_sets == 1
     assert method.notes == [
@@ -384,7 +384,7 @@ def test_a_purified_set_smaller_than_a_batch_is_filled_up_and_counted(make_cosin
 def test_as_much_belief_as_asked_for_is_needed(make_cosine, fabric, trusting, monkeypatch, above, kept):
     method = mscn(make_cosine, fabric, purify_above=above)
     monkeypatch.setattr(module, "clean_posterior", lambda *_: (torch.linspace(0, 1, 40), False))
-    chosen = method._purified(0, trusting, method._labelled(trusting).draw(0))
+    chosen = method._purified(0, 1, trusting, method._labelled(trusting).draw(0))
     assert chosen.tolist() == list(range(40 - kept, 40))
     assert method.small_sets == 0
 
@@ -394,7 +394,7 @@ def test_a_degenerate_mixture_is_counted_and_equal_trusted_similarities_are_one(
 ):
     method = mscn(make_cosine, fabric)
     monkeypatch.setattr(module, "similarity_of_pairs", lambda _, pairs: torch.full((len(pairs),), 0.5))
-    method._purified(0, trusting, method._labelled(trusting).draw(0))
+    method._purified(0, 1, trusting, method._labelled(trusting).draw(0))
     assert method.degenerate_fits == 1
     assert method.notes == ["mixtures that did not show two kinds of pairs: 1"]
     method.confidence(trusting)
@@ -408,7 +408,7 @@ def test_a_similarity_that_is_none_is_an_error(make_cosine, fabric, trusting, mo
     method = mscn(make_cosine, fabric)
     monkeypatch.setattr(module, "similarity_of_pairs", lambda _, pairs: torch.full((len(pairs),), value))
     with pytest.raises(DataError, match=message):
-        method._purified(0, trusting, method._labelled(trusting).draw(0))
+        method._purified(0, 1, trusting, method._labelled(trusting).draw(0))
 
 
 # Ablations.

@@ -15,7 +15,6 @@ from made_sources import check, opened, picture, reasons, samples, skipped, writ
 from PIL import Image
 
 from truepair.config.source import LATER, SourceConfig
-from truepair.embedding.shares import contents_of
 from truepair.errors import ConfigError, DataError
 from truepair.files import lines
 from truepair.sources import table_files, text_files
@@ -24,6 +23,7 @@ from truepair.sources.facts import facts_of
 from truepair.sources.first_look import look_first
 from truepair.sources.opening import description_of, open_source, reopened
 from truepair.sources.picture_files import UnreadablePictureError, encoded_picture
+from truepair.sources.versions import contents_of
 
 
 def sparse(path, size=20_000_000_000):

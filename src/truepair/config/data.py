@@ -50,11 +50,23 @@ class DataConfig:
     """Without given splits: share of the images held out for the report."""
     split_seed: int = 0
     """Without given splits: seed of the random split."""
+    stream_index: str | None = None
+    """A folder for names and captions, which then stay on disk: for corpora larger than memory, of pictures that
+    pretrained networks read or of truepair embed. Made once; training reads a few shards at a time."""
+    shards_at_once: int = 8
+    """With a stream index: batches are drawn from so many shards at a time, and each shard is read once an epoch."""
 
     def __post_init__(self) -> None:
         """Refuse impossible counts and shares."""
         if self.test_folds < 1:
             raise ConfigError(f"data.test_folds is {self.test_folds}, but it is at least 1")
+        if self.shards_at_once < 1:
+            raise ConfigError(f"data.shards_at_once is {self.shards_at_once}, but it is at least 1")
+        if self.stream_index is None and self.shards_at_once != type(self).shards_at_once:
+            raise ConfigError(
+                f"data.shards_at_once is {self.shards_at_once}, but without data.stream_index pairs are drawn from all "
+                "shards: name a folder for the index, or leave it out"
+            )
         if not 0 <= self.maximum_unknown_share <= 1:
             raise ConfigError(
                 f"data.maximum_unknown_share is {self.maximum_unknown_share}, but it is a share in [0, 1]"

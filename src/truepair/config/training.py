@@ -36,6 +36,9 @@ class TrainingConfig:
     or give CRCL the true correspondences and keep them."""
     patience: int = 0
     """Stop when development rSum has not improved for this many epochs; 0 never stops early. One-stage methods only."""
+    checkpoint_steps: int = 0
+    """Also save after every so many optimisation steps, so that a run that is killed goes on within an epoch; 0 saves
+    after each epoch only."""
     tensorboard: bool = False
     """Also write TensorBoard files (needs truepair[tensorboard])."""
 
@@ -48,6 +51,6 @@ class TrainingConfig:
         for name in ("devices", "nodes"):
             if getattr(self, name) < 1:
                 raise ConfigError(f"training.{name} is {getattr(self, name)}, but it must be at least 1")
-        for name in ("seed", "workers", "patience", "encode_at_once"):
+        for name in ("seed", "workers", "patience", "encode_at_once", "checkpoint_steps"):
             if getattr(self, name) < 0:
                 raise ConfigError(f"training.{name} is {getattr(self, name)}, but it must be at least 0")

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 
 import torch
 from jaxtyping import Bool, Float, Int
@@ -92,16 +92,20 @@ class Batch:
         pair: ``[pairs]``, the pairs' ids in 0 … N-1, for per-pair state.
         images: The images' inputs, one row a pair (an image that occurs in two pairs is repeated).
         captions: The captions' inputs, one row a pair.
-        share: Which of the pairs `images` and `captions` are of, where several processes have a share each; None where
-            they are of all pairs.
+        counts: How many of the pairs, one process after the other, each process has the `images` and `captions` of;
+            None where all processes have those of all pairs.
         encode_at_once: Most items to encode at once; 0 is all.
+        number: The place of the batch in its epoch, from 0.
+        lost: Pairs that were to be in the batch and are not, as their picture could not be decoded: why, by pair.
     """
 
     pair: Int[Tensor, " pairs"]
     images: Padded
     captions: Padded
-    share: slice | None = None
+    counts: Sequence[int] | None = None
     encode_at_once: int = 0
+    number: int = 0
+    lost: Mapping[int, str] = field(default_factory=dict)
 
     def __len__(self) -> int:
         return self.pair.shape[0]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -14,14 +14,25 @@ from truepair.data.pairs import Pairs, Splits, Subset
 from truepair.data.pixels import Pixels, with_pixels
 from truepair.data.precomputed import is_precomputed, load_precomputed_splits
 from truepair.data.source_pairs import FeatureFiles, SourcePairs, first_captions, pairs_of
-from truepair.data.splitting import pairs_and_their_images, random_split, split_by_name
-from truepair.data.text import Vocabulary, check_vocabulary, load_vocabulary, tokenised, tokens_of
+from truepair.data.splitting import pairs_and_their_images, randomly_split, split_by_name
+from truepair.data.streaming import index_of_source, searchable, streamed_pairs
+from truepair.data.text import (
+    Tokens,
+    TokensWhenRead,
+    Vocabulary,
+    check_vocabulary,
+    load_vocabulary,
+    tokenised,
+    tokens_of,
+)
 from truepair.errors import ConfigError, DataError
+from truepair.files.texts import Texts
 from truepair.pretrained.captions import CaptionReader
 from truepair.pretrained.pictures import PictureReader, picture_reader
 from truepair.sources.demo import DEMO, DEMO_OPTIONS, demo_source
+from truepair.sources.first_look import look_first
 from truepair.sources.opening import description_of, open_source
-from truepair.sources.protocol import Skipped
+from truepair.sources.protocol import Skipped, Source
 from truepair.sources.stores import StorePath
 from truepair.sources.tables import TableSource
 
@@ -44,7 +55,7 @@ _READ_BY = {
     "test_split": (_REGIONS,),
     "development": (_REGIONS, _SOURCE),
     **dict.fromkeys(("image_features", "caption_features"), (_SOURCE,)),
-    **dict.fromkeys(("development_share", "test_share", "split_seed"), (_EMBEDDINGS, _SOURCE)),
+    **dict.fromkeys(("development_share", "test_share", "split_seed", "stream_index"), (_EMBEDDINGS, _SOURCE)),
 }
 """Options of `DataConfig` that only some kinds of corpus read, and which."""
 
@@ -158,11 +169,14 @@ def _splits(
             test_share=config.test_share,
             seed=config.split_seed,
             notes=notes,
+            stream_index=None if config.stream_index is None else Path(config.stream_index),
         )
         return splits, stored_source(path)
     source = open_source(config.path, config.source)
     _refuse_unread(config, _SOURCE)
     notes += source.notes
+    if config.stream_index is not None:
+        return _streamed(source, config, skipped, notes, reader)
     found = pairs_of(source, config.source, _feature_files(config), reader)
     if reads_patches(config) and reader is None:
         notes.append(_PATCHES)
@@ -172,6 +186,28 @@ def _splits(
     images = [picture.image_id for picture in source.pictures()] if isinstance(source, TableSource) else None
     splits = _split(found, images or found.pairs.image_ids, source.path, config, notes)
     return splits, description_of(source, config.path, config.source)
+
+
+def _streamed(
+    source: Source, config: DataConfig, skipped: list[Skipped], notes: list[str], reader: PictureReader | None
+) -> tuple[Splits, Mapping[str, Any]]:
+    """As `_splits`, of a source whose names and captions stay on disk, in ``config.stream_index``."""
+    columns = (config.source.image_feature_col, config.source.caption_feature_col)
+    features = (config.image_features, config.caption_features, *columns)
+    if reader is None or any(features) or config.captions_per_image is not None:
+        raise ConfigError(
+            "data.stream_index is for pictures that a pretrained network reads (set model.image to 'full', 'lora' or "
+            "'frozen'), with all of their captions and without features of their own; or for a folder of 'truepair "
+            "embed'"
+        )
+    look_first(source, config.source.largest_pixels)
+    description = description_of(source, config.path, config.source)
+    index = index_of_source(source, description, Path(config.stream_index or ""))
+    pairs = streamed_pairs(index, source, reader, config.source.largest_pixels)
+    found = SourcePairs(pairs, index.splits, index.skipped)
+    splits, lost = searchable(_split(found, pairs.image_ids, source.path, config, notes))
+    skipped += [*index.skipped, *lost]
+    return splits, description
 
 
 def _feature_files(config: DataConfig) -> FeatureFiles:
@@ -202,8 +238,7 @@ def _split(
         notes.append(f"{path} has the split {said} only, so that pairs are split at random, by image")
         known = None
     if known is None:
-        split_of_image = random_split(len(pairs.images), config.development_share, config.test_share, config.split_seed)
-        known = [split_of_image[image] for image in pairs.image_of_caption.tolist()]
+        return randomly_split(pairs, config.development_share, config.test_share, config.split_seed, name)
     return split_by_name(pairs, known, name)
 
 
@@ -286,6 +321,9 @@ def _with_tokens(splits: Splits, config: DataConfig, model: ModelConfig, notes: 
     reader = CaptionReader(model.text_encoder)
     parts, cut = [], 0
     for pairs in (splits.train, splits.dev, splits.test):
+        if isinstance(pairs.captions, Texts):
+            parts.append(replace(pairs, caption_inputs=TokensWhenRead(pairs.captions, _encode_with(reader))))
+            continue
         tokens, cut_here = reader(pairs.captions)
         parts.append(replace(pairs, caption_inputs=tokens_of(tokens)))
         cut += cut_here
@@ -293,6 +331,10 @@ def _with_tokens(splits: Splits, config: DataConfig, model: ModelConfig, notes: 
         notes.append(f"{cut:,} captions are longer than {reader.maximum_tokens} tokens and were cut")
     train, dev, test = parts
     return replace(splits, train=train, dev=dev, test=test)
+
+
+def _encode_with(reader: CaptionReader) -> Callable[[Sequence[str]], Tokens]:
+    return lambda captions: tokens_of(reader(captions)[0])
 
 
 def _with_words(splits: Splits, config: DataConfig, notes: list[str]) -> tuple[Splits, Vocabulary | None]:

@@ -26,8 +26,9 @@ from truepair.data.batch import Padded
 from truepair.data.features import FeatureFile, check_finite
 from truepair.data.pairs import Inputs, Pairs, Pictures, Splits, Subset
 from truepair.data.pictures import PictureFiles, SourcePictures
-from truepair.data.splitting import random_split, split_by_name
-from truepair.errors import DataError, said_by
+from truepair.data.splitting import randomly_split
+from truepair.data.streaming import index_of_store, searchable
+from truepair.errors import ConfigError, DataError, said_by
 from truepair.files.json import read_json
 from truepair.files.lines import lines_of
 from truepair.files.parquet import parquet_columns, read_parquet
@@ -60,6 +61,7 @@ def load_embeddings_splits(
     test_share: float = 0.1,
     seed: int = 0,
     notes: list[str] | None = None,
+    stream_index: Path | None = None,
 ) -> Splits:
     """Features as training, development and test pairs; images are drawn at random with all of their captions.
 
@@ -78,16 +80,19 @@ def load_embeddings_splits(
         test_share: Share of the images, in (0, 1), for the test.
         seed: Seed of the random split.
         notes: A list to which sentences are added: how many rows were left out because they have no caption.
+        stream_index: Of a store of ``truepair embed``: a folder for its captions and names, which then stay on disk
+            (see `truepair.data.streaming`).
 
     Raises:
         DataError: If the store is not finished, a file is missing or damaged, counts differ, features hold NaN or
             infinite values, or there are no captions.
-        ConfigError: As `random_split`.
+        ConfigError: As `splitting.random_split`; with an index, also as `index_of_store` and `searchable`.
     """
-    pairs = load_embeddings(folder, notes)
-    split_of_image = random_split(len(pairs.images), development_share, test_share, seed)
-    split_of_pair = [split_of_image[image] for image in pairs.image_of_caption.tolist()]
-    return split_by_name(pairs, split_of_pair, folder.resolve().name)
+    if stream_index is not None and not _is_store(folder):
+        raise ConfigError(f"data.stream_index is for folders of 'truepair embed', and {folder} is none: leave it out")
+    pairs = load_embeddings(folder, notes) if stream_index is None else _load_store(folder, stream_index)
+    splits = randomly_split(pairs, development_share, test_share, seed, folder.resolve().name)
+    return splits if stream_index is None else searchable(splits)[0]
 
 
 def load_embeddings(folder: Path, notes: list[str] | None = None) -> Pairs:
@@ -168,7 +173,7 @@ def _is_array_pair(folder: Path) -> bool:
     return (folder / "images.npy").is_file() and (folder / "captions.npy").is_file()
 
 
-def _load_store(folder: Path) -> Pairs:
+def _load_store(folder: Path, stream_index: Path | None = None) -> Pairs:
     described = read_json(folder / DESCRIPTION, holds={"format": int, "source": dict, "text_encoder": dict | None})
     if described is None:
         raise DataError(
@@ -180,8 +185,15 @@ def _load_store(folder: Path) -> Pairs:
             f"{folder} has format {described['format']}, but this version of truepair reads {FORMAT}: update truepair, "
             "or embed again"
         )
-    pairs = part_pairs(folder, has_captions=described.get("text_encoder") is not None)
-    references = read_parquet(folder / "images.parquet", ["reference"], is_full=True)["reference"].to_pylist()
+    has_captions = described.get("text_encoder") is not None
+    references: Sequence[str]
+    if stream_index is None:
+        pairs = part_pairs(folder, has_captions=has_captions)
+        references = read_parquet(folder / "images.parquet", ["reference"], is_full=True)["reference"].to_pylist()
+    else:
+        index = index_of_store(folder / "images.parquet", folder / "pairs.parquet", stream_index)
+        pairs = index.pairs(*_features_of(folder, len(index.images), len(index.captions), has_captions))
+        references = index.references
     return replace(pairs, pictures=SourcePictures(references, lambda: reopened(described["source"])))
 
 
@@ -194,16 +206,25 @@ def part_pairs(folder: Path, *, has_captions: bool = True) -> Pairs:
     """
     images = read_parquet(folder / "images.parquet", ["image_id"], is_full=True)
     pairs = read_parquet(folder / "pairs.parquet", ["caption_id", "caption", "image"], is_full=True)
+    of_images, of_captions = _features_of(folder, len(images), len(pairs), has_captions)
     return Pairs(
-        images=_features(folder / "images.npy", len(images), "rows in images.parquet"),
+        images=of_images,
         captions=pairs["caption"].to_pylist(),
         image_of_caption=torch.tensor(pairs["image"].to_numpy()),
         image_ids=images["image_id"].to_pylist(),
         caption_ids=pairs["caption_id"].to_pylist(),
-        caption_inputs=_features(folder / "captions.npy", len(pairs), "rows in pairs.parquet")
-        if has_captions
-        else None,
+        caption_inputs=of_captions,
     )
+
+
+def _features_of(
+    folder: Path, images: int, captions: int, has_captions: bool
+) -> tuple[FeatureFile, FeatureFile | None]:
+    """The features of a store, or of one of its parts, on both sides."""
+    of_images = _features(folder / "images.npy", images, "rows in images.parquet")
+    if not has_captions:
+        return of_images, None
+    return of_images, _features(folder / "captions.npy", captions, "rows in pairs.parquet")
 
 
 def _load_clip_retrieval(folder: Path, notes: list[str]) -> Pairs:

@@ -34,15 +34,19 @@ class LabelledDraw:
     key: int
     device: torch.device
 
-    def endless(self, batch_size: int) -> Iterator[tuple[Batch, Float[Tensor, " pairs"]]]:
+    def endless(self, batch_size: int, done: int = 0) -> Iterator[tuple[Batch, Float[Tensor, " pairs"]]]:
         """Batches of both kinds with their labels, shuffled; again and again, in another order.
 
-        The last batch of a round may be smaller; a pair left alone sits the round out. `Batch.pair` is -1.
+        The last batch of a round may be smaller; a pair left alone sits the round out. `Batch.pair` is -1. The first
+        `done` batches are left out.
         """
         count, generator = len(self.matched), Stream.LABELLED_PAIRS.generator(self.seed, self.key, 1)
         while True:
             for rows in torch.from_numpy(generator.permutation(2 * count)).split(batch_size):
                 if len(rows) > 1:
+                    done -= 1
+                    if done >= 0:
+                        continue
                     yield self._batch(rows[rows < count], rows[rows >= count] - count)
 
     def _batch(self, matched: Tensor, mismatched: Tensor) -> tuple[Batch, Float[Tensor, " pairs"]]:

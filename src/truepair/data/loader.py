@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from typing import Any
 
@@ -15,6 +15,7 @@ from torch.utils.data import DataLoader, Dataset, Sampler
 from truepair import processes
 from truepair.data.batch import Batch
 from truepair.data.pairs import Inputs, Pairs
+from truepair.data.pixels import unreadable
 from truepair.errors import ConfigError, DataError, TrainingError, TruepairError
 
 
@@ -22,6 +23,10 @@ class Loaders:
     """Training batches of one noisy split.
 
     Holds no state that a checkpoint would need: the order of an epoch is a function of `seed` and the epoch's number.
+
+    Attributes:
+        position: Batches of the epoch that were begun so far, over all calls of `train`.
+        lost: Of pairs whose picture could not be decoded, why; they are in no batch.
     """
 
     def __init__(
@@ -33,6 +38,7 @@ class Loaders:
         workers: int = 0,
         trusted: Pairs | None = None,
         encode_at_once: int = 0,
+        shards_at_once: int = 1,
     ) -> None:
         """Check that training on `pairs` is possible.
 
@@ -44,6 +50,7 @@ class Loaders:
             workers: Processes that read ahead; 0 reads in the training process.
             trusted: Pairs known to match, for methods that learn from such (see `data.labelled`).
             encode_at_once: Most images, or captions, that are encoded at once; 0 is the whole batch.
+            shards_at_once: Where `pairs` lie in shards, batches are drawn from so many at a time.
 
         Raises:
             ConfigError: If `batch_size` is below 2.
@@ -60,6 +67,10 @@ class Loaders:
         self.workers = workers
         self.trusted = trusted
         self.encode_at_once = encode_at_once
+        self.shards_at_once = shards_at_once
+        self.lost: dict[int, str] = {}
+        self.position, self._done = 0, 0
+        self._on_first: Callable[[], None] = lambda: None
         self._dataset = _BatchDataset(pairs)
 
     def batches_per_epoch(self, pairs: int | None = None) -> int:
@@ -82,9 +93,11 @@ class Loaders:
         """
         size = batch_size or self.batch_size
         ids = np.arange(len(self.pairs)) if chosen is None else chosen.cpu().numpy()
-        order = np.random.default_rng((self.seed, epoch)).permutation(ids)
-        slices = _Slices(order[:-1] if len(order) % size == 1 else order, size)
+        order = self._order(ids, np.random.default_rng((self.seed, epoch)))
         _refuse_another_order(order)
+        slices = _Slices(order[:-1] if len(order) % size == 1 else order, size)
+        slices.first = min(self._done - self.position, len(slices)) if self.position < self._done else 0
+        self.position += slices.first
         loader: DataLoader[Batch | TruepairError] = DataLoader(
             self._dataset,
             batch_sampler=slices,
@@ -93,12 +106,52 @@ class Loaders:
             pin_memory=False,
             generator=torch.Generator(),  # a loader draws a seed for its workers; not from the one that training uses
         )
-        for number, batch in enumerate(loader):
+        for number, batch in enumerate(loader, slices.first):
             if isinstance(batch, TruepairError):
                 raise batch
-            pair = torch.from_numpy(slices.whole(number))
-            share = processes.share_of(len(pair))
-            yield replace(batch, pair=pair, share=share, encode_at_once=self.encode_at_once).to(self.device)
+            if self.position == self._done:
+                self._on_first()
+            self.position += 1
+            whole = self._whole(torch.from_numpy(slices.whole(number)), batch)
+            if whole is not None:
+                yield replace(whole, number=number, encode_at_once=self.encode_at_once).to(self.device)
+
+    def begin_epoch(self, done: int = 0, on_first: Callable[[], None] = lambda: None) -> None:
+        """What `train` gives from now on is of another epoch, or of the rest of one that was begun before.
+
+        Args:
+            done: Batches of the epoch that are left out.
+            on_first: Called before the first batch that is given: what the start of an epoch draws has been drawn then.
+        """
+        self.position, self._done, self._on_first = 0, done, on_first
+
+    def _order(self, ids: np.ndarray, random: np.random.Generator) -> np.ndarray:
+        """Pairs in random order; where they lie in shards, all pairs of a few shards before those of the next few."""
+        order = random.permutation(ids)
+        if self.pairs.shard_of_image is None:
+            return order
+        shard = self.pairs.shard_of_image[self.pairs.image_of_caption[torch.from_numpy(order)]].numpy()
+        group = random.permutation(int(self.pairs.shard_of_image.max()) + 1) // self.shards_at_once
+        in_groups: np.ndarray = order[np.argsort(group[shard], kind="stable")]
+        return in_groups
+
+    def _whole(self, pair: Int[Tensor, " pairs"], batch: Batch) -> Batch | None:
+        """The batch of all processes, without the pairs that any of them lost; None if too few are left.
+
+        Args:
+            pair: All pairs that were to be in it.
+            batch: What this process has read.
+        """
+        is_shared = processes.share_of(len(pair)) is not None
+        shares = processes.shares(len(pair), processes.count()) if is_shared else [slice(0, len(pair))]
+        kept = torch.ones(len(pair), dtype=torch.bool)
+        if self.pairs.shard_of_image is not None:
+            self.lost |= batch.lost
+            kept = ~processes.anywhere(torch.isin(pair, torch.tensor([*batch.lost], dtype=torch.int64)))
+        counts = [int(kept[share].sum()) for share in shares]
+        if min(counts) == 0 or sum(counts) < 2:
+            return None
+        return replace(batch, pair=pair[kept], counts=counts if is_shared else None)
 
 
 def _refuse_another_order(order: np.ndarray) -> None:
@@ -117,12 +170,13 @@ class _Slices(Sampler[list[int]]):
     def __init__(self, order: np.ndarray, size: int) -> None:
         self.order = order
         self.size = size
+        self.first = 0  # batches before it are left out
 
     def __len__(self) -> int:
         return -(-len(self.order) // self.size)
 
     def __iter__(self) -> Iterator[list[int]]:
-        for number in range(len(self)):
+        for number in range(self.first, len(self)):
             whole = self.whole(number)
             yield whole[processes.share_of(len(whole)) or slice(None)].tolist()
 
@@ -148,9 +202,26 @@ class _BatchDataset(Dataset[Batch | TruepairError]):
     def __getitems__(self, ids: list[int]) -> Batch | TruepairError:
         pair = torch.tensor(ids)
         try:
-            return Batch(pair, self.pairs.images.take(self.pairs.image_of_caption[pair]), self.captions.take(pair))
+            return self._batch(pair)
         except TruepairError as error:
             return error
+
+    def _batch(self, pair: Int[Tensor, " pairs"]) -> Batch:
+        rows = self.pairs.image_of_caption[pair]
+        images = self.pairs.images.take(rows)
+        lost = unreadable(self.pairs.images, rows)
+        if 2 * len(lost) > len(pair):
+            place, why = next(iter(lost.items()))
+            raise DataError(
+                f"{len(lost):,} of {len(pair):,} pictures of a batch cannot be decoded, too many to go on without them "
+                f"(first: that of {self.pairs.caption_ids[int(pair[place])]}: {why}): is the source still there?"
+            )
+        kept = torch.ones(len(pair), dtype=torch.bool)
+        kept[[*lost]] = False
+        if lost:
+            images = images.rows(kept.nonzero().flatten())
+        captions = self.captions.take(pair[kept])
+        return Batch(pair[kept], images, captions, lost={int(pair[place]): why for place, why in lost.items()})
 
 
 def inputs_of_captions(pairs: Pairs) -> Inputs:

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from truepair.data.batch import Padded
 from truepair.errors import DataError
+from truepair.files.texts import chosen_texts
 
 
 @runtime_checkable
@@ -59,6 +60,8 @@ class Pairs:
         caption_ids: One name a caption, unique.
         pictures: The images as pictures, for reports; None if only features are known.
         has_texts: Whether `captions` are texts: False where only embeddings are known, and these are names made up.
+        shard_of_image: ``[images]``, the number of the part of the corpus that each image lies in, where parts are read
+            one after the other (`data.streaming`); None where any image is at hand.
     """
 
     images: Inputs
@@ -70,6 +73,7 @@ class Pairs:
     true_image_of_caption: Int[Tensor, " captions"] | None = None
     pictures: Pictures | None = None
     has_texts: bool = True
+    shard_of_image: Int[Tensor, " images"] | None = None
 
     def __post_init__(self) -> None:
         """Refuse anything that does not line up.
@@ -84,8 +88,10 @@ class Pairs:
             column = getattr(self, name)
             if column is not None and len(column) != n:
                 raise DataError(f"{name} has {len(column):,} entries but there are {n:,} captions")
-        if len(self.image_ids) != len(self.images):
-            raise DataError(f"image_ids has {len(self.image_ids):,} entries but there are {len(self.images):,} images")
+        for name in ("image_ids", "shard_of_image"):
+            column = getattr(self, name)
+            if column is not None and len(column) != len(self.images):
+                raise DataError(f"{name} has {len(column):,} entries but there are {len(self.images):,} images")
         for name in ("image_of_caption", "true_image_of_caption"):
             index = getattr(self, name)
             if index is None:
@@ -115,13 +121,12 @@ class Pairs:
 
     def select(self, captions: Int[Tensor, " chosen"]) -> Pairs:
         """The chosen pairs only; images stay as they are, so image rows keep their numbers."""
-        rows = captions.tolist()
         truth = self.true_image_of_caption
         return replace(
             self,
-            captions=[self.captions[i] for i in rows],
+            captions=chosen_texts(self.captions, captions.numpy()),
             image_of_caption=self.image_of_caption[captions],
-            caption_ids=[self.caption_ids[i] for i in rows],
+            caption_ids=chosen_texts(self.caption_ids, captions.numpy()),
             caption_inputs=None if self.caption_inputs is None else Subset(self.caption_inputs, captions),
             true_image_of_caption=None if truth is None else truth[captions],
         )

@@ -8,7 +8,7 @@ from functools import cache
 from pathlib import Path
 
 import numpy as np
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from PIL import Image
 
 from truepair.data.pairs import Pictures
@@ -61,17 +61,17 @@ class ChosenPictures:
     """Some of other pictures, renumbered from 0."""
 
     pictures: Pictures
-    images: Sequence[int]
+    images: Sequence[int] | Int[np.ndarray, " images"]
 
     def __len__(self) -> int:
         return len(self.images)
 
     def __getitem__(self, image: int) -> bytes:
-        return self.pictures[self.images[image]]
+        return self.pictures[int(self.images[image])]
 
     def reference(self, image: int) -> str:
         """See `Pictures.reference`."""
-        return self.pictures.reference(self.images[image])
+        return self.pictures.reference(int(self.images[image]))
 
 
 def patches(

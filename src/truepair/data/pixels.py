@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 import torch
@@ -12,10 +12,11 @@ from jaxtyping import Float32, Int
 from torch import Tensor
 
 from truepair.data.batch import Padded
-from truepair.data.pairs import Pairs, Pictures
+from truepair.data.pairs import Inputs, Pairs, Pictures, Subset
 from truepair.errors import ConfigError, DataError
 from truepair.pretrained.pictures import PictureReader
 from truepair.sources.decoding import MOST_PIXELS, decoded
+from truepair.sources.picture_files import UnreadablePictureError
 
 _ENOUGH = 2
 """JPEG may decode at a fraction of its size as long as so many times the network's side remain."""
@@ -29,11 +30,15 @@ class Pixels:
         pictures: The encoded pictures, one a row.
         reader: What makes pixels of them.
         most_pixels: Pictures with more are not decoded.
+        is_lenient: Whether a picture that cannot be decoded is blank, instead of an error.
+        lost: Of such pictures, so far, why; by row.
     """
 
     pictures: Pictures
     reader: PictureReader
     most_pixels: int = MOST_PIXELS
+    is_lenient: bool = False
+    lost: dict[int, str] = field(default_factory=dict)
 
     def __len__(self) -> int:
         return len(self.pictures)
@@ -53,10 +58,23 @@ class Pixels:
         try:
             return self.reader(decoded(self.pictures[image], _ENOUGH * self.reader.side, self.most_pixels))
         except DataError as error:
+            if self.is_lenient and isinstance(error, UnreadablePictureError):
+                self.lost[image] = str(error)
+                return np.zeros((3, self.reader.side, self.reader.side), np.float32)
             raise DataError(
                 f"picture {self.pictures.reference(image)} cannot be read any more ({error}): restore it, and the same "
                 "command goes on from the last checkpoint; or take its rows out, and train in a new folder"
             ) from error
+
+
+def unreadable(inputs: Inputs, rows: Int[Tensor, " items"]) -> dict[int, str]:
+    """Why some of the pictures at `rows`, which were taken just now, are blank; by their place in `rows`."""
+    while isinstance(inputs, Subset):
+        rows = inputs.rows[rows]
+        inputs = inputs.inputs
+    if not isinstance(inputs, Pixels) or not inputs.lost:
+        return {}
+    return {place: inputs.lost[row] for place, row in enumerate(rows.tolist()) if row in inputs.lost}
 
 
 @dataclass(frozen=True, eq=False)

@@ -13,6 +13,7 @@ from torch import Tensor
 from truepair.data.pairs import Pairs, Splits, Subset
 from truepair.data.pictures import ChosenPictures
 from truepair.errors import ConfigError, DataError
+from truepair.files.texts import chosen_texts
 from truepair.random_streams import Stream
 
 SPLIT_NAMES = {
@@ -27,6 +28,7 @@ SPLIT_NAMES = {
     "test": "test",
     "testing": "test",
 }
+_SPLITS = ("train", "dev", "test")
 
 
 def one_of_each_image(
@@ -67,13 +69,20 @@ def random_split(images: int, development_share: float, test_share: float, seed:
             f"{images:,} images are too few for development_share {development_share} and test_share {test_share}; "
             f"give other shares or a split column"
         )
-    order = Stream.SPLITS.generator(seed).permutation(images).tolist()
+    order = Stream.SPLITS.generator(seed).permutation(images)
     split_of_image = ["train"] * images
-    for image in order[:test]:
+    for image in order[:test].tolist():
         split_of_image[image] = "test"
-    for image in order[test : test + development]:
+    for image in order[test : test + development].tolist():
         split_of_image[image] = "dev"
     return split_of_image
+
+
+def randomly_split(pairs: Pairs, development_share: float, test_share: float, seed: int, name: str) -> Splits:
+    """Images drawn at random, with all of their captions; see `random_split` and `split_by_name`."""
+    split_of_image = random_split(len(pairs.images), development_share, test_share, seed)
+    of_pairs = np.array(split_of_image, dtype=object)[pairs.image_of_caption.numpy()]
+    return split_by_name(pairs, of_pairs.tolist(), name)
 
 
 def split_by_name(pairs: Pairs, split_of_pair: Sequence[str], name: str) -> Splits:
@@ -87,37 +96,39 @@ def split_by_name(pairs: Pairs, split_of_pair: Sequence[str], name: str) -> Spli
     Raises:
         DataError: If an image is in two splits, or a split is empty.
     """
-    first_pair: dict[int, int] = {}
-    for pair, image in enumerate(pairs.image_of_caption.tolist()):
-        earlier = first_pair.setdefault(image, pair)
-        if split_of_pair[earlier] != split_of_pair[pair]:
-            raise DataError(
-                f"{name}: image {pairs.image_ids[image]!r} is in split {split_of_pair[earlier]!r} (caption "
-                f"{pairs.caption_ids[earlier]!r}) and in {split_of_pair[pair]!r} (caption "
-                f"{pairs.caption_ids[pair]!r}); give all of its rows one split, or split at random by image"
-            )
-    rows: dict[str, list[int]] = {"train": [], "dev": [], "test": []}
-    for pair, split in enumerate(split_of_pair):
-        rows[split].append(pair)
-    empty = [split for split, chosen in rows.items() if not chosen]
+    number = {split: place for place, split in enumerate(_SPLITS)}
+    split = np.fromiter((number[each] for each in split_of_pair), np.int8, len(pairs))
+    image_of = pairs.image_of_caption.numpy()
+    _, firsts, place = np.unique(image_of, return_index=True, return_inverse=True)
+    differs = (split[firsts][place] != split).nonzero()[0]
+    if len(differs):
+        pair = int(differs[0])
+        earlier = int(firsts[place[pair]])
+        raise DataError(
+            f"{name}: image {pairs.image_ids[int(image_of[pair])]!r} is in split {split_of_pair[earlier]!r} (caption "
+            f"{pairs.caption_ids[earlier]!r}) and in {split_of_pair[pair]!r} (caption "
+            f"{pairs.caption_ids[pair]!r}); give all of its rows one split, or split at random by image"
+        )
+    rows = {each: torch.from_numpy((split == number[each]).nonzero()[0]) for each in _SPLITS}
+    empty = [each for each, chosen in rows.items() if not len(chosen)]
     if empty:
-        present = ", ".join(split for split in rows if split not in empty)
+        present = ", ".join(each for each in rows if each not in empty)
         raise DataError(f"{name} has no pairs in split {', '.join(empty)} (there are: {present}); split at random?")
-    return Splits(**{split: pairs_and_their_images(pairs, chosen) for split, chosen in rows.items()}, name=name)
+    return Splits(**{each: pairs_and_their_images(pairs, chosen) for each, chosen in rows.items()}, name=name)
 
 
-def pairs_and_their_images(pairs: Pairs, rows: Sequence[int]) -> Pairs:
+def pairs_and_their_images(pairs: Pairs, rows: Sequence[int] | Int[Tensor, " rows"]) -> Pairs:
     """The chosen pairs, with their images renumbered and the others left out: a gallery holds its own split only."""
-    chosen = pairs.select(torch.tensor(rows))
+    chosen = pairs.select(torch.as_tensor(rows))
     truth = chosen.true_image_of_caption
     used = chosen.image_of_caption if truth is None else torch.cat([chosen.image_of_caption, truth])
     kept, renumbered = torch.unique(used, return_inverse=True)
-    images = kept.tolist()
     return replace(
         chosen,
         images=Subset(pairs.images, kept),
         image_of_caption=renumbered[: len(chosen)],
         true_image_of_caption=None if truth is None else renumbered[len(chosen) :],
-        image_ids=[pairs.image_ids[image] for image in images],
-        pictures=None if pairs.pictures is None else ChosenPictures(pairs.pictures, images),
+        image_ids=chosen_texts(pairs.image_ids, kept.numpy()),
+        pictures=None if pairs.pictures is None else ChosenPictures(pairs.pictures, kept.numpy()),
+        shard_of_image=None if pairs.shard_of_image is None else pairs.shard_of_image[kept],
     )

@@ -6,9 +6,9 @@ import json
 import re
 from array import array
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from functools import cached_property
+from functools import cached_property, partial
 from itertools import accumulate, chain
 from pathlib import Path
 from unicodedata import normalize
@@ -22,6 +22,7 @@ from truepair.data.batch import Padded
 from truepair.data.pairs import Inputs, Pairs
 from truepair.errors import DataError, said_by
 from truepair.files.json import parsed_json
+from truepair.files.texts import Texts
 
 SPECIAL_WORDS = ("<pad>", "<start>", "<end>", "<unk>", "<mask>")
 """Not words of any caption: `words_of` never makes them."""
@@ -191,18 +192,23 @@ def tokenised(
         vocabulary: What makes the tokens.
         maximum_words: See `Vocabulary.encode`.
         beside_features: Whether caption features, where the pairs have any, are kept as vectors beside the words.
-            Captions may then be without words.
+            Captions may then be without words, as may those that are not in memory.
 
     Raises:
         DataError: See `Vocabulary.encode`.
     """
     features = pairs.caption_inputs if beside_features else None
-    tokens = vocabulary.encode(
-        pairs.captions,
-        maximum_words=maximum_words,
-        caption_ids=pairs.caption_ids,
-        empty_allowed=features is not None,
-    )
+    tokens: Inputs
+    if isinstance(pairs.captions, Texts):
+        encode = partial(vocabulary.encode, maximum_words=maximum_words, empty_allowed=True)
+        tokens = TokensWhenRead(pairs.captions, encode)
+    else:
+        tokens = vocabulary.encode(
+            pairs.captions,
+            maximum_words=maximum_words,
+            caption_ids=pairs.caption_ids,
+            empty_allowed=features is not None,
+        )
     return replace(pairs, caption_inputs=tokens if features is None else WordsAndVectors(tokens, features))
 
 
@@ -275,6 +281,26 @@ def tokens_of(captions: Sequence[Sequence[int]]) -> Tokens:
     """Token ids of captions, each at least one, as `Tokens`."""
     ends = torch.tensor([0, *accumulate(len(caption) for caption in captions)])
     return Tokens(torch.tensor([*chain.from_iterable(captions)], dtype=torch.int32), ends)
+
+
+@dataclass(frozen=True, eq=False)
+class TokensWhenRead:
+    """`Inputs` of texts that become token ids when they are asked for: of texts that are not in memory either.
+
+    Attributes:
+        texts: The captions.
+        encode: Makes token ids of some of them.
+    """
+
+    texts: Sequence[str]
+    encode: Callable[[Sequence[str]], Tokens]
+
+    def __len__(self) -> int:
+        return len(self.texts)
+
+    def take(self, rows: Int[Tensor, " items"]) -> Padded:
+        """See `Inputs.take`."""
+        return self.encode([self.texts[row] for row in rows.tolist()]).take(torch.arange(len(rows)))
 
 
 @dataclass(frozen=True, eq=False)

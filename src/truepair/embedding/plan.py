@@ -10,14 +10,14 @@ from typing import Any
 
 from truepair.config.embedding import EmbedConfig, Share
 from truepair.data.embeddings import DESCRIPTION, PARTS, PLAN, SHARE_FOLDERS
-from truepair.embedding.shares import contents_of, share_folder, share_folders
+from truepair.embedding.shares import share_folder, share_folders
 from truepair.embedding.store import CAPTIONS, IMAGE_ROWS, IMAGES, PAIR_ROWS
 from truepair.errors import ConfigError
 from truepair.files.json import parsed_json, read_json
 from truepair.files.replacing import is_leftover
 from truepair.sources.protocol import Source
 from truepair.sources.skipped import SKIPPED
-from truepair.sources.versions import versioned_shards
+from truepair.sources.versions import contents_of, versioned_shards
 
 CACHE = "cache"
 _PLANNED = {"source": dict, "options": dict, "shards": list}

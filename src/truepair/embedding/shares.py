@@ -1,18 +1,12 @@
-"""What one of several machines encodes of a source, where it writes that, and what the source must still hold."""
+"""What one of several machines encodes of a source, and where it writes that."""
 
 from __future__ import annotations
 
-import hashlib
-from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from truepair.config.embedding import Share
 from truepair.data.embeddings import PARTS, PLAN, SHARE_FOLDERS
-from truepair.sources.blocks import block
-from truepair.sources.folders import Entry, FolderSource
-from truepair.sources.protocol import Sample, Skipped, Source
-from truepair.sources.webdataset import WebDatasetSource
 
 
 @dataclass(frozen=True)
@@ -79,41 +73,3 @@ def share_folders(out: Path) -> dict[Path, Share]:
     """The folders in an output folder that machines have begun to write to, in their order."""
     found = [plan.parent for plan in sorted((out / PARTS).glob(f"{SHARE_FOLDERS}/{PLAN}"))]
     return {folder: Share(*map(int, folder.name.split("-of-"))) for folder in found}
-
-
-def contents_of(source: Source) -> list[str]:
-    """A digest of each shard, which changes when the shard does: of names and captions where these are in memory.
-
-    Of a folder the names count, and what is in its caption files; of a tar file its size: more would be to read all
-    pictures once more.
-    """
-    shards = source.shards()
-    if isinstance(source, WebDatasetSource):
-        return [_digest([source.version_of(shard) or _bytes_in(source.file_of(shard))]) for shard in shards]
-    if isinstance(source, FolderSource):
-        entries = source.entries()
-        return [_digest(_named(source, entries[place]) for place in block(shard, len(entries))) for shard in shards]
-    return [_digest(map(_identity, source.read(shard, pictures=False))) for shard in shards]
-
-
-def _named(source: FolderSource, entry: Entry) -> Sequence[object]:
-    if entry.sidecar is None or not isinstance(source.path, Path) or not source.path.is_dir():
-        return (entry,)
-    return (entry, source.caption_file(entry))
-
-
-def _identity(item: Sample | Skipped) -> Sequence[object]:
-    if isinstance(item, Skipped):
-        return (item.reason, item.caption_ids)
-    return (item.image_id, item.captions, item.caption_ids, item.reference)
-
-
-def _digest(things: Iterable[object]) -> str:
-    digest = hashlib.blake2b(digest_size=8)
-    for thing in things:
-        digest.update(repr(thing).encode())
-    return digest.hexdigest()
-
-
-def _bytes_in(file: Path) -> int:
-    return file.stat().st_size if file.exists() else 0

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
 import pyarrow as pa
@@ -16,6 +16,16 @@ def write_parquet(table: pa.Table, path: Path) -> None:
     """A Parquet file, replaced atomically."""
     with replacing(path) as temporary:
         pq.write_table(table, temporary)
+
+
+def write_parquet_in_parts(tables: Iterable[pa.Table], path: Path) -> None:
+    """A Parquet file of tables with the same columns, at least one, which are written one after the other."""
+    parts = iter(tables)
+    first = next(parts)
+    with replacing(path) as temporary, pq.ParquetWriter(temporary, first.schema) as file:
+        file.write_table(first)
+        for part in parts:
+            file.write_table(part)
 
 
 def parquet_columns(path: Path) -> list[str]:
@@ -55,3 +65,23 @@ def read_parquet(
         if missing:
             raise DataError(f"{path} has no {name} in {missing:,} of {len(table):,} rows: {hint}")
     return table
+
+
+def parquet_batches(path: Path, columns: Sequence[str], rows: int) -> Iterator[pa.RecordBatch]:
+    """Some columns of a Parquet file, in which no cell is missing, so many rows at a time.
+
+    Raises:
+        DataError: As `read_parquet`.
+    """
+    try:
+        with pq.ParquetFile(path) as file:
+            for batch in file.iter_batches(rows, columns=list(columns)):
+                batch.validate(full=True)
+                for name in columns:
+                    if batch[name].null_count:
+                        raise DataError(f"{path} has rows without {name}: is it damaged?")
+                yield batch
+    except (pa.ArrowException, OSError, KeyError, UnicodeDecodeError) as error:
+        raise DataError(
+            f"{path} cannot be read as Parquet with the columns {', '.join(columns)} ({said_by(error)}): is it damaged?"
+        ) from error

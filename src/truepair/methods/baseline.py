@@ -48,8 +48,8 @@ class Baseline:
         """See `Method.train_epoch`."""
         network, steps = self._optimiser.model, loaders.batches_per_epoch()
         network.train()
-        for step, batch in enumerate(loaders.train(epoch)):
-            yield self._optimiser.step(self._loss(network(batch)), epoch + step / steps)
+        for batch in loaders.train(epoch):
+            yield self._optimiser.step(self._loss(network(batch)), epoch + batch.number / steps)
 
     def _loss(self, similarity: Float[Tensor, "pairs pairs"]) -> Float[Tensor, ""]:
         if self.config.loss == "info_nce":

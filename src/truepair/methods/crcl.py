@@ -88,7 +88,7 @@ class Crcl:
             self._start_stage(stage)
         network, steps = self._optimiser.model, loaders.batches_per_epoch()
         network.train()
-        for step, batch in enumerate(loaders.train(epoch)):
+        for batch in loaders.train(epoch):
             similarity = network(batch)  # [pairs, pairs]
             probability = mean_matching_probability(similarity, self.config.temperature)  # [pairs], the diagonal's
             correspondence = self._refine(batch.pair, probability, stage_epoch)
@@ -98,7 +98,7 @@ class Crcl:
                 temperature=self.config.temperature,
                 negative_weight=self.config.negative_weight,
             )
-            log = self._optimiser.step(loss, stage_epoch + step / steps)
+            log = self._optimiser.step(loss, stage_epoch + batch.number / steps)
             yield log | {"correspondence": correspondence.mean().item()}
 
     def _refine(

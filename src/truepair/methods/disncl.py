@@ -83,7 +83,7 @@ class Disncl:
         self.epochs = config.epochs
         self.pair_confidence = torch.ones(config.networks, pairs, device=fabric.device)
         self.degenerate_fits = 0
-        self._is_judged = False
+        self._judged_at: int | None = None  # the epoch that last began with a judgement
         self._networks = [_Network(make_model(), config, fabric) for _ in range(config.networks)]
 
     @property
@@ -110,23 +110,23 @@ class Disncl:
 
     def train_epoch(self, epoch: int, loaders: Loaders) -> Iterator[StepLog]:
         """See `Method.train_epoch`: confidence is estimated, then each network learns from all pairs once."""
-        if self.config.filtering and epoch >= self.config.warmup_epochs:
-            self._judge(loaders)
+        if self.config.filtering and epoch >= self.config.warmup_epochs and epoch != self._judged_at:
+            self._judge(epoch, loaders)
         steps = loaders.batches_per_epoch()
         for number, network in enumerate(self._networks):
             confidence = self.pair_confidence[number - 1]  # of the other network, if there are two
-            for step, batch in enumerate(loaders.train(epoch * len(self._networks) + number)):
-                yield network.step(batch, confidence[batch.pair], epoch + step / steps)
+            for batch in loaders.train(epoch * len(self._networks) + number):
+                yield network.step(batch, confidence[batch.pair], epoch + batch.number / steps)
 
-    def _judge(self, loaders: Loaders) -> None:
+    def _judge(self, epoch: int, loaders: Loaders) -> None:
         """The confidence of each network follows the posterior of a mixture over log-odds in evaluation mode."""
         for number, model in enumerate(self.models):
             mixture = fit_gaussian_mixture(scores := pair_scores([model], loaders, self.config.temperature).log_odds)
             self.degenerate_fits += mixture.degenerate
             found = mixture.posterior(scores).to(self.pair_confidence)
-            kept = self.config.filter_momentum if self._is_judged else 0.0
+            kept = 0.0 if self._judged_at is None else self.config.filter_momentum
             self.pair_confidence[number] = kept * self.pair_confidence[number] + (1 - kept) * found
-        self._is_judged = True
+        self._judged_at = epoch
 
     def confidence(self, loaders: Loaders) -> Float[Tensor, " pairs"]:
         """See `Method.confidence`: log-odds against negatives by the shared codes, compared with random pairs."""
@@ -137,7 +137,7 @@ class Disncl:
         return {
             "networks": [network.state_dict() for network in self._networks],
             "confidence": self.pair_confidence,
-            "is_judged": self._is_judged,
+            "judged_at": self._judged_at,
             "degenerate_fits": self.degenerate_fits,
         }
 
@@ -149,7 +149,7 @@ class Disncl:
         for network, saved in zip(self._networks, state["networks"], strict=True):
             network.load_state_dict(saved)
         self.pair_confidence = state["confidence"].to(self.pair_confidence)
-        self._is_judged, self.degenerate_fits = state["is_judged"], state["degenerate_fits"]
+        self._judged_at, self.degenerate_fits = state["judged_at"], state["degenerate_fits"]
 
 
 class ItemCodes(NamedTuple):

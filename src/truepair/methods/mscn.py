@@ -85,6 +85,7 @@ class Mscn:
         self._pairs = pairs
         self._is_confidence_degenerate = False
         self._posterior: dict[int, Float[Tensor, " pairs"]] = {}  # of each network, as it last judged
+        self._judged_at: dict[int, int] = {}  # and the epoch of that
         self._networks = [_Network(make_model(), config, fabric) for _ in range(config.networks)]
 
     @property
@@ -139,7 +140,7 @@ class Mscn:
         # Purify and train: A chooses for B, then B, just trained, for A.
         for number in reversed(range(len(self._networks))):
             draw = labelled_pairs.draw(self._key(epoch, number))
-            chosen = self._purified(number - 1, loaders, draw)
+            chosen = self._purified(number - 1, epoch, loaders, draw)
             yield from self._train(self._networks[number], epoch, number, loaders, chosen, draw)
 
     def _train(
@@ -153,27 +154,33 @@ class Mscn:
     ) -> Iterator[StepLog]:
         """One pass over the chosen pairs."""
         steps = loaders.batches_per_epoch(len(chosen))
-        labelled = draw.endless(self.config.meta_batch_size)
+        labelled: Iterator[tuple[Batch, Tensor]] | None = None
         kept = {"kept": len(chosen) / len(loaders.pairs)}
-        for step, batch in enumerate(loaders.train(self._key(epoch, number), chosen)):
-            schedule = epoch - self.config.warmup_epochs + step / steps
+        for batch in loaders.train(self._key(epoch, number), chosen):
+            schedule = epoch - self.config.warmup_epochs + batch.number / steps
             of_head: dict[str, float] = {}
-            if self.config.meta_step and step % self.config.meta_interval == 0:
+            if labelled is None:
+                labelled = draw.endless(self.config.meta_batch_size, -(-batch.number // self.config.meta_interval))
+            if self.config.meta_step and batch.number % self.config.meta_interval == 0:
                 of_head = network.meta_step(batch, *next(labelled), schedule)
             yield kept | of_head | network.step(batch, schedule)
 
-    def _purified(self, judge: int, loaders: Loaders, draw: LabelledDraw) -> Int[Tensor, " chosen"]:
-        """The pairs that the network of this number calls clean."""
+    def _purified(self, judge: int, epoch: int, loaders: Loaders, draw: LabelledDraw) -> Int[Tensor, " chosen"]:
+        """The pairs that the network of this number calls clean; it judges once an epoch."""
         everything = torch.arange(len(loaders.pairs))
         if not self.config.purify:
             return everything
-        posterior, is_degenerate = clean_posterior(self.models[judge], loaders.pairs, draw)
-        self._posterior[judge % len(self._networks)] = posterior
-        self.degenerate_fits += is_degenerate
+        judge %= len(self._networks)
+        is_new = self._judged_at.get(judge) != epoch
+        if is_new:
+            self._posterior[judge], is_degenerate = clean_posterior(self.models[judge], loaders.pairs, draw)
+            self._judged_at[judge] = epoch
+            self.degenerate_fits += is_degenerate
+        posterior = self._posterior[judge]
         chosen = (posterior > self.config.purify_above).nonzero().flatten()
         if len(chosen) >= min(loaders.batch_size, len(everything)):
             return chosen
-        self.small_sets += 1
+        self.small_sets += is_new
         count = max(round(_SMALLEST_SHARE * len(everything)), loaders.batch_size)
         return posterior.argsort(descending=True, stable=True)[:count].sort().values
 
@@ -212,6 +219,7 @@ class Mscn:
             "networks": [network.state_dict() for network in self._networks],
             "fallback": self.fallback,
             "posterior": [self._posterior[number] for number in sorted(self._posterior)],
+            "judged_at": [self._judged_at[number] for number in sorted(self._posterior)],
             "degenerate_fits": self.degenerate_fits,
             "small_sets": self.small_sets,
         }
@@ -222,6 +230,7 @@ class Mscn:
             network.load_state_dict(saved)
         self.fallback = state["fallback"]
         self._posterior = dict(enumerate(state["posterior"]))
+        self._judged_at = dict(enumerate(state["judged_at"]))
         self.degenerate_fits, self.small_sets = state["degenerate_fits"], state["small_sets"]
 
 

@@ -91,11 +91,12 @@ class Teacher:
         if epoch < self._fold_epochs:
             yield from self._train_folds(epoch, loaders)
             return
-        self.stage = int(self._fold_epochs > 0)
         (of_all,) = self._of_all
         epoch -= self._fold_epochs
-        if epoch == 0 and self.prior is not None:
-            of_all.start_from(mean_weights([optimiser.evaluated for optimiser in self._of_folds]))
+        if self._trains_folds:
+            self.stage = 1
+            if self.prior is not None:
+                of_all.start_from(mean_weights([optimiser.evaluated for optimiser in self._of_folds]))
         yield from self._train(of_all, epoch, loaders, None)
         if self.config.judges_after(epoch):
             self.pair_confidence = self._estimate(loaders, epoch).confidence.to(self._fabric.device)
@@ -136,10 +137,10 @@ class Teacher:
         """An epoch of one network over the chosen pairs, or all."""
         network, steps = optimiser.model, loaders.batches_per_epoch(None if chosen is None else len(chosen))
         network.train()
-        for step, batch in enumerate(loaders.train(epoch, chosen)):
+        for batch in loaders.train(epoch, chosen):
             confidence = self.pair_confidence[batch.pair]
             loss = self._loss(network(batch), confidence, self._taught(optimiser.evaluated, batch, confidence))
-            yield optimiser.step(loss, epoch + step / steps) | {"confidence": confidence.mean().item()}
+            yield optimiser.step(loss, epoch + batch.number / steps) | {"confidence": confidence.mean().item()}
 
     def _taught(
         self, teacher: MatchingModel, batch: Batch, confidence: Float[Tensor, " pairs"]

@@ -1,12 +1,14 @@
-"""What tells whether a source in a store was changed."""
+"""What tells whether a source was changed."""
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from pathlib import Path
 
-from truepair.sources.folders import FolderSource
-from truepair.sources.protocol import Source
+from truepair.sources.blocks import block
+from truepair.sources.folders import Entry, FolderSource
+from truepair.sources.protocol import Sample, Skipped, Source
 from truepair.sources.stores import StorePath
 from truepair.sources.table_files import ArrowTable
 from truepair.sources.tables import TableSource
@@ -34,6 +36,21 @@ def versioned_shards(source: Source) -> list[str]:
     return [f"{name} ({digest})" for name in names]
 
 
+def contents_of(source: Source) -> list[str]:
+    """A digest of each shard, which changes when the shard does: of names and captions where these are in memory.
+
+    Of a folder the names count, and what is in its caption files; of a tar file its size: more would be to read all
+    pictures once more.
+    """
+    shards = source.shards()
+    if isinstance(source, WebDatasetSource):
+        return [_digest([source.version_of(shard) or _bytes_in(source.file_of(shard))]) for shard in shards]
+    if isinstance(source, FolderSource):
+        entries = source.entries()
+        return [_digest(_named(source, entries[place]) for place in block(shard, len(entries))) for shard in shards]
+    return [_digest(map(_identity, source.read(shard, pictures=False))) for shard in shards]
+
+
 def _versions(source: Source) -> Sequence[str]:
     """Of the files that lie in a store; none if they do not."""
     if isinstance(source, TableSource):
@@ -45,3 +62,26 @@ def _versions(source: Source) -> Sequence[str]:
     if isinstance(source, FolderSource) and isinstance(source.root, StorePath):
         return [f"{address} {entry}" for address, entry in source.root.store.listing(source.root.address).items()]
     return [source.path.version] if isinstance(source.path, StorePath) else []  # an archive
+
+
+def _named(source: FolderSource, entry: Entry) -> Sequence[object]:
+    if entry.sidecar is None or not isinstance(source.path, Path) or not source.path.is_dir():
+        return (entry,)
+    return (entry, source.caption_file(entry))
+
+
+def _identity(item: Sample | Skipped) -> Sequence[object]:
+    if isinstance(item, Skipped):
+        return (item.reason, item.caption_ids)
+    return (item.image_id, item.captions, item.caption_ids, item.reference)
+
+
+def _digest(things: Iterable[object]) -> str:
+    digest = hashlib.blake2b(digest_size=8)
+    for thing in things:
+        digest.update(repr(thing).encode())
+    return digest.hexdigest()
+
+
+def _bytes_in(file: Path) -> int:
+    return file.stat().st_size if file.exists() else 0

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +29,8 @@ class RunState:
 
     Attributes:
         epoch: Epochs done.
+        batches: Batches done of the epoch after them.
+        lines: Lines of the log about that epoch.
         stage: The method's stage after them.
         best_rsum: Best development rSum of that stage, in [0, 600].
         best_epoch: The epoch that reached it, from 0; -1 if none yet.
@@ -36,6 +39,8 @@ class RunState:
     """
 
     epoch: int = 0
+    batches: int = 0
+    lines: int = 0
     stage: int = 0
     best_rsum: float = -1.0
     best_epoch: int = -1
@@ -50,12 +55,13 @@ def fit(
     log: RunLog,
     config: Mapping[str, Any],
     patience: int = 0,
+    checkpoint_steps: int = 0,
 ) -> RunState:
     """Train `method` to its last epoch, or from where a run in the log's folder stopped.
 
-    Writes ``last.safetensors`` (everything, after every epoch) and ``best.safetensors`` (the weights with the best
-    development rSum of the current stage). Killed at any moment, the same call goes on from the last whole epoch and
-    ends with the same weights, bit for bit on a CPU.
+    Writes ``last.safetensors`` (everything, after every epoch, and within epochs where asked for) and
+    ``best.safetensors`` (the weights with the best development rSum of the current stage). Killed at any moment, the
+    same call goes on from what was saved last and ends with the same weights, bit for bit on a CPU.
 
     Args:
         method: What to train; on return it holds the last epoch's state.
@@ -64,6 +70,7 @@ def fit(
         log: Where scalars go; its folder is the run's.
         config: All options that decide what is learned, to refuse a checkpoint of another run.
         patience: Stop when development rSum has not improved for this many epochs; 0 never does.
+        checkpoint_steps: Also save after every so many steps of an epoch; 0 never does.
 
     Returns:
         The final state of the run; the same on every process, of which the first writes.
@@ -74,19 +81,28 @@ def fit(
     last, best = (log.path.with_name(f"{name}.safetensors") for name in ("last", "best"))
     _refuse_another_start(last)
     state = resume(last, method, config) if last.exists() else RunState()
-    log.rewind(state.epoch)
+    log.rewind(state.epoch, state.lines)
+    at_start = random_state()
     steps = loaders.batches_per_epoch()
-    total, done = method.epochs * steps, state.epoch * steps
+    total, done = method.epochs * steps, state.epoch * steps + state.batches
     with progress("training", "steps", total, done) as shown:
         for epoch in range(state.epoch, method.epochs):
             if patience and epoch > state.best_epoch + patience:
                 break
             wall, cpu = time.perf_counter(), time.process_time()
-            begun = shown.done
+            begun = shown.done - state.batches
             shown.describe(f"epoch {epoch + 1}/{method.epochs}")
-            for scalars in method.train_epoch(epoch, loaders):
+            loaders.begin_epoch(state.batches, partial(set_random_state, at_start) if state.batches else _nothing)
+            for step, scalars in enumerate(method.train_epoch(epoch, loaders), 1):
                 log.step(epoch, scalars)
                 shown.advance()
+                if checkpoint_steps and step % checkpoint_steps == 0:
+                    state.batches, state.lines = loaders.position, log.flush(epoch)
+                    state.seconds += time.perf_counter() - wall
+                    state.cpu_seconds += time.process_time() - cpu
+                    wall, cpu = time.perf_counter(), time.process_time()
+                    if processes.is_first():
+                        save(last, state, method, config)
             # A method may choose its pairs, and so have fewer steps.
             shown.total = shown.done + (method.epochs - epoch - 1) * (shown.done - begun)
             metrics = evaluate(method.models, dev)
@@ -97,7 +113,7 @@ def fit(
                 state.best_rsum, state.best_epoch = rsum, epoch
                 if processes.is_first():
                     save_checkpoint(best, {"epoch": epoch, "models": [model.state_dict() for model in method.models]})
-            state.epoch = epoch + 1
+            state.epoch, state.batches, state.lines = epoch + 1, 0, 0
             state.seconds += time.perf_counter() - wall
             state.cpu_seconds += time.process_time() - cpu
             log.epoch(
@@ -133,6 +149,20 @@ def random_state() -> dict[str, Any]:
     return {"cpu": torch.get_rng_state(), "cuda": torch.cuda.get_rng_state_all()}
 
 
+def set_random_state(random: Mapping[str, Any]) -> None:
+    """Put torch's global generators where `random_state` found them."""
+    torch.set_rng_state(random["cpu"])
+    cuda = random["cuda"]
+    if processes.count() > 1:  # the generator of process 0, whose device is the first, is that of every process
+        cuda = cuda[:1] * torch.cuda.device_count()
+    for device, generator in enumerate(cuda[: torch.cuda.device_count()]):
+        torch.cuda.set_rng_state(generator, device)  # of the GPUs that are here: a run may go on where there is none
+
+
+def _nothing() -> None:
+    pass
+
+
 def resume(path: Path, method: Method, config: Mapping[str, Any]) -> RunState:
     """Put `method` and the random generators where the checkpoint at `path` left them.
 
@@ -151,12 +181,7 @@ def resume(path: Path, method: Method, config: Mapping[str, Any]) -> RunState:
         raise CheckpointError(
             f"{path} does not fit this run ({error}): have the data changed since? Choose a new folder, or delete it"
         ) from error
-    torch.set_rng_state(saved["random"]["cpu"])
-    cuda = saved["random"]["cuda"]
-    if processes.count() > 1:  # the generator of process 0, whose device is the first, is that of every process
-        cuda = cuda[:1] * torch.cuda.device_count()
-    for device, generator in enumerate(cuda[: torch.cuda.device_count()]):
-        torch.cuda.set_rng_state(generator, device)  # of the GPUs that are here: a run may go on where there is none
+    set_random_state(saved["random"])
     return RunState(**saved["state"])
 
 

@@ -6,12 +6,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import dacite
+import numpy as np
 import pyarrow as pa
 import torch
 from jaxtyping import Float
@@ -26,8 +27,9 @@ from truepair.errors import CheckpointError, ConfigError
 from truepair.files.checkpoint import load_checkpoint, save_checkpoint
 from truepair.files.json import damaged, read_json, write_json
 from truepair.files.locking import alone_in
-from truepair.files.parquet import write_parquet
+from truepair.files.parquet import write_parquet_in_parts
 from truepair.files.replacing import replacing
+from truepair.files.texts import chosen_texts
 from truepair.model import InputShape, MatchingModel, load_weights, make_model, retrieval_weights
 from truepair.training.fit import differences
 from truepair.training.recipe import recipe_from
@@ -36,9 +38,10 @@ from truepair.training.splits import prepared_splits
 
 _LEARNING_DOES_NOT_DEPEND_ON = {
     "data": ("test_split", "test_folds"),
-    "training": ("device", "devices", "nodes", "encode_at_once", "workers", "tensorboard"),
+    "training": ("device", "devices", "nodes", "encode_at_once", "workers", "tensorboard", "checkpoint_steps"),
 }
 """Options that may change from one call to the next in the same folder, by section of the recipe."""
+_ROWS_AT_A_TIME = 65_536
 
 
 @dataclass(frozen=True)
@@ -324,13 +327,16 @@ def write_pairs(
         confidence: That each matches.
         states: What the method remembers of each after the last epoch; a column each, such as ``last_correspondence``.
     """
-    images = train.image_of_caption.tolist()
-    columns: dict[str, Any] = {
-        "caption_id": list(train.caption_ids),
-        "image_id": [train.image_ids[image] for image in images],
-        "confidence": confidence.numpy(),
-    }
-    columns |= {f"last_{name}": values.cpu().numpy() for name, values in states.items()}
+    numbers: dict[str, np.ndarray] = {"confidence": confidence.numpy()}
+    numbers |= {f"last_{name}": values.cpu().numpy() for name, values in states.items()}
     if train.is_clean is not None:
-        columns["is_clean"] = train.is_clean.numpy()
-    write_parquet(pa.table(columns), path)
+        numbers["is_clean"] = train.is_clean.numpy()
+    image_ids = chosen_texts(train.image_ids, train.image_of_caption.numpy())
+
+    def tables() -> Iterator[pa.Table]:
+        for start in range(0, len(train), _ROWS_AT_A_TIME):
+            rows = slice(start, start + _ROWS_AT_A_TIME)
+            names = {"caption_id": [*train.caption_ids[rows]], "image_id": [*image_ids[rows]]}
+            yield pa.table(names | {name: values[rows] for name, values in numbers.items()})
+
+    write_parquet_in_parts(tables(), path)

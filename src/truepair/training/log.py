@@ -31,6 +31,7 @@ class RunLog:
         self.path = folder / "log.jsonl"
         self.steps_per_line = steps_per_line
         self._pending: list[Mapping[str, float]] = []
+        self._lines = 0  # of the epoch that was begun
         self._board: Any = None
         self._writes = processes.is_first()
         if tensorboard and self._writes:
@@ -40,12 +41,20 @@ class RunLog:
                 raise ConfigError("TensorBoard is not installed: pip install 'truepair[tensorboard]'") from error
             self._board = SummaryWriter(str(folder / "tensorboard"))
 
-    def rewind(self, epochs: int) -> None:
-        """Keep the lines of the first `epochs` epochs only: what came after will be run, and logged, again."""
+    def rewind(self, epochs: int, lines: int = 0) -> None:
+        """Keep what is saved only: what came after will be run, and logged, again.
+
+        Args:
+            epochs: Whole epochs, of which all lines are kept.
+            lines: Of the next epoch, kept as well.
+        """
         self._pending = []
+        self._lines = lines
         if not self._writes or not self.path.exists():
             return
-        kept = [line for line in read_log(self.path) if line["epoch"] < epochs]
+        logged = read_log(self.path)
+        kept = [line for line in logged if line["epoch"] < epochs]
+        kept += [line for line in logged if line["epoch"] == epochs][:lines]
         with replacing(self.path) as temporary:
             temporary.write_text("".join(json.dumps(line) + "\n" for line in kept), encoding="utf-8")
 
@@ -63,10 +72,18 @@ class RunLog:
             return
         self._flush(epoch)
         self._write({"kind": "epoch", "epoch": epoch, **scalars, **({"pair_state": pair_state} if pair_state else {})})
+        self._lines = 0
         if self._board is not None:
             for name, value in scalars.items():
                 self._board.add_scalar(name, value, epoch)
         sync_file(self.path)  # a checkpoint follows, behind which these lines are not written again
+
+    def flush(self, epoch: int) -> int:
+        """Write the steps that are still pending; how many lines the epoch then has."""
+        if self._writes and self._pending:
+            self._flush(epoch)
+            sync_file(self.path)
+        return self._lines
 
     def _flush(self, epoch: int) -> None:
         if not self._pending:
@@ -82,6 +99,7 @@ class RunLog:
     def _write(self, line: Mapping[str, Any]) -> None:
         with self.path.open("a", encoding="utf-8") as file:
             file.write(json.dumps(line) + "\n")
+        self._lines += 1
 
 
 def read_log(path: Path) -> list[dict[str, Any]]:

@@ -96,6 +96,7 @@ def _run(recipe: Recipe, folder: Path, corpus: Corpus | None, fabric: lightning_
         workers=training.workers,
         trusted=prepared.trusted,
         encode_at_once=training.encode_at_once,
+        shards_at_once=recipe.data.shards_at_once,
     )
     learned_loaders = loaders(learned)
     refuse_other_data(recipe, prepared, corpus.vocabulary)
@@ -108,7 +109,8 @@ def _run(recipe: Recipe, folder: Path, corpus: Corpus | None, fabric: lightning_
 
     # Train. Then one process tests the best checkpoint, and reads the confidence in every training pair from it.
     log = RunLog(folder, tensorboard=training.tensorboard)
-    state = fit(method, learned_loaders, dev, log, learning_options(recipe), training.patience)
+    options = learning_options(recipe)
+    state = fit(method, learned_loaders, dev, log, options, training.patience, training.checkpoint_steps)
     where = hardware(fabric.device)
     if not processes.is_first():
         return _results_of_first(folder)
@@ -125,7 +127,7 @@ def _run(recipe: Recipe, folder: Path, corpus: Corpus | None, fabric: lightning_
         corpus=corpus.splits.name,
         pairs=PairCounts(len(learned), len(dev), len(test), trusted),
         skipped=len(corpus.skipped),
-        notes=[*corpus.notes, *prepared.notes, *method.notes],
+        notes=[*corpus.notes, *prepared.notes, *method.notes, *_lost(learned_loaders)],
         method=recipe.method.name,
         networks=len(method.models),
         noise=recipe.noise,
@@ -147,6 +149,17 @@ def _run(recipe: Recipe, folder: Path, corpus: Corpus | None, fabric: lightning_
     write_results(folder, results)
     processes.wait_for_all()
     return results
+
+
+def _lost(loaders: Loaders) -> list[str]:
+    """What there is to say of pairs whose pictures turned out to be unreadable."""
+    if not loaders.lost:
+        return []
+    pair, why = next(iter(loaders.lost.items()))
+    return [
+        f"{len(loaders.lost):,} pairs were not learned from, as their pictures cannot be decoded (first: "
+        f"{loaders.pairs.caption_ids[pair]}: {why}); their confidence is that of a blank picture"
+    ]
 
 
 def _results_of_first(folder: Path) -> RunResults:

@@ -1,0 +1,155 @@
+"""Runs that are stopped within an epoch, and runs that read shards in turn: they end as others do."""
+
+import json
+import sys
+from dataclasses import replace
+
+import pytest
+from made_sources import picture, write_tar
+from together import together
+
+from truepair.config import (
+    BaselineConfig,
+    CrclConfig,
+    DataConfig,
+    DisnclConfig,
+    ModelConfig,
+    MscnConfig,
+    NoiseConfig,
+    Recipe,
+    TeacherConfig,
+    TrainingConfig,
+)
+from truepair.errors import ConfigError
+from truepair.files.checkpoint import load_checkpoint
+from truepair.training import fit as fit_module
+from truepair.training.log import read_log
+from truepair.training.run import run
+
+OF_DEMO = Recipe(
+    DataConfig("demo"),
+    NoiseConfig(0.3),
+    model=ModelConfig(words="mean", embedding=16, word_size=16, projection="plain", input_dropout=0.2),
+    training=TrainingConfig(batch_size=256, device="cpu", checkpoint_steps=2),
+)
+METHODS = {
+    "baseline": BaselineConfig(epochs=2),
+    "crcl": CrclConfig(stages=(1, 1), frozen_epochs=1),
+    "mscn": MscnConfig(warmup_epochs=1, warmup_batch_size=256, purified_epochs=2, meta_batch_size=16, meta_interval=2),
+    "disncl": DisnclConfig(networks=2, warmup_epochs=1, main_epochs=2, critics_from=1),
+    "teacher": TeacherConfig(fold_epochs=2, folds=2, epochs=2, warmup_epochs=1, judge_every=1, target_weight=1.0),
+}
+
+
+def stopped_after(saves, recipe, folder, monkeypatch):
+    """A run that ends when it has saved so often; whether it did."""
+    done = []
+    save = fit_module.save
+
+    def save_and_count(*given):
+        save(*given)
+        done.append(given[1].batches)
+        if len(done) == saves:
+            raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(fit_module, "save", save_and_count)
+        try:
+            run(recipe, folder)
+        except KeyboardInterrupt:
+            return done
+    return None
+
+
+def of_run(folder):
+    """What a run has left, but for times."""
+    log = [{k: v for k, v in line.items() if "seconds" not in k} for line in read_log(folder / "log.jsonl")]
+    results = json.loads((folder / "results.json").read_text())
+    kept = {k: v for k, v in results.items() if "seconds" not in k and k != "peak_memory_mb"}
+    return log, kept, (folder / "best.safetensors").read_bytes(), (folder / "pairs.parquet").read_bytes()
+
+
+@pytest.mark.filterwarnings("ignore:MSCN learns from pairs", "ignore:.*codes of the .* side collapsed")
+@pytest.mark.parametrize("name", METHODS)
+def test_a_run_that_is_stopped_within_epochs_ends_like_one_left_in_peace(name, tmp_path, monkeypatch):
+    model = replace(OF_DEMO.model, region_dropping=0.1) if name == "baseline" else OF_DEMO.model
+    recipe = replace(OF_DEMO, method=METHODS[name], model=model)
+    run(recipe, tmp_path / "whole")
+    within = []
+    for saves in (1, 2, 3, 2, 1, 1, 2, 3):  # from there on, so many more
+        done = stopped_after(saves, recipe, tmp_path / "stopped", monkeypatch)
+        if done is None:
+            break
+        within.append(done[-1])
+    assert len([batches for batches in within if batches]) >= 3
+    run(recipe, tmp_path / "stopped")
+    for whole, stopped in zip(of_run(tmp_path / "whole"), of_run(tmp_path / "stopped"), strict=True):
+        assert whole == stopped
+
+
+def test_how_often_is_saved_changes_no_weight(tmp_path):
+    for steps in (0, 2, 3):
+        run(replace(OF_DEMO, training=replace(OF_DEMO.training, checkpoint_steps=steps)), tmp_path / str(steps))
+    states = [load_checkpoint(tmp_path / str(steps) / "last.safetensors")["method"] for steps in (0, 2, 3)]
+    assert str(states[0]) == str(states[1]) == str(states[2])
+
+
+def test_a_negative_number_of_steps_is_refused():
+    with pytest.raises(ConfigError, match=r"training\.checkpoint_steps is -1"):
+        TrainingConfig(checkpoint_steps=-1)
+
+
+@pytest.fixture
+def streamed(tmp_path):
+    """A recipe over shards of pictures, one of which is broken in training, and one in the test."""
+    pytest.importorskip("transformers", reason="needs the extra hf")
+    from tiny_networks import save_bert, save_clip
+
+    broken = (4, 17)
+    for shard in range(4):
+        files = {}
+        for place in range(8):
+            number = 8 * shard + place
+            files[f"{number:03d}.png"] = b"no picture" * 9 if number in broken else picture(number)
+            files[f"{number:03d}.json"] = json.dumps({"caption": [f"a dog {number}", f"cat {number}"]}).encode()
+        write_tar(tmp_path / "shards" / f"{shard:05d}.tar", files)
+    return Recipe(
+        DataConfig(str(tmp_path / "shards"), stream_index=str(tmp_path / "index"), shards_at_once=2),
+        model=ModelConfig(
+            image="full",
+            text="full",
+            image_encoder=save_clip(tmp_path / "clip"),
+            text_encoder=save_bert(tmp_path / "bert"),
+            embedding=8,
+            projection="plain",
+            smallest_crop=1.0,
+        ),
+        method=METHODS["crcl"],
+        training=TrainingConfig(batch_size=10, device="cpu", checkpoint_steps=2),
+    )
+
+
+def test_a_streamed_run_goes_on_within_an_epoch(streamed, tmp_path, monkeypatch):
+    results = run(streamed, tmp_path / "whole")
+    assert [note for note in results.notes if "2 pairs were not learned from" in note]
+    for saves in (1, 3, 2):
+        assert stopped_after(saves, streamed, tmp_path / "stopped", monkeypatch)
+    run(streamed, tmp_path / "stopped")
+    for whole, stopped in zip(of_run(tmp_path / "whole"), of_run(tmp_path / "stopped"), strict=True):
+        assert whole == stopped
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="forks")
+@pytest.mark.parametrize("name", ["baseline", "crcl", "teacher"])
+def test_two_processes_leave_out_the_same_broken_pictures(streamed, tmp_path, name):
+    model = replace(streamed.model, text="frozen")  # without dropout
+    recipe = replace(streamed, method=METHODS[name], model=model)
+    run(recipe, tmp_path / "one")
+    together(lambda _: run(recipe, tmp_path / "two").pairs.train, tmp_path / "told")
+    ours, theirs = (
+        [line["loss"] for line in read_log(tmp_path / each / "log.jsonl") if line["kind"] == "steps"]
+        for each in ("one", "two")
+    )
+    assert ours == pytest.approx(theirs, rel=1e-3)
+    results = json.loads((tmp_path / "two" / "results.json").read_text())
+    assert any("2 pairs were not learned from" in note for note in results["notes"])
