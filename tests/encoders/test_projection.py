@@ -3,6 +3,7 @@ import math
 import pytest
 import torch
 
+from truepair.config import ModelConfig
 from truepair.data.batch import Padded
 from truepair.encoders.projection import (
     FeatureScaling,
@@ -12,6 +13,7 @@ from truepair.encoders.projection import (
     projection,
 )
 from truepair.encoders.regions import RegionEncoder
+from truepair.errors import ConfigError
 
 
 def test_training_follows_the_formula():
@@ -86,6 +88,22 @@ def test_the_plain_projection_is_as_wide_as_the_joint_space_and_starts_as_pytorc
         assert bound * 0.97 < layer.weight.detach().abs().max() <= bound
         assert 0 < layer.bias.detach().abs().max() <= bound
     assert not list(module.buffers()), "no running statistics"
+
+
+def test_the_identity_changes_nothing_until_it_learns():
+    begun = projection("identity", 5, 5)
+    vectors = torch.randn(3, 5)
+    assert torch.equal(begun(vectors), vectors)
+    begun(vectors).square().sum().backward()
+    moved = {name for name, weight in begun.named_parameters() if weight.grad.any()}
+    assert {"linear.weight", "network.2.weight"} <= moved
+
+
+def test_the_identity_keeps_the_width():
+    with pytest.raises(ConfigError, match=r"they have 5 values, but model\.embedding is 4; make it 5"):
+        projection("identity", 5, 4)
+    with pytest.raises(ConfigError, match=r"model\.projection is 'identity', but model\.feature_scaling 'root'"):
+        ModelConfig(projection="identity", feature_scaling="root")
 
 
 def test_a_projection_is_what_its_name_says():

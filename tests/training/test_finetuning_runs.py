@@ -30,6 +30,7 @@ from truepair.errors import CheckpointError, ConfigError
 from truepair.evaluation.retrieval import evaluate
 from truepair.files.checkpoint import load_checkpoint
 from truepair.model import InputShape, make_model
+from truepair.scoring.encodings import Encodings
 from truepair.training.folder import load_run, load_runs
 from truepair.training.recipe import recipe_from
 from truepair.training.run import run
@@ -89,6 +90,30 @@ def test_every_method_trains_both_networks(recipe, name, tmp_path):
         moved = {key for key, value in model.state_dict().items() if not torch.equal(value, fresh[key])}
         assert any("vision_model.encoder.layers.1" in key for key in moved)
         assert any("text_encoder" in key and "encoder.layer.0" in key for key in moved)
+
+
+def test_clip_begins_with_its_own_similarities(recipe, folders):
+    from transformers import CLIPModel
+
+    clip = CLIPModel.from_pretrained(folders["clip"]).eval()
+    recipe = with_model(
+        recipe,
+        text_encoder=folders["clip"],
+        projection="identity",
+        feature_scaling="length",
+        embedding=clip.config.projection_dim,
+    )
+    pairs = load_corpus(recipe.data, recipe.model).splits.test
+    model = make_model(recipe.model, InputShape.of(pairs, None)).eval()
+    everything = torch.arange(len(pairs.images)), torch.arange(len(pairs))
+    pixels, tokens = pairs.images.take(everything[0]), pairs.caption_inputs.take(everything[1])
+    with torch.no_grad():
+        found = Encodings.of([model], pairs, *everything).matrix(*everything)
+        of_images = clip.get_image_features(pixels.values)
+        of_captions = clip.get_text_features(tokens.values, tokens.mask.long())
+        images, captions = (getattr(each, "pooler_output", each) for each in (of_images, of_captions))
+        expected = torch.nn.functional.normalize(images) @ torch.nn.functional.normalize(captions).T
+    torch.testing.assert_close(found, expected)
 
 
 @pytest.mark.parametrize("how", ["full", "lora"])

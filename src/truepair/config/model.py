@@ -54,10 +54,11 @@ class ModelConfig:
     """Cosine similarity: dropout on word vectors, or on the mean of a caption's; no paper here uses it."""
     input_dropout: float = 0.0
     """Probability that a value of the input features is zeroed in training; no paper here uses it."""
-    projection: Literal["batch_norm", "plain"] = "batch_norm"
+    projection: Literal["batch_norm", "plain", "identity"] = "batch_norm"
     """Cosine similarity: the map of features to the joint space. "batch_norm" is that of VSE∞ (every published system):
     a linear map, and beside it a network of half the width with batch normalisation. "plain" has no normalisation, a
-    hidden layer as wide as the joint space and PyTorch's initialisation (here)."""
+    hidden layer as wide as the joint space and PyTorch's initialisation (here). "identity" is "plain" with weights that
+    change nothing at first: where both sides are of one network (CLIP, SigLIP), training begins with its own space."""
     feature_scaling: Literal["none", "length", "root", "auto"] = "none"
     """Cosine similarity: what features become before the network reads them. "none" leaves them as they are (every
     published system). "length" gives each vector a root mean square of ½, or of 0.1 where it stands beside words.
@@ -126,6 +127,11 @@ class ModelConfig:
                     f"model.{side} is {how!r}, which gives one vector each, but model.similarity {self.similarity!r} "
                     "compares regions with words: use 'cosine'"
                 )
+        if self.projection == "identity" and self.feature_scaling == "root":
+            raise ConfigError(
+                "model.projection is 'identity', but model.feature_scaling 'root' changes the vectors before it: use "
+                "'length'"
+            )
         if self.image in ("full", "lora") and self.feature_scaling == "root":
             raise ConfigError(
                 f"model.feature_scaling is 'root', whose slope at 0 has no end, but model.image {self.image!r} learns "
@@ -146,7 +152,7 @@ class ModelConfig:
             names.add("head_size")
             if self.similarity == "cosine":
                 names.add("similarity_size")
-        if self.projection == "plain":
+        if self.projection != "batch_norm":
             names.add("batch_norm_rows")
         if self.codes != "shared_and_exclusive":
             names.add("exclusive_size")

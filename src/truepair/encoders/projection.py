@@ -4,14 +4,16 @@ from __future__ import annotations
 
 from typing import Literal, TypeAlias
 
+import torch
 import torch.nn as nn
 from jaxtyping import Float
 from torch import Tensor
 
 from truepair.data.batch import Padded
+from truepair.errors import ConfigError
 from truepair.layers import unit_length, xavier_linear
 
-Projection: TypeAlias = Literal["batch_norm", "plain"]
+Projection: TypeAlias = Literal["batch_norm", "plain", "identity"]
 """What ``model.projection`` may be."""
 Scaling: TypeAlias = Literal["none", "length", "root"]
 """What ``model.feature_scaling`` may be, once "auto" is decided."""
@@ -59,10 +61,33 @@ class PlainProjection(nn.Module):
         projected: Tensor = self.linear(features) + self.network(features)
         return projected
 
+    @torch.no_grad()
+    def begin_as_identity(self) -> None:
+        """Weights by which every vector, as wide as the joint space, is projected to itself."""
+        last = self.network[-1]
+        assert isinstance(last, nn.Linear)
+        nn.init.eye_(self.linear.weight)
+        for rest in (self.linear.bias, last.weight, last.bias):
+            nn.init.zeros_(rest)
+
 
 def projection(kind: Projection, features: int, embedding: int) -> nn.Module:
-    """The map that ``model.projection`` names."""
-    return ResidualProjection(features, embedding) if kind == "batch_norm" else PlainProjection(features, embedding)
+    """The map that ``model.projection`` names.
+
+    Raises:
+        ConfigError: If it is to begin as the identity, but the joint space has another width than the features.
+    """
+    if kind == "batch_norm":
+        return ResidualProjection(features, embedding)
+    plain = PlainProjection(features, embedding)
+    if kind == "identity":
+        if features != embedding:
+            raise ConfigError(
+                f"model.projection is 'identity', which keeps the width of vectors: they have {features} values, but "
+                f"model.embedding is {embedding}; make it {features}, or use 'plain'"
+            )
+        plain.begin_as_identity()
+    return plain
 
 
 class FeatureScaling(nn.Module):

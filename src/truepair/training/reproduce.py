@@ -154,6 +154,8 @@ def rehearsal(recipe: Recipe) -> Recipe:
     """The same path through the same files, a tiny network, one epoch of each kind: its numbers mean nothing."""
     small = {"embedding": 16, "word_size": 16, "similarity_size": 8}
     read: dict[str, Any] = {name: size for name, size in small.items() if name not in recipe.network.unread}
+    if recipe.model.projection == "identity":  # which has the width of the network's vectors
+        read["projection"] = "plain"
     return replace(
         recipe,
         model=replace(recipe.model, **read),
