@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import pytest
 
-from truepair.config import CrclConfig, DataConfig, ModelConfig, NoiseConfig, Recipe, TrainingConfig
+from truepair.config import CrclConfig, DataConfig, ModelConfig, MscnConfig, NoiseConfig, Recipe, TrainingConfig
 from truepair.errors import ConfigError
 from truepair.figures.curves import noise_figures, option_figures
 from truepair.figures.page import draw_figures
@@ -117,6 +117,29 @@ def test_the_page_holds_every_figure_and_each_is_a_file_too(trained, tmp_path):
     before = page
     draw_figures([trained], tmp_path, pairs=200, rate=0.4, seed=0)
     assert (tmp_path / "figures.html").read_text() == before
+
+
+@pytest.mark.filterwarnings("ignore:MSCN learns from pairs")
+def test_mixtures_of_mscn_are_drawn_over_the_similarities_that_they_were_fitted_to(tmp_path):
+    method = MscnConfig(networks=2, warmup_epochs=1, warmup_batch_size=256, purified_epochs=2, meta_batch_size=16)
+    recipe = Recipe(
+        noise=NoiseConfig(0.4),
+        model=ModelConfig(words="mean", embedding=16, word_size=16),
+        method=method,
+        training=TrainingConfig(batch_size=256, device="cpu"),
+    )
+    run(recipe, tmp_path / "run")
+    log = [json.loads(line) for line in (tmp_path / "run" / "log.jsonl").read_text().splitlines()]
+    logged = [line for line in log if "mixture_clean_a" in line]
+    assert [line["epoch"] for line in logged] == [1, 2]
+    assert all(0 <= line["mixture_noise_rate"] <= 1 for line in logged)
+    of_epochs = {line["epoch"]: line["pair_state"] for line in log if line["kind"] == "epoch" and "pair_state" in line}
+    assert {epoch: {*states} for epoch, states in of_epochs.items()} == {
+        epoch: {"posterior", "similarity"} for epoch in (1, 2)
+    }
+    found = draw_figures([tmp_path / "run"], tmp_path / "out", pairs=0, rate=0.4, seed=0)
+    drawn = {name.removeprefix("pairs_1_mscn_caption_40_") for name in found["figures"]}
+    assert {"mixture_by_epoch", "mixture_2", "mixture_3", "similarity_by_epoch", "meta_loss", "margin"} <= drawn
 
 
 def test_the_log_has_the_state_of_pairs_after_each_epoch_and_the_table_the_last_one(trained):

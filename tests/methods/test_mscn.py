@@ -19,6 +19,7 @@ from truepair.methods.mscn import Mscn, clean_posterior
 from truepair.methods.protocol import Method
 from truepair.model import InputShape, make_model
 from truepair.scoring.encodings import similarity_of_pairs
+from truepair.scoring.mixtures import Beta, Mixture
 
 CPU = torch.device("cpu")
 
@@ -220,6 +221,11 @@ def test_a_schedule_without_purified_epochs_has_a_length(make_cosine, fabric, tr
     train(mscn(make_cosine, fabric, purified_epochs=0, optimisation=optimisation), trusting)
 
 
+def judgement(posterior):
+    """What a network says that believes in pairs as told."""
+    return module.Judgement(posterior, posterior, Mixture(Beta(1.0, 2.0), Beta(2.0, 1.0), 0.4, True, 3), False)
+
+
 # M7: who chooses for whom, and how well.
 
 
@@ -231,10 +237,13 @@ def test_a_chooses_for_b_and_then_b_just_trained_for_a(make_cosine, fabric, trus
 
     def recorded(model, pairs, draw):
         seen.append(("judge", "AB"[model is b.evaluated], snapshot(model.state_dict())))
-        posterior, is_degenerate = clean_posterior(model, pairs, draw)
-        posterior = posterior.roll(3 * len(seen)).double() + torch.arange(40) * 1e-9  # so that the two choose unlike
+        found = clean_posterior(model, pairs, draw)
+        posterior = (
+            found.posterior.roll(3 * len(seen)).double() + torch.arange(40) * 1e-9
+        )  # so that the two choose unlike
         chosen.append(set(posterior.argsort()[-24:].tolist()))
-        return torch.where(torch.isin(torch.arange(40), torch.tensor(list(chosen[-1]))), 0.9, 0.1), is_degenerate
+        believed = torch.where(torch.isin(torch.arange(40), torch.tensor(list(chosen[-1]))), 0.9, 0.1)
+        return found._replace(posterior=believed)
 
     step = module._Network.step
     monkeypatch.setattr(
@@ -371,7 +380,7 @@ def test_confidence_is_a_probability_and_draws_nothing(make_cosine, fabric, trus
 def test_a_purified_set_smaller_than_a_batch_is_filled_up_and_counted(make_cosine, fabric, trusting, monkeypatch):
     method = mscn(make_cosine, fabric)
     posterior = torch.linspace(0, 0.4, 40)
-    monkeypatch.setattr(module, "clean_posterior", lambda *_: (posterior, False))
+    monkeypatch.setattr(module, "clean_posterior", lambda *_: judgement(posterior))
     chosen = method._purified(0, 1, trusting, method._labelled(trusting).draw(0))
     assert chosen.tolist() == list(range(32, 40))  # a batch of the most believed
     assert method.small_sets == 1
@@ -383,7 +392,7 @@ def test_a_purified_set_smaller_than_a_batch_is_filled_up_and_counted(make_cosin
 @pytest.mark.parametrize(("above", "kept"), [(0.5, 20), (0.75, 10)])
 def test_as_much_belief_as_asked_for_is_needed(make_cosine, fabric, trusting, monkeypatch, above, kept):
     method = mscn(make_cosine, fabric, purify_above=above)
-    monkeypatch.setattr(module, "clean_posterior", lambda *_: (torch.linspace(0, 1, 40), False))
+    monkeypatch.setattr(module, "clean_posterior", lambda *_: judgement(torch.linspace(0, 1, 40)))
     chosen = method._purified(0, 1, trusting, method._labelled(trusting).draw(0))
     assert chosen.tolist() == list(range(40 - kept, 40))
     assert method.small_sets == 0

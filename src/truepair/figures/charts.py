@@ -16,6 +16,7 @@ from truepair.figures.runs import short
 from truepair.losses.noise_tolerance import risk_gap_bounds
 from truepair.losses.triplet import self_adaptive_margin
 from truepair.pages.svg import BLUE, GREY, INK, ORANGE, STYLE, legend_above, new_axes, svg
+from truepair.scoring.mixtures import Beta
 
 _LOOKS: Sequence[dict[str, Any]] = [
     {"color": colour, "linestyle": line, "marker": marker}
@@ -126,6 +127,54 @@ def margin_chart(margin: float) -> str:
         axes.plot(similarity.numpy(), self_adaptive_margin(similarity, margin).numpy(), color=BLUE)
         axes.axhline(margin, color=GREY, linestyle=":", linewidth=1)
         return svg(axes, f"The self-adaptive margin rises from 0 to {margin:g} along an S-curve.")
+
+
+def mixture_chart(counts: Mapping[str, Sequence[int]], mixture: Mapping[str, float]) -> str:
+    """Similarities of the training pairs in one epoch, and the mixture of two Betas that MSCN fitted to them.
+
+    Args:
+        counts: Kind of pair ("matching" and "mismatched", or "all") → histogram of [0, 1].
+        mixture: ``noise_rate`` and, of both components, ``mismatched_a`` … ``clean_b``.
+    """
+    looks = {"matching": (BLUE, ""), "mismatched": (ORANGE, "////"), "all": (INK, "")}
+    bins = len(next(iter(counts.values())))
+    pairs, edges = sum(map(sum, counts.values())), np.linspace(0, 1, bins + 1)
+    at = torch.linspace(0.002, 0.998, 499, dtype=torch.float64)
+    parts = {"mismatched": mixture["noise_rate"], "clean": 1 - mixture["noise_rate"]}
+    with mpl.rc_context(STYLE):
+        axes = new_axes("Similarity", "Density", height=5.2)
+        below = np.zeros(bins)
+        for kind, of_kind in counts.items():
+            colour, hatch = looks[kind]
+            heights = np.array(of_kind) * bins / max(pairs, 1)
+            bars: dict[str, Any] = {"alpha": 0.4, "edgecolor": colour, "linewidth": 0.6, "hatch": hatch}
+            axes.bar(edges[:-1], heights, 1 / bins, below, align="edge", color=colour, label=kind, **bars)
+            below += heights
+        for (kind, weight), line in zip(parts.items(), ("--", "-"), strict=True):
+            beta = Beta(mixture[f"{kind}_a"], mixture[f"{kind}_b"])
+            density = weight * beta.log_density(at).exp()
+            axes.plot(at.numpy(), density.numpy(), color=INK, linestyle=line, label=f"Beta of the {kind}")
+        axes.set_ylim(0, 1.3 * max(float(below.max()), 1.0))
+        legend_above(axes)
+        return svg(axes, "Similarities of the training pairs, and the mixture of two Betas that was fitted to them.")
+
+
+def components_chart(mixtures: Mapping[int, Mapping[str, float]]) -> str:
+    """Means of both components of a mixture, and the weight of the mismatched one, by epoch."""
+    means = {
+        kind: [each[f"{kind}_a"] / (each[f"{kind}_a"] + each[f"{kind}_b"]) for each in mixtures.values()]
+        for kind in ("clean", "mismatched")
+    }
+    with mpl.rc_context(STYLE):
+        axes = new_axes("Epoch", "Similarity, or share", height=4.8)
+        axes.plot([*mixtures], means["clean"], color=BLUE, marker="o", label="mean of the clean")
+        axes.plot([*mixtures], means["mismatched"], color=ORANGE, marker="s", label="mean of the mismatched")
+        shares = [each["noise_rate"] for each in mixtures.values()]
+        axes.plot([*mixtures], shares, color=INK, linestyle=":", marker="^", label="share of the mismatched")
+        axes.set_ylim(-0.03, 1.03)
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+        legend_above(axes)
+        return svg(axes, "Both components of the mixture by epoch.")
 
 
 def tolerance_chart(rates: Sequence[float] = _NOISE_RATES, candidates: int = _CANDIDATES) -> str:

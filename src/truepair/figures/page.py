@@ -16,9 +16,11 @@ from truepair.config import DataConfig
 from truepair.data.corpora import Corpus, load_corpus
 from truepair.errors import ConfigError, TruepairError
 from truepair.figures.charts import (
+    components_chart,
     confidence_histogram,
     curves_chart,
     margin_chart,
+    mixture_chart,
     scalar_chart,
     state_chart,
     tolerance_chart,
@@ -41,6 +43,8 @@ from truepair.training.folder import load_run
 
 _MOST_SHOWN = 8
 """Systems whose training pairs are drawn."""
+_OF_MIXTURES = ("noise_rate", "mismatched_a", "mismatched_b", "clean_a", "clean_b")
+"""Scalars that MSCN logs of a mixture."""
 
 
 @dataclass(frozen=True)
@@ -307,9 +311,30 @@ def _histories(name: str, run: FinishedRun) -> Iterable[Figure]:
         chart = state_chart(history, state)
         caption = f"The method's {state} of its pairs after each epoch: median, and the middle 80 % of the pairs."
         yield Figure(f"{name}_{state}_by_epoch", chart, caption)
+    yield from _mixtures(name, log, {epoch: states.get("similarity", {}) for epoch, states in epochs.items()})
     meta = _means(log, "meta_loss")
     if meta:
         yield Figure(f"{name}_meta_loss", scalar_chart(meta, "meta loss"), "Loss of the head on labelled pairs (MSCN).")
+
+
+def _mixtures(
+    name: str, log: Sequence[Mapping[str, Any]], similarities: Mapping[int, Mapping[str, Sequence[int]]]
+) -> Iterable[Figure]:
+    """MSCN's mixtures: both components by epoch, and the first and the last one over the similarities."""
+    of_names = {each: _means(log, f"mixture_{each}") for each in _OF_MIXTURES}
+    mixtures = {epoch: {each: of_names[each][epoch] for each in of_names} for epoch in of_names["noise_rate"]}
+    mixtures = {epoch: mixture for epoch, mixture in mixtures.items() if similarities.get(epoch)}
+    if not mixtures:
+        return
+    if len(mixtures) > 1:
+        said = "Means of both Betas of MSCN's mixture, and its share of mismatched pairs, in each epoch that purifies."
+        yield Figure(f"{name}_mixture_by_epoch", components_chart(mixtures), said)
+    for epoch in dict.fromkeys((min(mixtures), max(mixtures))):
+        chart = mixture_chart(similarities[epoch], mixtures[epoch])
+        said = (
+            f"Similarities of the training pairs and the mixture of two Betas that chose pairs in epoch {epoch} (MSCN)."
+        )
+        yield Figure(f"{name}_mixture_{epoch}", chart, said)
 
 
 def _means(log: Sequence[Mapping[str, Any]], name: str) -> dict[int, float]:

@@ -16,7 +16,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import replace
 from functools import partial
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any, NamedTuple, cast
 
 import numpy as np
 import torch
@@ -41,7 +41,7 @@ from truepair.methods.protocol import MakeModel, StepLog
 from truepair.model import MatchingModel
 from truepair.optimisation import Optimiser
 from truepair.scoring.encodings import similarity_of_pairs
-from truepair.scoring.mixtures import fit_beta, fit_beta_mixture
+from truepair.scoring.mixtures import Beta, Mixture, fit_beta, fit_beta_mixture
 from truepair.similarity.head import HeadNetwork, log_odds, scored
 from truepair.similarity.protocol import VectorSimilarity
 
@@ -86,6 +86,8 @@ class Mscn:
         self._is_confidence_degenerate = False
         self._posterior: dict[int, Float[Tensor, " pairs"]] = {}  # of each network, as it last judged
         self._judged_at: dict[int, int] = {}  # and the epoch of that
+        self._similarity: Float[Tensor, " pairs"] | None = None  # by which the first network last judged
+        self._mixture: StepLog = {}  # of these similarities, until it is logged
         self._networks = [_Network(make_model(), config, fabric) for _ in range(config.networks)]
 
     @property
@@ -113,10 +115,13 @@ class Mscn:
 
     @property
     def pair_state(self) -> Mapping[str, Float[Tensor, " pairs"]]:
-        """See `Method.pair_state`: the last posterior that pairs were chosen by, the mean of both networks'."""
-        if not self._posterior:
+        """See `Method.pair_state`: what pairs were last chosen by.
+
+        The posterior, the mean of both networks', and the similarity by the first network that it came from.
+        """
+        if not self._posterior or self._similarity is None:
             return {}
-        return {"posterior": torch.stack([*self._posterior.values()]).mean(0)}
+        return {"posterior": torch.stack([*self._posterior.values()]).mean(0), "similarity": self._similarity}
 
     def train_epoch(self, epoch: int, loaders: Loaders) -> Iterator[StepLog]:
         """See `Method.train_epoch`: each network once, over all pairs at first, later over those called clean."""
@@ -158,11 +163,12 @@ class Mscn:
         kept = {"kept": len(chosen) / len(loaders.pairs)}
         for batch in loaders.train(self._key(epoch, number), chosen):
             schedule = epoch - self.config.warmup_epochs + batch.number / steps
-            of_head: dict[str, float] = {}
+            of_head: dict[str, float] = {**self._mixture}
+            self._mixture = {}
             if labelled is None:
                 labelled = draw.endless(self.config.meta_batch_size, -(-batch.number // self.config.meta_interval))
             if self.config.meta_step and batch.number % self.config.meta_interval == 0:
-                of_head = network.meta_step(batch, *next(labelled), schedule)
+                of_head |= network.meta_step(batch, *next(labelled), schedule)
             yield kept | of_head | network.step(batch, schedule)
 
     def _purified(self, judge: int, epoch: int, loaders: Loaders, draw: LabelledDraw) -> Int[Tensor, " chosen"]:
@@ -173,9 +179,12 @@ class Mscn:
         judge %= len(self._networks)
         is_new = self._judged_at.get(judge) != epoch
         if is_new:
-            self._posterior[judge], is_degenerate = clean_posterior(self.models[judge], loaders.pairs, draw)
+            found = clean_posterior(self.models[judge], loaders.pairs, draw)
+            self._posterior[judge] = found.posterior
             self._judged_at[judge] = epoch
-            self.degenerate_fits += is_degenerate
+            self.degenerate_fits += found.is_degenerate
+            if judge == 0:
+                self._similarity, self._mixture = found.similarity, _scalars(found.mixture)
         posterior = self._posterior[judge]
         chosen = (posterior > self.config.purify_above).nonzero().flatten()
         if len(chosen) >= min(loaders.batch_size, len(everything)):
@@ -187,9 +196,9 @@ class Mscn:
     def confidence(self, loaders: Loaders) -> Float[Tensor, " pairs"]:
         """See `Method.confidence`: the purification once more, by the present networks, and the mean."""
         draw = self._labelled(loaders).draw(self._key(self.epochs, 0))
-        posteriors, are_degenerate = zip(*(clean_posterior(m, loaders.pairs, draw) for m in self.models), strict=True)
-        self._is_confidence_degenerate = any(are_degenerate)
-        return torch.stack(posteriors).mean(0)
+        found = [clean_posterior(model, loaders.pairs, draw) for model in self.models]
+        self._is_confidence_degenerate = any(judgement.is_degenerate for judgement in found)
+        return torch.stack([judgement.posterior for judgement in found]).mean(0)
 
     def _labelled(self, loaders: Loaders) -> LabelledPairs:
         trusted = loaders.trusted
@@ -220,6 +229,7 @@ class Mscn:
             "fallback": self.fallback,
             "posterior": [self._posterior[number] for number in sorted(self._posterior)],
             "judged_at": [self._judged_at[number] for number in sorted(self._posterior)],
+            "similarity": self._similarity,
             "degenerate_fits": self.degenerate_fits,
             "small_sets": self.small_sets,
         }
@@ -231,6 +241,7 @@ class Mscn:
         self.fallback = state["fallback"]
         self._posterior = dict(enumerate(state["posterior"]))
         self._judged_at = dict(enumerate(state["judged_at"]))
+        self._similarity = state["similarity"]
         self.degenerate_fits, self.small_sets = state["degenerate_fits"], state["small_sets"]
 
 
@@ -240,21 +251,44 @@ _NO_TRUSTED_PAIRS = (
 )
 
 
-def clean_posterior(model: MatchingModel, pairs: Pairs, draw: LabelledDraw) -> tuple[Float[Tensor, " pairs"], bool]:
+class Judgement(NamedTuple):
+    """What a network says of pairs.
+
+    Attributes:
+        posterior: ``[pairs]``, the probability that each matches.
+        similarity: ``[pairs]``, in [0, 1], in evaluation mode.
+        mixture: Of the similarities.
+        is_degenerate: Whether they do not show two kinds of pairs.
+    """
+
+    posterior: Float[Tensor, " pairs"]
+    similarity: Float[Tensor, " pairs"]
+    mixture: Mixture[Beta]
+    is_degenerate: bool
+
+
+def clean_posterior(model: MatchingModel, pairs: Pairs, draw: LabelledDraw) -> Judgement:
     """The probability that each pair matches, by a mixture of two Betas over similarities in evaluation mode.
 
     Expectation-maximisation starts from the Betas of the labelled pairs, matched and mismatched.
 
-    Returns:
-        ``[pairs]``, and whether the similarities did not show two kinds of pairs (`fit_beta_mixture` says what then
-        holds), or those of the trusted pairs were all the same.
+    The mixture counts as degenerate, too, if the similarities of the trusted pairs are all the same; `fit_beta_mixture`
+    says what holds otherwise.
     """
     of_pairs, matched, mismatched = (
         similarity_of_pairs([model], some) for some in (pairs, draw.matched, draw.mismatched)
     )
     initial = fit_beta(mismatched), fit_beta(matched)
     mixture = fit_beta_mixture(of_pairs, initial=initial, max_iterations=_MIXTURE_STEPS, tolerance=_MIXTURE_TOLERANCE)
-    return mixture.posterior(of_pairs), mixture.degenerate or bool((matched == matched[0]).all())
+    is_degenerate = mixture.degenerate or bool((matched == matched[0]).all())
+    return Judgement(mixture.posterior(of_pairs), of_pairs, mixture, is_degenerate)
+
+
+def _scalars(mixture: Mixture[Beta]) -> StepLog:
+    """A mixture as the log holds it; figures draw it."""
+    kinds = {"mismatched": mixture.mismatched, "clean": mixture.clean}
+    parameters = {f"mixture_{kind}_{name}": getattr(beta, name) for kind, beta in kinds.items() for name in "ab"}
+    return {"mixture_noise_rate": mixture.noise_rate, **parameters}
 
 
 class _Network:
