@@ -9,6 +9,7 @@ import torch
 from kills import killed_at
 from made_sources import opened, picture, write_tar
 from made_stores import in_memory
+from owned_elsewhere import owned_elsewhere
 from photographs import write_photographs
 
 from truepair.config import DataConfig, EmbedConfig, ModelConfig, SourceConfig
@@ -17,6 +18,7 @@ from truepair.data.corpora import load_corpus
 from truepair.data.loader import Loaders
 from truepair.data.streaming import index_of_source
 from truepair.errors import ConfigError, DataError
+from truepair.files.locking import alone_in
 from truepair.files.texts import Texts
 from truepair.sources.opening import description_of
 from truepair.sources.stores import Store
@@ -105,8 +107,20 @@ def test_making_an_index_goes_on_with_the_next_shard(shards, tmp_path):
         event += 3
     assert event > 12
     found = index_in(folder, shards)
+    assert not (folder / "parts").exists()
     assert found.captions.equals(whole.captions)
     assert found.images.equals(whole.images)
+
+
+def test_an_index_that_is_there_is_read_while_others_read_it(shards, tmp_path):
+    index_in(tmp_path / "index", shards)
+    with owned_elsewhere(alone_in(tmp_path / "index")):
+        assert len(index_in(tmp_path / "index", shards).images) == SHARDS * SAMPLES
+    with (
+        owned_elsewhere(alone_in(tmp_path / "other")),
+        pytest.raises(ConfigError, match="another process is writing"),
+    ):
+        index_in(tmp_path / "other", shards)
 
 
 def test_shards_that_were_read_are_not_read_again(shards, tmp_path, monkeypatch):

@@ -47,6 +47,7 @@ MOST_SEARCHED = 50_000
 """Development or test images that can be searched after every epoch."""
 
 _DESCRIPTION, _IMAGES, _CAPTIONS, _PARTS = "index.json", "images.arrow", "captions.arrow", "parts"
+_PLANNED = {"of": dict, "shards": list, "contents": list}
 _ROWS_AT_A_TIME = 65_536
 _PICTURES_AT_A_TIME = 64
 _IMAGE_ROW = pa.schema([("image_id", pa.string()), ("reference", pa.string()), ("shard", pa.int32())])
@@ -231,13 +232,19 @@ def _opened(folder: Path, plan: _Plan, parts: Sequence[Callable[[], Iterator[Row
 
 def _make(folder: Path, plan: dict[str, Any], parts: Sequence[Callable[[], Iterator[Rows]]]) -> None:
     """Make the index that `plan` says, or go on making it, unless it is there."""
+    if _is_made(folder, plan) and not (folder / _PARTS).exists():
+        return  # without a lock: others may be reading it
     with alone_in(folder):
-        there = read_json(folder / _DESCRIPTION, {"of": dict, "shards": list, "contents": list})
-        is_made = there is not None
-        begun = there or read_json(folder / _PARTS / _DESCRIPTION, {"of": dict, "shards": list, "contents": list})
-        _refuse_other(folder, begun, plan)
-        if is_made:
+        if _is_made(folder, plan):
+            remove(folder / _PARTS)
             return
+        begun = read_json(folder / _PARTS / _DESCRIPTION, _PLANNED)
+        if begun is None:
+            strange = [path.name for path in folder.iterdir() if path.name not in (LOCK, _PARTS)]
+            if strange:
+                raise ConfigError(f"{folder} holds {strange[0]}, of something else: name another folder for the index")
+        else:
+            _refuse_other(folder, begun, plan)
         (folder / _PARTS).mkdir(exist_ok=True)
         write_json(folder / _PARTS / _DESCRIPTION, plan)
         with progress("reading names and captions", "shards", len(parts)) as shown:
@@ -249,12 +256,15 @@ def _make(folder: Path, plan: dict[str, Any], parts: Sequence[Callable[[], Itera
         remove(folder / _PARTS)
 
 
-def _refuse_other(folder: Path, there: Mapping[str, Any] | None, plan: Mapping[str, Any]) -> None:
-    if there is None:
-        strange = [path.name for path in folder.iterdir() if path.name not in (LOCK, _PARTS)]
-        if strange:
-            raise ConfigError(f"{folder} holds {strange[0]}, of something else: name another folder for the index")
-        return
+def _is_made(folder: Path, plan: Mapping[str, Any]) -> bool:
+    there = read_json(folder / _DESCRIPTION, _PLANNED)
+    if there is not None:
+        _refuse_other(folder, there, plan)
+    return there is not None
+
+
+def _refuse_other(folder: Path, there: Mapping[str, Any], plan: Mapping[str, Any]) -> None:
+    """Refuse an index of anything else, or of what was changed since."""
     for name, what in (("of", "is of another corpus, or of other options"), ("shards", "is of other shards")):
         if there[name] != plan[name]:
             raise ConfigError(f"the index in {folder} {what} ({name}): name another folder, or delete that one")
