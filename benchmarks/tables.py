@@ -1,6 +1,6 @@
-"""The tables of README.md, docs/results.md and RESULTS.md, from the numbers of the runs.
+"""The tables of README.md, docs/index.md, docs/results.md and RESULTS.md, from the numbers of the runs.
 
-    python benchmarks/tables.py            # rewrite RESULTS.md, and what stands between marks in the other two
+    python benchmarks/tables.py            # rewrite RESULTS.md, and what stands between marks in the others
     python benchmarks/tables.py --check    # say whether they are what the numbers give
 
 ``results/`` holds the numbers: ``ladder.json`` and ``demo.json`` those of finished runs, as ``accuracy.py --collect``
@@ -25,7 +25,7 @@ from truepair.spread import spread as spread_of
 HERE = Path(__file__).parent
 RESULTS = HERE / "results"
 RUNS = ("ladder", "demo")
-MARKED = (HERE.parent / "README.md", HERE.parent / "docs" / "results.md")
+MARKED = tuple(HERE.parent / name for name in ("README.md", "docs/index.md", "docs/results.md"))
 PAGE, TEMPLATE = HERE / "RESULTS.md", RESULTS / "page.md"
 
 Numbers = Mapping[str, Any]
@@ -229,6 +229,12 @@ def detection_table(_: Sequence[Numbers]) -> str:
     return markdown(["captions shuffled", "average precision / AUROC", "calibration error", "estimated rate"], lines)
 
 
+def first_minutes_table(_: Sequence[Numbers]) -> str:
+    """How long a new user waits, and how that was measured."""
+    table = result("first_minutes")
+    return f"{table.caption()}\n\n{markdown(table.columns, table.rows)}"
+
+
 VIEWS: Mapping[str, Callable[[Result], str]] = {
     "audits": lambda table: pivoted(
         table.cells(), ["corpus"], ["order"], "{AUROC} / {AP} / {calibration error} / {rate, %}"
@@ -289,6 +295,7 @@ TABLES: Mapping[str, Callable[[Sequence[Numbers]], str]] = {
     "ladder": ladder_table,
     "demo": demo_table,
     "detection": detection_table,
+    "first_minutes": first_minutes_table,
 }
 """What stands between ``<!-- NAME -->`` and ``<!-- end of NAME -->``."""
 

@@ -45,6 +45,7 @@ def printed_by(cell):
 
 @pytest.mark.slow
 def test_the_notebook_runs_and_shows_suspects_with_pictures(tmp_path):
+    pytest.importorskip("datasets")
     notebook = nbformat.read(NOTEBOOK, as_version=4)
     NotebookClient(notebook, timeout=280, resources={"metadata": {"path": str(tmp_path)}}).execute()
     view = Page(outputs(notebook, "text/html")[0])

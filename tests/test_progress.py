@@ -106,3 +106,12 @@ def test_a_terminal_shows_a_bar_with_a_rate_once_the_work_takes_a_while(clock, m
     assert "scoring again:  50%" in terminal.getvalue()
     assert "2/4" in terminal.getvalue()
     assert "pairs/s" in terminal.getvalue()
+
+
+def test_a_bar_whose_end_is_unknown_has_one_colon(clock, monkeypatch):
+    monkeypatch.setattr(sys, "stderr", terminal := Terminal())
+    with progress("embedding", "images", clock=clock) as shown:
+        shown.advance(2)
+        clock.now += 5.0
+        shown.describe("embedding")
+    assert "embedding: 2 images [" in terminal.getvalue()

@@ -3,8 +3,8 @@
     python tools/check_dist.py dist
 
 One wheel and one source distribution of one version, at most 8 MB each; both have every file of ``src/truepair`` and
-none of the tests; a version without ``dev`` stands in CHANGELOG.md and CITATION.cff. The wheel is then installed with
-the versions of ``constraints.txt``, and says its version and its help.
+none of the tests; no link of the description is relative; a version without ``dev`` stands in CHANGELOG.md and
+CITATION.cff. The wheel is then installed with the versions of ``constraints.txt``, and says its version and its help.
 """
 
 from __future__ import annotations
@@ -36,6 +36,8 @@ def main() -> None:
     check_version(version)
     for path in (wheel, source):
         check_contents(path)
+    with zipfile.ZipFile(wheel) as files:
+        check_description(files.read(f"truepair-{version}.dist-info/METADATA").decode())
     try_wheel(wheel, version)
     print(f"truepair {version}: {wheel.stat().st_size:,} and {source.stat().st_size:,} bytes; installs and answers")
 
@@ -74,6 +76,16 @@ def check_contents(path: Path) -> None:
         sys.exit(f"{path.name} has {extra[:5]}: see MANIFEST.in")
     if path.stat().st_size > LARGEST:
         sys.exit(f"{path.name} has {path.stat().st_size:,} bytes, more than {LARGEST:,}")
+
+
+def check_description(metadata: str) -> None:
+    """The description is README.md, and its links lead somewhere from any page that shows it."""
+    if "# truepair" not in metadata:
+        sys.exit("the wheel has no description: see setup.py")
+    if relative := re.findall(r"\]\((?!https://|#)([^)]+)\)", metadata):
+        sys.exit(
+            f"the description leads to {relative[0]} and {len(relative) - 1} more, not whole addresses: see setup.py"
+        )
 
 
 def names_in(path: Path) -> set[str]:

@@ -100,7 +100,7 @@ def _bar(shown: Progress, bar: Any, clock: Callable[[], float]) -> Callable[[int
 
     def show(count: int) -> None:
         bar.total = shown.total
-        bar.set_description(shown.description, refresh=False)
+        bar.set_description_str(shown.description, refresh=False)  # the bar adds the colon
         bar.set_postfix_str(shown.remark, refresh=False)
         if count:
             bar.update(count)

@@ -4,6 +4,7 @@ import fnmatch
 import json
 import re
 import runpy
+import shutil
 import subprocess
 import sys
 import tomllib
@@ -79,6 +80,24 @@ def test_a_wheel_that_lacks_a_file_is_refused(tmp_path):
         wheel.writestr("truepair/__init__.py", "")
     with pytest.raises(SystemExit, match="package-data"):
         check(path)
+
+
+def test_the_description_of_a_package_leads_to_whole_addresses_only(tmp_path):
+    pytest.importorskip("setuptools", minversion="77")
+    for name in ("README.md", "pyproject.toml", "setup.py", "LICENSE", "NOTICE"):
+        shutil.copy(ROOT / name, tmp_path)
+    (tmp_path / "src" / "truepair").mkdir(parents=True)
+    program = "from setuptools import build_meta; print(build_meta.prepare_metadata_for_build_wheel('.'))"
+    done = subprocess.run([sys.executable, "-c", program], cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    metadata = next(tmp_path.glob("*.dist-info/METADATA")).read_text(encoding="utf-8")
+    home = PROJECT["project"]["urls"]["Homepage"]
+    assert f"]({home}/raw/main/docs/pictures/report.png)" in metadata
+    assert f"]({home}/blob/main/docs/index.md)" in metadata
+    check = runpy.run_path(str(ROOT / "tools" / "check_dist.py"))["check_description"]
+    check(metadata)
+    with pytest.raises(SystemExit, match="README"):
+        check(f"{metadata}\n[relative](README.md)")
 
 
 def test_a_release_has_to_stand_in_the_changelog():
@@ -166,7 +185,7 @@ def test_the_page_of_numbers_is_one_page_and_shows_every_file_of_numbers():
         for name in place.split(" + ")
     }
     files = {path.stem for path in (ROOT / "benchmarks" / "results").glob("*.json")}
-    assert shown == files - {"demo"}  # whose runs stand in the ladder
+    assert shown == files - {"demo", "first_minutes"}  # whose runs stand in the ladder; which docs/index.md shows
     for name in shown - {"ladder"}:
         table = json.loads(read("benchmarks", "results", f"{name}.json"))
         assert {len(row) for row in table["rows"]} == {len(table["columns"])}, name

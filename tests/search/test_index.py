@@ -10,6 +10,7 @@ from owned_elsewhere import owned_elsewhere
 from search_worlds import IMAGES, trained_saf, write_vectors
 
 from truepair import open_index as public
+from truepair.config import EmbedConfig
 from truepair.config.search import IndexConfig
 from truepair.data.embeddings import load_embeddings
 from truepair.errors import ConfigError, DataError
@@ -18,6 +19,7 @@ from truepair.files.locking import alone_in
 from truepair.scoring.encodings import Encodings
 from truepair.search.building import add_to_index, build_index, drop_from_index
 from truepair.search.index import SCHEMA, open_index
+from truepair.search.layout import read_manifest
 from truepair.search.measuring import measure_index
 from truepair.training.folder import load_run
 
@@ -197,10 +199,25 @@ def test_vectors_of_two_spaces_need_a_run(tmp_path):
 
 
 def test_a_folder_of_something_else_is_left_alone(made, vectors):
-    with pytest.raises(ConfigError, match="holds an index"):
-        build_index(str(vectors), made)
+    with pytest.raises(ConfigError, match=r"holds an index, but another one \(seed is 0 there, not 1\)"):
+        build_index(str(vectors), made, IndexConfig(calibration=200, references=64, seed=1))
+    with pytest.raises(ConfigError, match=r"holds an index, but another one \(it was made of "):
+        build_index("demo", made, IndexConfig(calibration=200, references=64))
+    with pytest.raises(ConfigError, match=r"another one \(image_encoder is None there, not 'clip'\)"):
+        build_index(str(vectors), made, IndexConfig(calibration=200, references=64), EmbedConfig("clip", "clip"))
     with pytest.raises(ConfigError, match=r"holds images.npy, of something else"):
         build_index(str(vectors), vectors)
+
+
+@pytest.mark.parametrize("what", ["vectors", "run"])
+def test_an_index_that_is_there_is_found_by_the_same_call(what, made, of_words, vectors, word_run):
+    of = (made, str(vectors), IndexConfig(calibration=200, references=64, device="cpu"))
+    out, target, config = of if what == "vectors" else (of_words.folder, str(word_run), IndexConfig(pairs="test"))
+    before = {path: path.stat().st_mtime_ns for path in out.rglob("*")}
+    said = []
+    assert build_index(target, out, config, tell=said.append) == read_manifest(out)
+    assert said == [f"{out} holds this index already: nothing was made"]
+    assert {path: path.stat().st_mtime_ns for path in out.rglob("*")} == before
 
 
 def test_saf_ranks_what_whole_vectors_find(tmp_path):
@@ -223,6 +240,9 @@ def test_pictures_are_embedded_searched_added_and_filtered(photographs, of_photo
     out = shutil.copytree(of_photographs, tmp_path / "index")
     index = open_index(out)
     assert len(index.search("a red thing", k=3)) == 3
+    assert build_index(str(photographs), of_photographs) == index.manifest
+    with pytest.raises(ConfigError, match="choose another"):
+        build_index(str(photographs.parent), of_photographs)
     hits = index.search(images=[photographs.parent / "3.png", picture(4), np.asarray(picture(5))], find="images", k=1)
     assert hits["image_id"].to_pylist() == ["3.png", "4.png", "5.png"]
     passing = index.search("a thing", where="mood = 'mood 1' and size > 20", k=30)["id"].to_pylist()
@@ -232,8 +252,10 @@ def test_pictures_are_embedded_searched_added_and_filtered(photographs, of_photo
     index.search(["собака на снегу", "word " * 10_000], k=1, tell=said.append)
     assert "not in Latin script" in said[1]
     assert "were cut" in said[2]
-    with pytest.raises(DataError, match="cannot be decoded"):
+    with pytest.raises(DataError, match=r"^10 bytes cannot be decoded .*formats are read: JPEG"):
         index.search(images=b"no picture", k=1)
+    with pytest.raises(DataError, match=r"^one of .*3.png, .*photos.csv: .* cannot be decoded"):
+        index.search(images=[photographs.parent / "3.png", photographs], k=1)
     with pytest.raises(DataError, match="cannot be read"):
         index.search(images="nowhere.png", k=1)
     for number in (40, 41):

@@ -85,6 +85,10 @@ def command(arguments: Sequence[str], output: Output) -> None:
     if parsed.page:
         _serve(parsed, output)
         return
+    if parsed.listening() != Listening():
+        raise ConfigError(
+            "--port, --no-browser and --allow-host are options of the page: add --page, or leave them out"
+        )
     if sum((parsed.query is not None, *map(bool, (parsed.image, parsed.like, parsed.queries)))) != 1:
         raise ConfigError('give one of: a query in words (truepair search INDEX "…"), --image, --like, --queries')
     if parsed.out is not None and parsed.out.suffix not in _WRITERS:

@@ -51,9 +51,9 @@ class Listening:
         hosts: Names of proxies that browsers may come through.
     """
 
-    port: int
-    browser: bool
-    hosts: Sequence[str]
+    port: int = 0
+    browser: bool = True
+    hosts: Sequence[str] = ()
 
     def __post_init__(self) -> None:
         """Refuse a port or a name that cannot be."""

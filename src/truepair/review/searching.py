@@ -82,7 +82,7 @@ class Searching:
         """Encode a picture; its key stands for it in queries.
 
         Raises:
-            UnreadablePictureError: If it cannot be decoded.
+            DataError: If it cannot be decoded.
             ConfigError: If nothing encodes pictures for this index.
         """
         key = hashlib.sha256(encoded).hexdigest()

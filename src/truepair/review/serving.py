@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 import secrets
 from collections.abc import Callable, Mapping, Sequence
-from functools import cache
 from pathlib import Path
 from types import MappingProxyType
 from typing import Annotated, Any
@@ -14,12 +13,12 @@ from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import HTMLResponse
 from fastapi.staticfiles import StaticFiles
-from jinja2 import Environment, PackageLoader, StrictUndefined, Template
 from pydantic import AfterValidator
 from starlette.exceptions import HTTPException
 from starlette.responses import JSONResponse
 
 from truepair.errors import DataError, TruepairError
+from truepair.pages.html import filled
 from truepair.review.guard import Guard, cookie_of_token, refusal
 
 _STATIC = Path(__file__).parent / "static"
@@ -53,17 +52,9 @@ def guarded_app(title: str, hosts: Sequence[str], larger: Mapping[str, int] = Ma
 
 def page_of(request: Request, template: str, shown: Mapping[str, Any]) -> HTMLResponse:
     """A page, which gives the browser the token as a cookie."""
-    answer = HTMLResponse(_template(template).render(shown))
+    answer = HTMLResponse(filled("truepair.review", template, **shown))
     answer.set_cookie(cookie_of_token(request.scope), request.app.state.token, **COOKIE_OPTIONS)
     return answer
-
-
-@cache
-def _template(name: str) -> Template:
-    environment = Environment(
-        loader=PackageLoader("truepair.review"), autoescape=True, undefined=StrictUndefined, trim_blocks=True
-    )
-    return environment.get_template(name)
 
 
 def _encodable(text: str) -> str:

@@ -33,6 +33,7 @@ from truepair.random_streams import Stream
 from truepair.search.approximate import ApproximateFile, faiss
 from truepair.search.calibration import LOOKED_AT, calibrated
 from truepair.search.columns import columns_to_filter
+from truepair.search.finished import finished_index
 from truepair.search.index import Index, open_index
 from truepair.search.layout import (
     ID_OF,
@@ -88,6 +89,8 @@ def build_index(
 ) -> Manifest:
     """Make an index, which appears whole or not at all; embeddings that are made for it stay, and are found again.
 
+    Nothing is made where the folder holds the index of the same call.
+
     Args:
         target: A run's folder; a feature store, a folder of clip-retrieval, or images.npy and captions.npy; an audit's
             folder, for what it embedded; or anything that ``truepair embed`` reads, which is embedded into
@@ -102,12 +105,15 @@ def build_index(
         What ``index.json`` holds.
 
     Raises:
-        ConfigError: If the folder holds an index already, or something else; if embeddings share no space and there is
+        ConfigError: If the folder holds another index, or something else; if embeddings share no space and there is
             no run; or if faiss is missing.
         TruepairError: If something cannot be read or embedded.
     """
+    target = _target(target)
     if (out / INDEX).exists():
-        raise ConfigError(f"{out} holds an index: add to it (--add SOURCE), or choose another folder")
+        manifest = finished_index(target, out, config, embedding, of)
+        tell(f"{out} holds this index already: nothing was made")
+        return manifest
     _refuse_folder(out)
     if config.approximate != "none":
         faiss()  # before hours of encoding
@@ -202,9 +208,6 @@ def _within(starts: Sequence[int], number: int, rows: set[int]) -> list[int]:
 
 def _made(target: str, out: Path, config: IndexConfig, embedding: EmbedConfig, of: Path | None, tell: Tell) -> _Made:
     path = Path(target)
-    if (path / SUMMARY).exists():
-        path = _embeddings_of_audit(path)
-        target = str(path)
     if (path / "run.json").exists():
         return _made_by_run(path, config, of)
     if of is not None:
@@ -225,21 +228,24 @@ def _made(target: str, out: Path, config: IndexConfig, embedding: EmbedConfig, o
     return _Made(untrained_space(pairs, by, target), pairs, Path(data.path).resolve())
 
 
-def _embeddings_of_audit(folder: Path) -> Path:
-    """What an audit embedded, or the run that it audited.
+def _target(target: str) -> str:
+    """What to index: of an audit's folder what it embedded, or the run that it audited.
 
     Raises:
         ConfigError: If it audited features from elsewhere.
     """
+    folder = Path(target)
+    if not (folder / SUMMARY).exists():
+        return target
     run = read_summary(folder).scored_by.run
     if run is not None:
-        return Path(run)
+        return run
     if not is_embeddings(folder / EMBEDDINGS):
         raise ConfigError(
             f"{folder} is an audit that embedded nothing itself: index the features that it audited (truepair index "
             "FEATURES --out …)"
         )
-    return folder / EMBEDDINGS
+    return str(folder / EMBEDDINGS)
 
 
 def _named_encoders(by: Encoded, target: str, embedding: EmbedConfig) -> Encoded:

@@ -18,7 +18,7 @@ from PIL import Image
 from torch import Tensor
 
 from truepair.data.batch import Padded, joined
-from truepair.data.pairs import Pairs
+from truepair.data.pairs import Inputs, Pairs
 from truepair.errors import ConfigError, DataError
 from truepair.scoring.best import NONE
 from truepair.search.approximate import ApproximateSide
@@ -35,6 +35,7 @@ from truepair.search.filters import filtered
 from truepair.search.layout import ID_OF, SIDES, Manifest, Rows, Side, read_manifest
 from truepair.search.opened import pairs_of_segment
 from truepair.search.spaces import Space, opened_space
+from truepair.sources.decoding import known_formats
 from truepair.sources.picture_files import UnreadablePictureError
 
 RE_RANKED = 200
@@ -219,9 +220,9 @@ class Index:
             _refuse_none(listed)
             inputs, side = self.space.inputs_of_texts(listed, tell), SIDES[1]
         else:
-            pictures = [encoded_picture(image) for image in (images if isinstance(images, list | tuple) else [images])]
-            _refuse_none(pictures)
-            inputs, side = self.space.inputs_of_pictures(pictures), SIDES[0]
+            listed = list(images) if isinstance(images, list | tuple) else [images]
+            _refuse_none(listed)
+            inputs, side = self._inputs_of_pictures(listed), SIDES[0]
         every = torch.arange(len(inputs))
         encode = self.space.encoded_captions if side == "captions" else self.space.encoded_images
         try:
@@ -232,6 +233,15 @@ class Index:
                 f"of ({str(error).splitlines()[0]}): make the index again with the right ones"
             ) from error
         return self._as_queries(side, encodings, None)
+
+    def _inputs_of_pictures(self, images: Sequence[Any]) -> Inputs:
+        pictures = [encoded_picture(image) for image in images]
+        try:
+            return self.space.inputs_of_pictures(pictures)
+        except UnreadablePictureError as error:
+            files = [str(image) for image in images if isinstance(image, str | Path)]
+            names = f"{'one of ' if len(images) > 1 else ''}{', '.join(files)}: " if files else ""
+            raise DataError(f"{names}{error}; these formats are read: {', '.join(known_formats())}") from error
 
     def _rows_as_queries(self, ids: Sequence[str]) -> Queries:
         _refuse_none(ids)

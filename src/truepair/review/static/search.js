@@ -95,7 +95,7 @@ class Search {
       const { picture } = await ask("api/picture", file);
       await this.look({ picture, name: file.name || "a picture", shown: await addressOf(file) });
     } catch (error) {
-      this.complain(error);
+      this.complain(new Error(file.name ? `${file.name}: ${error.message}` : error.message));
     } finally {
       this.form.elements.picture.value = "";
     }
