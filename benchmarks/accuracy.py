@@ -21,16 +21,13 @@ from __future__ import annotations
 import argparse
 import json
 import re
-import subprocess
-import sys
 from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-Options = Mapping[str, Any]
-"""Options of a recipe by section and name, such as "model.embedding"."""
+from runs import Options, numbers_in, train
 
 PASSES = 16
 REGULARISED: Options = {
@@ -168,41 +165,14 @@ def wanted(backbones: Sequence[str], levels: Sequence[str], systems: Sequence[st
     ]
 
 
+def options_of(run: Run, data: Mapping[str, Path]) -> Options:
+    """All options of a run, over the corpus that its backbone reads."""
+    where = {"data.path": str(data[run.backbone]), "data.captions_per_image": 5, "training.device": "cpu"}
+    return {**where, **run.options}
+
+
 def folder_of(out: Path, run: Run) -> Path:
     return out / f"{run.backbone}_{run.level}" / run.name
-
-
-def train(run: Run, data: Path, out: Path) -> None:
-    """Train and test a run in a process of its own, if it is not there."""
-    folder = folder_of(out, run)
-    if (folder / "results.json").exists():
-        return
-    options = {"data.path": str(data), "data.captions_per_image": 5, "training.device": "cpu"} | dict(run.options)
-    command = [sys.executable, __file__, "--run", json.dumps(_nested(options)), "--out", str(folder)]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
-    print(f"{folder.parent.name}/{folder.name}: {'done' if done.returncode == 0 else done.stderr.strip()}", flush=True)
-
-
-def _nested(options: Options) -> dict[str, Any]:
-    """Options by section, as a recipe's file has them."""
-    sections: dict[str, Any] = {}
-    for name, value in options.items():
-        *path, last = name.split(".")
-        section = sections
-        for part in path:
-            section = section.setdefault(part, {})
-        section[last] = value
-    return sections
-
-
-def _train_here(recipe: str, folder: Path) -> None:
-    import torch
-
-    from truepair.training.recipe import recipe_from
-    from truepair.training.run import run
-
-    torch.set_num_threads(1)
-    run(recipe_from(json.loads(recipe), "the ladder"), folder)
 
 
 def pooled(data: Path, out: Path) -> Path:
@@ -265,19 +235,8 @@ def with_sentences(folder: Path) -> None:
 
 def numbers_of(run: Run, folder: Path) -> dict[str, Any] | None:
     """What the tables need of a run; None if it has not finished."""
-    path = folder / "results.json"
-    if not path.exists():
-        return None
-    results = json.loads(path.read_text())
-    detection = results["detection"] or {}
-    names = ("auroc", "average_precision", "expected_calibration_error", "estimated_noise_rate")
-    return {
-        **asdict(run),
-        "test": results["test"],
-        "detection": {name: detection.get(name) for name in names},
-        "best_epoch": results["best"]["epoch"] + 1,
-        "cpu_seconds": results["cpu_seconds"],
-    }
+    found = numbers_in(folder)
+    return None if found is None else {**asdict(run), **found}
 
 
 def collected(out: Path) -> list[dict[str, Any]]:
@@ -299,11 +258,7 @@ def main() -> None:
     parser.add_argument("--seeds", nargs="*", type=int, default=(0, 1, 2))
     parser.add_argument("--table", action="store_true", help="train nothing, print the tables")
     parser.add_argument("--collect", type=Path, help="train nothing, write the numbers of all runs into this file")
-    parser.add_argument("--run", help=argparse.SUPPRESS)
     arguments = parser.parse_args()
-    if arguments.run:
-        _train_here(arguments.run, arguments.out)
-        return
     if arguments.collect:
         arguments.collect.write_text("[\n" + ",\n".join(map(json.dumps, collected(arguments.out))) + "\n]\n")
         return
@@ -315,7 +270,7 @@ def main() -> None:
             if run.rate in arguments.rates and run.seed in arguments.seeds
         ]
         with ThreadPoolExecutor(arguments.jobs) as pool:
-            list(pool.map(lambda run: train(run, data[run.backbone], arguments.out), runs))
+            list(pool.map(lambda run: train(options_of(run, data), folder_of(arguments.out, run)), runs))
     from tables import ladder_tables
 
     print(ladder_tables(collected(arguments.out)))

@@ -250,6 +250,9 @@ VIEWS: Mapping[str, Callable[[Result], str]] = {
         ["corpus", "noise"],
         "{rSum} / {AUROC}",
     ),
+    "fine_tuning": lambda table: pivoted(
+        table.cells(), ["what learns"], ["noise", "system"], "{rSum} / {AUROC} ({CPU s} s)"
+    ),
     "mscn_cost": lambda table: pivoted(
         table.cells(),
         ["backbone", "plain s", "peak MB, plain"],

@@ -63,6 +63,26 @@ def test_pictures_that_occur_twice_are_encoded_once(folders):
     assert encoded.places is None
 
 
+@pytest.mark.parametrize("how", ["full", "frozen"])
+def test_captions_of_like_length_go_through_together(folders, how):
+    network = encoder(folders, "bert", how, "text").eval()
+    lengths = torch.arange(40) % 8 + 3
+    ids = torch.randint(3, 10, (40, 10)) * (torch.arange(10) < lengths[:, None])
+    seen = []
+    network.network.register_forward_pre_hook(lambda module, given: seen.append(given[0].values.numel()))
+    together = network(Padded(ids, lengths)).values
+    assert sum(seen) < ids.numel()
+    one_by_one = [network(Padded(ids[k : k + 1, : lengths[k]], lengths[k : k + 1])).values for k in range(40)]
+    torch.testing.assert_close(together, torch.cat(one_by_one))
+
+
+def test_vectors_that_were_made_before_are_read_by_the_head(folders):
+    network = encoder(folders).eval()
+    made = network.vectors(images([1, 0, 1]))
+    assert made.values.shape == (3, network.network.width)
+    torch.testing.assert_close(network(made).values, network(images([1, 0, 1])).values)
+
+
 def test_a_frozen_network_is_no_part_of_the_module(folders):
     network = encoder(folders, how="frozen")
     before = {name: weight.clone() for name, weight in network._frozen.module.state_dict().items()}

@@ -149,7 +149,7 @@ def test_a_run_on_a_feature_store_has_its_encoders_exported(recipe, expected_of,
     embed(recipe.data.path, store, encoders)
     data = replace(recipe.data, path=str(store), source=type(recipe.data.source)(), text="features")
     reads = {"image": "features", "text": "features", "image_encoder": "efficientnet-lite0", "text_encoder": "minilm"}
-    plain = {"tower_learning_rate_factor": 0.1, "projection": "plain"}
+    plain = {"tower_learning_rate_factor": 0.5, "projection": "plain"}
     folder = other(replace(recipe, data=data), tmp_path / "run", **reads, **plain)
     export_run(folder, tmp_path / "out", to)
     expected = expected_of(folder)

@@ -18,6 +18,7 @@ from truepair.config import (
     ModelConfig,
     MscnConfig,
     NoiseConfig,
+    OptimisationConfig,
     Recipe,
     SourceConfig,
     TeacherConfig,
@@ -33,7 +34,7 @@ from truepair.model import InputShape, make_model
 from truepair.scoring.encodings import Encodings
 from truepair.training.folder import load_run, load_runs
 from truepair.training.recipe import recipe_from
-from truepair.training.run import run
+from truepair.training.run import _resting, run
 
 pytest.importorskip("transformers", reason="needs the extra hf")
 from tiny_networks import save_bert, save_clip
@@ -80,7 +81,8 @@ def with_model(recipe, **options):
 @pytest.mark.filterwarnings("ignore:MSCN learns from pairs", "ignore:.*codes of the .* side collapsed")
 @pytest.mark.parametrize("name", [*METHODS])
 def test_every_method_trains_both_networks(recipe, name, tmp_path):
-    results = run(replace(recipe, method=METHODS[name]), tmp_path / "run")
+    recipe = replace(with_model(recipe, projection_epochs=0), method=METHODS[name])  # the best epoch has trained both
+    results = run(recipe, tmp_path / "run")
     assert 0 <= results.test.rsum <= 600
     assert results.detection is not None
     again = load_run(tmp_path / "run")
@@ -116,11 +118,52 @@ def test_clip_begins_with_its_own_similarities(recipe, folders):
     torch.testing.assert_close(found, expected)
 
 
+@pytest.mark.filterwarnings("ignore:MSCN learns from pairs", "ignore:.*codes of the .* side collapsed")
+@pytest.mark.parametrize("name", [*METHODS])
+def test_networks_rest_while_projections_learn_over_their_vectors(recipe, name, tmp_path, monkeypatch):
+    from truepair.training import fit as fit_module
+
+    recipe = replace(with_model(recipe, projection_epochs=1), method=METHODS[name])
+    fresh = make_model(recipe.network, InputShape("pixels", 32, "tokens", 0)).state_dict()
+    pixels, evaluated, seen = load_corpus(recipe.data, recipe.model).splits.dev, fit_module.evaluate, []
+
+    def noted(models, dev):
+        weights = models[0].state_dict()
+        is_resting = all(torch.equal(weights[key], fresh[key]) for key in fresh if ".tower." in key)
+        seen.append(is_resting)
+        found = evaluated(models, dev)
+        assert found == evaluated(models, pixels) or not is_resting
+        return found
+
+    monkeypatch.setattr(fit_module, "evaluate", noted)
+    run(recipe, tmp_path / "run")
+    assert len(seen) > 1
+    assert seen == [True] + [False] * (len(seen) - 1)
+
+
+def test_networks_rest_for_two_thirds_of_a_run_where_nothing_else_is_said():
+    def resting(stream_index=None, **model):
+        return _resting(Recipe(DataConfig(stream_index=stream_index), model=ModelConfig(**model)), 16)
+
+    assert [resting(text=how) for how in ("lora", "full", "frozen", "features")] == [10, 10, 0, 0]
+    assert [resting(text="full", projection_epochs=count) for count in (0, 15)] == [0, 15]
+    assert resting("index", text="full") == 0
+
+
+def test_networks_that_never_learn_are_refused(recipe, tmp_path):
+    with pytest.raises(ConfigError, match=r"model.projection_epochs is 2, but the run has 2 epochs"):
+        run(with_model(recipe, projection_epochs=2), tmp_path / "run")
+    with pytest.raises(ConfigError, match=r"model.projection_epochs is -1"):
+        ModelConfig(text="full", projection_epochs=-1)
+    with pytest.raises(ConfigError, match=r"in memory, but data\.stream_index is for pairs that do not fit there"):
+        Recipe(DataConfig(stream_index="index"), model=ModelConfig(text="full", projection_epochs=1))
+
+
 @pytest.mark.parametrize("how", ["full", "lora"])
 def test_a_run_that_was_stopped_ends_with_the_same_weights(recipe, how, tmp_path, monkeypatch):
     if how == "lora":
         pytest.importorskip("peft", reason="needs the extra finetune")
-    recipe = with_model(recipe, image=how, text="frozen", smallest_crop=0.5, layer_decay=1.0)
+    recipe = with_model(recipe, image=how, text="frozen", smallest_crop=0.5, layer_decay=1.0, projection_epochs=1)
     run(recipe, tmp_path / "whole")
 
     def interrupted(*given):
@@ -137,6 +180,20 @@ def test_a_run_that_was_stopped_ends_with_the_same_weights(recipe, how, tmp_path
     run(recipe, tmp_path / "stopped")
     whole, stopped = ((tmp_path / each / "best.safetensors").read_bytes() for each in ("whole", "stopped"))
     assert whole == stopped
+
+
+@pytest.mark.parametrize("name", ["baseline", "crcl", "teacher"])
+def test_averages_of_low_rank_updates_are_in_checkpoints(recipe, name, tmp_path):
+    pytest.importorskip("peft", reason="needs the extra finetune")
+    averaged = replace(METHODS[name], optimisation=OptimisationConfig(learning_rate=0.05, weight_average=0.9))
+    recipe = replace(with_model(recipe, text="lora", image="frozen", projection_epochs=0), method=averaged)
+    results = run(recipe, tmp_path / "run")
+    (weights, *_) = load_checkpoint(tmp_path / "run" / "best.safetensors")["models"]
+    updates = [weight for key, weight in weights.items() if "lora_B" in key]
+    assert updates
+    assert all(weight.any() for weight in updates)
+    again = load_run(tmp_path / "run")
+    assert evaluate(again.models, again.splits.test) == results.test
 
 
 def test_checkpoints_leave_out_what_is_frozen(recipe, tmp_path):

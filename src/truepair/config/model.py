@@ -80,10 +80,13 @@ class ModelConfig:
     hub."""
     text_encoder: str = "minilm"
     """The network that reads captions, as embed --text-encoder names it: "minilm", a folder or a name on the hub."""
-    tower_learning_rate_factor: float = 0.1
+    tower_learning_rate_factor: float = 0.5
     """Learning rate of the pretrained networks, as a part of that of the projections."""
     layer_decay: float = 0.9
     """What the learning rate of a block of a pretrained network is multiplied with, for the block below it."""
+    projection_epochs: int | None = None
+    """Epochs at the beginning of a run in which the projections learn alone, over vectors that the pretrained networks
+    make once (kept in memory); they cost seconds. Afterwards all learn. Two thirds of the run's epochs if not given."""
     lora_rank: int = 8
     """Rank of the updates of "lora"."""
     lora_targets: tuple[str, ...] = ()
@@ -114,6 +117,8 @@ class ModelConfig:
                     f"{self.embedding} and cannot be wider: choose 1 … {self.embedding}, or 0 for the default"
                 )
 
+        if self.projection_epochs is not None and self.projection_epochs < 0:
+            raise ConfigError(f"model.projection_epochs is {self.projection_epochs}, but it is at least 0")
         for name in ("tower_learning_rate_factor", "layer_decay", "smallest_crop"):
             if not 0 < getattr(self, name) <= 1:
                 raise ConfigError(f"model.{name} is {getattr(self, name)}, but it must be in (0, 1]")
@@ -180,7 +185,7 @@ class ModelConfig:
         else:
             names |= {"words", "word_size", "word_vectors", "word_dropping", "word_vector_dropout"}
         if not {"full", "lora"} & {*ways}:
-            names |= {"tower_learning_rate_factor", "layer_decay", "gradient_checkpointing"}
+            names |= {"tower_learning_rate_factor", "layer_decay", "projection_epochs", "gradient_checkpointing"}
         if "lora" not in ways:
             names |= {"lora_rank", "lora_targets"}
         return names

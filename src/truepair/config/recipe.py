@@ -43,6 +43,11 @@ class Recipe:
                 f"trusted.source is 'split', whose captions are read as words or vectors, but model.text is "
                 f"{self.model.text!r}: take trusted pairs from 'development' or 'training'"
             )
+        if self.data.stream_index is not None and self.model.projection_epochs:
+            raise ConfigError(
+                f"model.projection_epochs is {self.model.projection_epochs}, which keeps the vectors of all training "
+                "pairs in memory, but data.stream_index is for pairs that do not fit there: leave one of them out"
+            )
         if self.noise.index is not None and self.trusted.source in ("training", "file"):
             raise ConfigError(
                 f"noise.index numbers all training pairs, but trusted.source = {self.trusted.source!r} takes some out "

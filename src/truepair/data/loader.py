@@ -73,6 +73,18 @@ class Loaders:
         self._on_first: Callable[[], None] = lambda: None
         self._dataset = _BatchDataset(pairs)
 
+    def over(self, pairs: Pairs, trusted: Pairs | None) -> Loaders:
+        """Loaders of the same batches over other inputs of the same pairs, which lie in memory."""
+        return Loaders(
+            pairs,
+            self.batch_size,
+            self.seed,
+            self.device,
+            trusted=trusted,
+            encode_at_once=self.encode_at_once,
+            shards_at_once=self.shards_at_once,
+        )
+
     def batches_per_epoch(self, pairs: int | None = None) -> int:
         """How many batches an epoch over `pairs` pairs (all, if None) has; a single pair left over makes none."""
         full, rest = divmod(len(self.pairs) if pairs is None else pairs, self.batch_size)

@@ -21,6 +21,8 @@ from truepair.layers import full_precision
 
 _ITEMS_AT_A_TIME = 32
 """Without gradients, so many items go through a network together, however many there are."""
+_LIKE_LENGTHS = 16
+"""With gradients, on a CPU: so many token sequences of about one length go through a network together."""
 _RATIO = 4 / 3
 """The longer side of a random crop by the shorter one, at most (Szegedy et al., CVPR 2015)."""
 
@@ -78,8 +80,10 @@ class TowerEncoder(nn.Module):
             self.register_buffer("number", _number(tower))
             self.register_load_state_dict_pre_hook(_refuse_other_weights)  # type: ignore[no-untyped-call]
         if tuning.how == "lora":
-            self.tower.register_load_state_dict_pre_hook(partial(_add_frozen, names=frozenset(self.tower.state_dict())))
-            self.tower.register_state_dict_post_hook(_drop_frozen)
+            trained = {name for name, weight in self.tower.named_parameters() if weight.requires_grad}
+            frozen = frozenset(self.tower.state_dict()) - trained  # an average requires no gradient of any weight
+            self.tower.register_load_state_dict_pre_hook(partial(_add_frozen, frozen=frozen))
+            self.tower.register_state_dict_post_hook(partial(_drop_frozen, frozen=frozen))
 
     def train(self, mode: bool = True) -> TowerEncoder:
         """Training mode for everything but batch normalisation."""
@@ -90,13 +94,21 @@ class TowerEncoder(nn.Module):
         return self
 
     def forward(self, items: Padded) -> Padded:
-        """Pixels ``[pictures, 3, side, side]`` or token ids → ``[items, embedding]``, length 1."""
+        """Pixels ``[pictures, 3, side, side]`` or token ids → ``[items, embedding]``, length 1.
+
+        Vectors ``[items, width]`` that the network has made before (`vectors`) are read by the head alone.
+        """
         return self.encoding(self.features(items))
 
     def features(self, items: Padded) -> Padded:
         """As `forward`, of any length."""
+        is_made = items.values.dim() == 2 and items.values.is_floating_point()
+        return self.head.features(items if is_made else self.vectors(items))
+
+    def vectors(self, items: Padded) -> Padded:
+        """What the network makes of pixels or token ids: ``[items, width]``, in float32."""
         vectors = full_precision(self._vectors(items))
-        return self.head.features(Padded(vectors if items.places is None else vectors[items.places]))
+        return Padded(vectors if items.places is None else vectors[items.places])
 
     def encoding(self, features: Padded) -> Padded:
         """Vectors of any length → of length 1."""
@@ -124,13 +136,14 @@ class TowerEncoder(nn.Module):
         rows = Padded(items.values, items.lengths)
         if self.training and self.smallest_crop < 1:
             rows = Padded(random_crops(rows.values, self.smallest_crop))
-        tower = self.network
-        if self._frozen is None and torch.is_grad_enabled():
-            vectors: Tensor = tower(rows)
+        is_learned = self._frozen is None and torch.is_grad_enabled()
+        if is_learned and (rows.lengths is None or rows.values.device.type != "cpu"):
+            vectors: Tensor = self.network(rows)
             return vectors
-        starts = range(0, len(rows), _ITEMS_AT_A_TIME)
-        with torch.no_grad():
-            return torch.cat([tower(rows.rows(slice(start, start + _ITEMS_AT_A_TIME))) for start in starts])
+        order = torch.arange(len(rows)) if rows.lengths is None else rows.lengths.argsort(stable=True)
+        groups = order.split(_LIKE_LENGTHS if is_learned else _ITEMS_AT_A_TIME)
+        with torch.set_grad_enabled(is_learned):
+            return torch.cat([self.network(_trimmed(rows.rows(group))) for group in groups])[order.argsort()]
 
     def _apply(self, fn: Any, recurse: bool = True) -> TowerEncoder:
         """Moves the frozen network along, which is no submodule."""
@@ -166,6 +179,11 @@ def random_crops(
     corners = torch.stack([torch.stack([width, zero, left], 1), torch.stack([zero, height, top], 1)], 1)
     places = affine_grid(corners.to(pixels), list(pixels.shape), align_corners=False)
     return grid_sample(pixels, places, padding_mode="border", align_corners=False)
+
+
+def _trimmed(items: Padded) -> Padded:
+    """Without the positions that are padding for all."""
+    return items if items.lengths is None else Padded(items.values[:, : int(items.lengths.max())], items.lengths)
 
 
 class _Shared:
@@ -284,15 +302,16 @@ def _refuse_other_weights(encoder: TowerEncoder, state: dict[str, Any], prefix: 
         errors.append("the pretrained network has other weights than when this was learned: restore it")
 
 
-def _drop_frozen(tower: nn.Module, state: dict[str, Any], prefix: str, metadata: Any) -> None:
+def _drop_frozen(
+    tower: nn.Module, state: dict[str, Any], prefix: str, metadata: Any, *, frozen: frozenset[str]
+) -> None:
     """What is not trained is left out of a state."""
-    trained = {name for name, weight in tower.named_parameters() if weight.requires_grad}
-    for name in [key for key in state if key.startswith(prefix) and key.removeprefix(prefix) not in trained]:
-        del state[name]
+    for name in frozen:
+        state.pop(f"{prefix}{name}", None)
 
 
-def _add_frozen(tower: nn.Module, state: dict[str, Any], prefix: str, *rest: Any, names: frozenset[str]) -> None:
+def _add_frozen(tower: nn.Module, state: dict[str, Any], prefix: str, *rest: Any, frozen: frozenset[str]) -> None:
     """What was left out of a state is what the network has already."""
     for name, value in (*tower.named_parameters(), *tower.named_buffers()):
-        if name in names and not value.requires_grad:
+        if name in frozen:
             state.setdefault(f"{prefix}{name}", value.detach())

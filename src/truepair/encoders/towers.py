@@ -42,6 +42,7 @@ class Lite0Tower(nn.Module):
             for name, layer in module.named_children():
                 if isinstance(layer, nn.Conv2d) and layer.kernel_size == (1, 1):
                     setattr(module, name, _plain(layer))
+        self.network.to(memory_format=torch.channels_last)  # a third faster on a CPU
         self.checkpoints = False
 
     def checkpoint_gradients(self) -> None:
@@ -54,8 +55,8 @@ class Lite0Tower(nn.Module):
 
     def forward(self, items: Padded) -> Float[Tensor, "items dim"]:
         """Pixels ``[images, 3, 224, 224]`` → vectors with values in [0, 6]."""
-        network = self.network
-        maps: Tensor = network._swish(network._bn0(network._conv_stem(items.values)))
+        network, pixels = self.network, items.values.contiguous(memory_format=torch.channels_last)
+        maps: Tensor = network._swish(network._bn0(network._conv_stem(pixels)))
         for number, block in enumerate(network._blocks):
             rate = network._global_params.drop_connect_rate * number / len(network._blocks)
             if self.checkpoints and torch.is_grad_enabled():

@@ -21,6 +21,7 @@ from truepair.methods.protocol import Method
 from truepair.progress import progress
 from truepair.training.log import RunLog
 from truepair.training.pair_state import histograms
+from truepair.training.resting import Seen
 
 
 @dataclass
@@ -56,6 +57,7 @@ def fit(
     config: Mapping[str, Any],
     patience: int = 0,
     checkpoint_steps: int = 0,
+    resting: int = 0,
 ) -> RunState:
     """Train `method` to its last epoch, or from where a run in the log's folder stopped.
 
@@ -69,8 +71,9 @@ def fit(
         dev: Development pairs: the only ones that the choice of a checkpoint sees.
         log: Where scalars go; its folder is the run's.
         config: All options that decide what is learned, to refuse a checkpoint of another run.
-        patience: Stop when development rSum has not improved for this many epochs; 0 never does.
+        patience: Stop when development rSum has not improved for this many epochs in which all learn; 0 never does.
         checkpoint_steps: Also save after every so many steps of an epoch; 0 never does.
+        resting: Epochs at the beginning in which pretrained networks rest (``model.projection_epochs``).
 
     Returns:
         The final state of the run; the same on every process, of which the first writes.
@@ -83,21 +86,22 @@ def fit(
     state = resume(last, method, config) if last.exists() else RunState()
     log.rewind(state.epoch, state.lines)
     at_start = random_state()
-    steps = loaders.batches_per_epoch()
+    steps, seen = loaders.batches_per_epoch(), Seen(loaders, dev, resting)
     total, done = method.epochs * steps, state.epoch * steps + state.batches
     with progress("training", "steps", total, done) as shown:
         for epoch in range(state.epoch, method.epochs):
-            if patience and epoch > state.best_epoch + patience:
+            if patience and epoch > max(state.best_epoch, resting - 1) + patience:
                 break
             wall, cpu = time.perf_counter(), time.process_time()
             begun = shown.done - state.batches
             shown.describe(f"epoch {epoch + 1}/{method.epochs}")
-            loaders.begin_epoch(state.batches, partial(set_random_state, at_start) if state.batches else _nothing)
-            for step, scalars in enumerate(method.train_epoch(epoch, loaders), 1):
+            learned, judged = seen.at(epoch, method.models)
+            learned.begin_epoch(state.batches, partial(set_random_state, at_start) if state.batches else _nothing)
+            for step, scalars in enumerate(method.train_epoch(epoch, learned), 1):
                 log.step(epoch, scalars)
                 shown.advance()
                 if checkpoint_steps and step % checkpoint_steps == 0:
-                    state.batches, state.lines = loaders.position, log.flush(epoch)
+                    state.batches, state.lines = learned.position, log.flush(epoch)
                     state.seconds += time.perf_counter() - wall
                     state.cpu_seconds += time.process_time() - cpu
                     wall, cpu = time.perf_counter(), time.process_time()
@@ -105,7 +109,7 @@ def fit(
                         save(last, state, method, config)
             # A method may choose its pairs, and so have fewer steps.
             shown.total = shown.done + (method.epochs - epoch - 1) * (shown.done - begun)
-            metrics = evaluate(method.models, dev)
+            metrics = evaluate(method.models, judged)
             if method.stage != state.stage:
                 state.stage, state.best_rsum = method.stage, -1.0  # a fresh network: the old one's best is void
             rsum = processes.of_first(metrics.rsum)

@@ -158,7 +158,7 @@ def rehearsal(recipe: Recipe) -> Recipe:
         read["projection"] = "plain"
     return replace(
         recipe,
-        model=replace(recipe.model, **read),
+        model=replace(recipe.model, projection_epochs=None, **read),
         method=recipe.method.rehearsed(),
     )
 
