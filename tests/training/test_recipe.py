@@ -16,7 +16,7 @@ from truepair.config import (
     TrustedConfig,
 )
 from truepair.errors import ConfigError
-from truepair.training.recipe import METHOD_CONFIGS, SHIPPED, find_recipe, load_recipe, recipe_from
+from truepair.training.recipe import METHOD_CONFIGS, SHIPPED, find_recipe, load_recipe, recipe_from, recipe_of_run
 
 RECIPES = sorted(SHIPPED.glob("*.toml"))
 
@@ -166,3 +166,15 @@ def test_a_file_that_is_not_toml_is_an_error(tmp_path, content):
         load_recipe(path)
     with pytest.raises(ConfigError, match="cannot read the recipe"):
         load_recipe(tmp_path)
+
+
+def test_a_run_is_read_whatever_the_default_of_an_option_was_that_its_networks_do_not_read():
+    recipe = Recipe(method=CrclConfig())
+    values = asdict(recipe)
+    values["model"]["tower_learning_rate_factor"] = 0.123
+    assert recipe_of_run(values, "run.json") == recipe
+    with pytest.raises(ConfigError, match=r"tower_learning_rate_factor is 0\.123, but .* does not read it"):
+        recipe_from(values, "a recipe")
+    values["model"]["embedding"] = 0
+    with pytest.raises(ConfigError, match=r"model\.embedding is 0"):
+        recipe_of_run(values, "run.json")

@@ -32,7 +32,7 @@ from truepair.files.replacing import replacing
 from truepair.files.texts import chosen_texts
 from truepair.model import InputShape, MatchingModel, load_weights, make_model, retrieval_weights
 from truepair.training.fit import differences
-from truepair.training.recipe import recipe_from
+from truepair.training.recipe import recipe_of_run
 from truepair.training.results import RunResults, read_results
 from truepair.training.splits import prepared_splits
 
@@ -284,7 +284,7 @@ def description_of_run(folder: Path) -> tuple[Recipe, InputShape]:
     if described is None:
         raise CheckpointError(f"{folder} holds no run (no run.json): train one with 'truepair train'")
     try:
-        recipe = recipe_from(described["recipe"], str(path))
+        recipe = recipe_of_run(described["recipe"], str(path))
         return recipe, dacite.from_dict(InputShape, described["inputs"], dacite.Config(strict=True))
     except (ConfigError, dacite.DaciteError) as error:
         raise damaged(path, f"or of another version of truepair: {error}") from error

@@ -5,6 +5,7 @@ from __future__ import annotations
 import difflib
 import tomllib
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import asdict, dataclass, fields, is_dataclass, replace
 from importlib.resources import files
 from pathlib import Path
@@ -12,7 +13,7 @@ from typing import Any, Literal, TypeVar, get_args, get_origin
 
 import dacite
 
-from truepair.config import MethodConfig, Recipe, TeacherConfig
+from truepair.config import MethodConfig, ModelConfig, Recipe, TeacherConfig
 from truepair.errors import ConfigError, said_by
 
 METHOD_CONFIGS: dict[str, type[MethodConfig]] = {config().name: config for config in get_args(MethodConfig)}
@@ -80,7 +81,7 @@ class RecipeFile:
         return self.members or (self.recipe.model.similarity,)
 
 
-Config = TypeVar("Config", bound=MethodConfig | Recipe | Published | RecipeFile)
+Config = TypeVar("Config", bound=MethodConfig | ModelConfig | Recipe | Published | RecipeFile)
 
 
 SHIPPED = Path(str(files("truepair").joinpath("recipes")))
@@ -193,6 +194,19 @@ def recipe_from(values: Mapping[str, Any], where: str) -> Recipe:
     if isinstance(model, Mapping):  # what it does not say has the method's default, not that of the class
         model = asdict(built.default_model) | dict(model)
     return _built(Recipe, {**values, "model": model, "method": built}, where)
+
+
+def recipe_of_run(values: Mapping[str, Any], where: str) -> Recipe:
+    """As `recipe_from`, of a run's folder, which names every option.
+
+    Options of the backbone that it does not read have today's defaults, whatever these were when the run was made.
+    """
+    method, model = (values.get(section, {}) for section in ("method", "model"))
+    with suppress(ConfigError, KeyError, AttributeError):  # which are said below
+        config = _built(METHOD_CONFIGS[method["name"]], method, where)
+        unread = config.network(_built(ModelConfig, model, where)).unread
+        values = {**values, "model": {name: value for name, value in model.items() if name not in unread}}
+    return recipe_from(values, where)
 
 
 def _built(kind: type[Config], values: Mapping[str, Any], where: str, prefix: str = "") -> Config:
