@@ -27,7 +27,7 @@ from truepair.data.features import FeatureFile, check_finite
 from truepair.data.pairs import Inputs, Pairs, Pictures, Splits, Subset
 from truepair.data.pictures import PictureFiles, SourcePictures
 from truepair.data.splitting import randomly_split
-from truepair.data.streaming import index_of_store, searchable
+from truepair.data.streaming import index_of_store, refuse_many
 from truepair.errors import ConfigError, DataError, said_by
 from truepair.files.json import read_json
 from truepair.files.lines import lines_of
@@ -86,13 +86,15 @@ def load_embeddings_splits(
     Raises:
         DataError: If the store is not finished, a file is missing or damaged, counts differ, features hold NaN or
             infinite values, or there are no captions.
-        ConfigError: As `splitting.random_split`; with an index, also as `index_of_store` and `searchable`.
+        ConfigError: As `splitting.random_split`; with an index, also as `index_of_store` and `refuse_many`.
     """
     if stream_index is not None and not _is_store(folder):
         raise ConfigError(f"data.stream_index is for folders of 'truepair embed', and {folder} is none: leave it out")
     pairs = load_embeddings(folder, notes) if stream_index is None else _load_store(folder, stream_index)
     splits = randomly_split(pairs, development_share, test_share, seed, folder.resolve().name)
-    return splits if stream_index is None else searchable(splits)[0]
+    if stream_index is not None:
+        refuse_many(splits)
+    return splits
 
 
 def load_embeddings(folder: Path, notes: list[str] | None = None) -> Pairs:

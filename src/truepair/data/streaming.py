@@ -172,18 +172,25 @@ def searchable(splits: Splits) -> tuple[Splits, list[Skipped]]:
         ConfigError: If there are more than can be searched after every epoch.
         DataError: If none of a split can be decoded.
     """
-    dev, lost_of_dev = _readable(_few_enough(splits.dev, "development"))
-    test, lost_of_test = _readable(_few_enough(splits.test, "test"))
+    refuse_many(splits)
+    dev, lost_of_dev = _readable(splits.dev)
+    test, lost_of_test = _readable(splits.test)
     return replace(splits, dev=dev, test=test), lost_of_dev + lost_of_test
 
 
-def _few_enough(pairs: Pairs, split: str) -> Pairs:
-    if len(pairs.images) > MOST_SEARCHED:
-        raise ConfigError(
-            f"the {split} split has {len(pairs.images):,} images, each of which is compared with all of its captions "
-            f"after every epoch: choose at most {MOST_SEARCHED:,} (--{split}-share, or the source's own splits)"
-        )
-    return pairs
+def refuse_many(splits: Splits) -> None:
+    """Refuse development and test images that would be searched for longer than anybody waits.
+
+    Raises:
+        ConfigError: If there are more than `MOST_SEARCHED` of either.
+    """
+    for split, pairs in (("development", splits.dev), ("test", splits.test)):
+        if len(pairs.images) > MOST_SEARCHED:
+            raise ConfigError(
+                f"the {split} split has {len(pairs.images):,} images, each of which is compared with all of its "
+                f"captions after every epoch: choose at most {MOST_SEARCHED:,} (--{split}-share, or the source's own "
+                "splits)"
+            )
 
 
 def _readable(pairs: Pairs) -> tuple[Pairs, list[Skipped]]:

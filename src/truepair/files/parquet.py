@@ -14,8 +14,7 @@ from truepair.files.replacing import replacing
 
 def write_parquet(table: pa.Table, path: Path) -> None:
     """A Parquet file, replaced atomically."""
-    with replacing(path) as temporary:
-        pq.write_table(table, temporary)
+    write_parquet_in_parts([table], path)
 
 
 def write_parquet_in_parts(tables: Iterable[pa.Table], path: Path) -> None:

@@ -1,4 +1,8 @@
-"""The first epochs of fine-tuning, in which pretrained networks rest and projections learn over their vectors."""
+"""The first epochs of fine-tuning, in which pretrained networks rest and projections learn over their vectors.
+
+Linear probing, then fine-tuning (Kumar et al., ICLR 2022, https://arxiv.org/abs/2202.10054): projections with random
+weights would distort what the networks know.
+"""
 
 from __future__ import annotations
 
