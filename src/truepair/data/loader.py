@@ -70,7 +70,7 @@ class Loaders:
         self.shards_at_once = shards_at_once
         self.lost: dict[int, str] = {}
         self.position, self._done = 0, 0
-        self._on_first: Callable[[], None] = lambda: None
+        self._on_rest: Callable[[], None]
         self._dataset = _BatchDataset(pairs)
 
     def over(self, pairs: Pairs, trusted: Pairs | None) -> Loaders:
@@ -121,21 +121,21 @@ class Loaders:
         for number, batch in enumerate(loader, slices.first):
             if isinstance(batch, TruepairError):
                 raise batch
-            if self.position == self._done:
-                self._on_first()
+            if self._done and self.position == self._done:
+                self._on_rest()
             self.position += 1
             whole = self._whole(torch.from_numpy(slices.whole(number)), batch)
             if whole is not None:
                 yield replace(whole, number=number, encode_at_once=self.encode_at_once).to(self.device)
 
-    def begin_epoch(self, done: int = 0, on_first: Callable[[], None] = lambda: None) -> None:
+    def begin_epoch(self, done: int, on_rest: Callable[[], None]) -> None:
         """What `train` gives from now on is of another epoch, or of the rest of one that was begun before.
 
         Args:
             done: Batches of the epoch that are left out.
-            on_first: Called before the first batch that is given: what the start of an epoch draws has been drawn then.
+            on_rest: Called before the first batch of a rest: what the start of an epoch draws has been drawn then.
         """
-        self.position, self._done, self._on_first = 0, done, on_first
+        self.position, self._done, self._on_rest = 0, done, on_rest
 
     def _order(self, ids: np.ndarray, random: np.random.Generator) -> np.ndarray:
         """Pairs in random order; where they lie in shards, all pairs of a few shards before those of the next few."""

@@ -96,7 +96,7 @@ def fit(
             begun = shown.done - state.batches
             shown.describe(f"epoch {epoch + 1}/{method.epochs}")
             learned, judged = seen.at(epoch, method.models)
-            learned.begin_epoch(state.batches, partial(set_random_state, at_start) if state.batches else _nothing)
+            learned.begin_epoch(state.batches, partial(set_random_state, at_start))
             for step, scalars in enumerate(method.train_epoch(epoch, learned), 1):
                 log.step(epoch, scalars)
                 shown.advance()
@@ -161,10 +161,6 @@ def set_random_state(random: Mapping[str, Any]) -> None:
         cuda = cuda[:1] * torch.cuda.device_count()
     for device, generator in enumerate(cuda[: torch.cuda.device_count()]):
         torch.cuda.set_rng_state(generator, device)  # of the GPUs that are here: a run may go on where there is none
-
-
-def _nothing() -> None:
-    pass
 
 
 def resume(path: Path, method: Method, config: Mapping[str, Any]) -> RunState:
