@@ -126,11 +126,10 @@ def test_a_full_disk_leaves_what_was_there(browser, folder, monkeypatch, earlier
     before = contents(folder)
     browser.decide(browser.pairs()["pairs"][0], "keep")
 
-    def full(table, path):
-        Path(path).write_bytes(b"half")
+    def full(writer, table):
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
-    monkeypatch.setattr(parquet_files.pq, "write_table", full)
+    monkeypatch.setattr(parquet_files.pq.ParquetWriter, "write_table", full)
     answer = browser.post("export", {"threshold": 0.5}, 507)
     assert "reviewed was not written (No space left on device)" in answer["error"]
     assert contents(folder) == before
