@@ -23,7 +23,7 @@ from truepair.encoders.local import LinearEncoder, LocalEncoder, WholeVector
 from truepair.encoders.pooling import GeneralisedPooling, PooledEncoder
 from truepair.encoders.projection import Scaling, VectorEncoder
 from truepair.encoders.regions import RegionEncoder
-from truepair.encoders.towers import load_image_tower, load_text_tower
+from truepair.encoders.towers import Towers
 from truepair.encoders.word_vectors import co_occurrence_vectors
 from truepair.encoders.words import MeanWordEncoder, WordEncoder, WordsBesideVector
 from truepair.errors import ConfigError
@@ -140,7 +140,10 @@ class MatchingModel(nn.Module):
 
 
 def make_model(
-    config: ModelConfig, inputs: InputShape, word_vectors: Float[Tensor, "words size"] | None = None
+    config: ModelConfig,
+    inputs: InputShape,
+    word_vectors: Float[Tensor, "words size"] | None = None,
+    towers: Towers | None = None,
 ) -> MatchingModel:
     """A fresh model with random weights, drawn from torch's global generator.
 
@@ -148,8 +151,9 @@ def make_model(
         config: What it is.
         inputs: What it reads.
         word_vectors: ``[vocabulary, model.word_size]``, what word vectors start from; random if None.
+        towers: Where pretrained networks come from: models with the same `towers` share those that are frozen.
     """
-    model = _fresh(config, inputs)
+    model = _fresh(config, inputs, towers or Towers())
     if word_vectors is not None:
         (vectors,) = (module for module in model.text_encoder.modules() if isinstance(module, nn.Embedding))
         with torch.no_grad():
@@ -164,10 +168,10 @@ def first_word_vectors(config: ModelConfig, inputs: InputShape, train: Pairs) ->
     return co_occurrence_vectors(inputs_of_captions(train), inputs.caption_width, config.word_size)
 
 
-def _fresh(config: ModelConfig, inputs: InputShape) -> MatchingModel:
+def _fresh(config: ModelConfig, inputs: InputShape, towers: Towers) -> MatchingModel:
     if config.codes == "none":
-        return _backbone(config, inputs, config.embedding)
-    model = _backbone(config, inputs, config.shared)
+        return _backbone(config, inputs, config.embedding, towers)
+    model = _backbone(config, inputs, config.shared, towers)
     model.image_encoder, model.text_encoder = (
         SharedEncoder(
             backbone,
@@ -204,19 +208,19 @@ def load_weights(model: MatchingModel, weights: Mapping[str, Tensor]) -> None:
     model.load_state_dict(weights)
 
 
-def _backbone(config: ModelConfig, inputs: InputShape, compared: int) -> MatchingModel:
+def _backbone(config: ModelConfig, inputs: InputShape, compared: int, towers: Towers) -> MatchingModel:
     """Encoders of width ``config.embedding``, and a similarity of encodings of width `compared`."""
     if config.similarity == "cosine":
-        return _pooled_model(config, inputs)
+        return _pooled_model(config, inputs, towers)
     return _local_model(config, inputs, compared)
 
 
-def _pooled_model(config: ModelConfig, inputs: InputShape) -> MatchingModel:
+def _pooled_model(config: ModelConfig, inputs: InputShape, towers: Towers) -> MatchingModel:
     """Regions and words pooled as in VSE∞ (Chen et al., CVPR 2021), vectors projected, compared by their cosine."""
     image_encoder: nn.Module
     _refuse_other_inputs(config, inputs)
     if config.image != "features":
-        image_encoder = _tower_of_images(config)
+        image_encoder = _tower_of_images(config, towers)
     elif inputs.image == "regions":
         regions = RegionEncoder(
             inputs.image_width,
@@ -230,7 +234,7 @@ def _pooled_model(config: ModelConfig, inputs: InputShape) -> MatchingModel:
         image_encoder = PooledEncoder(regions, GeneralisedPooling())
     else:
         image_encoder = _vector_encoder(config, inputs.image_width, _image_scaling(config, inputs))
-    text_encoder = _caption_encoder(config, inputs)
+    text_encoder = _caption_encoder(config, inputs, towers)
     if config.head == "plain":
         return MatchingModel(image_encoder, text_encoder, CosineSimilarity())
     size = min(config.similarity_size, config.embedding)
@@ -242,11 +246,11 @@ def _pooled_model(config: ModelConfig, inputs: InputShape) -> MatchingModel:
     return MatchingModel(image_encoder, text_encoder, PartialCosine(size, HeadNetwork(size, config.head_size)))
 
 
-def _caption_encoder(config: ModelConfig, inputs: InputShape) -> nn.Module:
+def _caption_encoder(config: ModelConfig, inputs: InputShape, towers: Towers) -> nn.Module:
     """Words pooled, a frozen vector projected, or the sum of both; or a pretrained network and a projection."""
     scaling: Scaling = "none" if config.feature_scaling == "none" else "length"
     if config.text != "features":
-        of_text = load_text_tower(config.text_encoder)
+        of_text = towers.of_texts(config.text_encoder, is_frozen=config.text == "frozen")
         return TowerEncoder(of_text, _vector_encoder(config, of_text.width, scaling), _tuning(config, config.text))
     if not inputs.has_words:
         return _vector_encoder(config, inputs.caption_width, scaling)
@@ -268,9 +272,9 @@ def _caption_encoder(config: ModelConfig, inputs: InputShape) -> nn.Module:
     return WordsBesideVector(encoder, _vector_encoder(config, inputs.vector_width, scaling, _SIZE_BESIDE_WORDS))
 
 
-def _tower_of_images(config: ModelConfig) -> TowerEncoder:
+def _tower_of_images(config: ModelConfig, towers: Towers) -> TowerEncoder:
     """A pretrained network and a projection; what is never negative and not trained is scaled as features are."""
-    tower = load_image_tower(config.image_encoder)
+    tower = towers.of_images(config.image_encoder, is_frozen=config.image == "frozen")
     scaling = config.feature_scaling
     if scaling == "auto":
         scaling = "root" if tower.is_positive and config.image == "frozen" else "length"

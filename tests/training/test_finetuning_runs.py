@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from collections import Counter
 from dataclasses import replace
 
 import numpy as np
@@ -27,6 +28,8 @@ from truepair.config import (
 )
 from truepair.data.corpora import load_corpus
 from truepair.data.loader import Loaders
+from truepair.encoders import towers
+from truepair.encoders.towers import load_image_tower
 from truepair.errors import CheckpointError, ConfigError
 from truepair.evaluation.retrieval import evaluate
 from truepair.files.checkpoint import load_checkpoint
@@ -92,6 +95,21 @@ def test_every_method_trains_both_networks(recipe, name, tmp_path):
         moved = {key for key, value in model.state_dict().items() if not torch.equal(value, fresh[key])}
         assert any("vision_model.encoder.layers.1" in key for key in moved)
         assert any("text_encoder" in key and "encoder.layer.0" in key for key in moved)
+
+
+@pytest.mark.parametrize(("how", "times"), [("frozen", 1), ("full", 3)])
+def test_networks_of_a_method_share_what_is_frozen(recipe, how, times, tmp_path, monkeypatch):
+    """The default method has two networks of folds and one of all pairs."""
+    loaded = Counter()
+
+    def load(name):
+        loaded[name] += 1
+        return load_image_tower(name)
+
+    monkeypatch.setattr(towers, "load_image_tower", load)
+    method = replace(METHODS["teacher"], folds=2, fold_epochs=1)
+    run(replace(with_model(recipe, image=how, projection_epochs=0), method=method), tmp_path / "run")
+    assert [*loaded.values()] == [times]
 
 
 def test_clip_begins_with_its_own_similarities(recipe, folders):

@@ -235,6 +235,33 @@ def load_text_tower(name: str) -> TextTower:
     return HubTextTower(name, CaptionReader(name)).eval()
 
 
+class Towers:
+    """Pretrained networks as encoders ask for them: a frozen one is loaded once and shared, a trained one is its own.
+
+    All networks of a run stand on the same device, so that what they share can be moved by any of them.
+    """
+
+    def __init__(self) -> None:
+        self._images: dict[str, ImageTower] = {}
+        self._texts: dict[str, TextTower] = {}
+
+    def of_images(self, name: str, *, is_frozen: bool) -> ImageTower:
+        """As `load_image_tower`."""
+        if not is_frozen:
+            return load_image_tower(name)
+        if name not in self._images:
+            self._images[name] = load_image_tower(name)
+        return self._images[name]
+
+    def of_texts(self, name: str, *, is_frozen: bool) -> TextTower:
+        """As `load_text_tower`."""
+        if not is_frozen:
+            return load_text_tower(name)
+        if name not in self._texts:
+            self._texts[name] = load_text_tower(name)
+        return self._texts[name]
+
+
 def _plain(layer: nn.Conv2d) -> nn.Conv2d:
     """A convolution at single positions as PyTorch's own class, of which peft can make updates."""
     plain = nn.Conv2d(layer.in_channels, layer.out_channels, 1, bias=False)

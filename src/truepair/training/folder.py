@@ -23,6 +23,7 @@ from truepair.config import DataConfig, Recipe
 from truepair.data.corpora import Corpus, load_corpus
 from truepair.data.pairs import Pairs, Splits
 from truepair.data.text import Vocabulary, load_vocabulary
+from truepair.encoders.towers import Towers
 from truepair.errors import CheckpointError, ConfigError
 from truepair.files.checkpoint import load_checkpoint, save_checkpoint
 from truepair.files.json import damaged, read_json, write_json
@@ -128,7 +129,8 @@ def load_models(folder: Path) -> RunModels:
         raise CheckpointError(f"the run in {folder} has not finished its first epoch: resume it with 'truepair train'")
     vocabulary = load_vocabulary(folder / "vocabulary.json") if shape.has_words else None
     best = _best_weights(folder)
-    models = [make_model(recipe.network, shape).eval() for _ in best]
+    towers = Towers()
+    models = [make_model(recipe.network, shape, towers=towers).eval() for _ in best]
     _put_into(models, best, folder)
     return RunModels(recipe, vocabulary, models)
 

@@ -18,6 +18,7 @@ from truepair.data.corpora import Corpus, load_corpus
 from truepair.data.loader import Loaders
 from truepair.data.noise import noise_level
 from truepair.data.pairs import Pairs
+from truepair.encoders.towers import Towers
 from truepair.errors import ConfigError
 from truepair.evaluation.detection import detection_metrics
 from truepair.evaluation.retrieval import evaluate, folds_of
@@ -104,7 +105,7 @@ def _run(recipe: Recipe, folder: Path, corpus: Corpus | None, fabric: lightning_
 
     # Fresh networks. Words are counted in the captions of all training pairs, learned from or not: texts are not noisy.
     fabric.seed_everything(training.seed, verbose=False)
-    make = partial(make_model, recipe.network, shape, first_word_vectors(recipe.network, shape, train))
+    make = partial(make_model, recipe.network, shape, first_word_vectors(recipe.network, shape, train), Towers())
     method = build_method(recipe.method, make, len(learned), fabric, correspondence)
 
     # Train. Then one process tests the best checkpoint, and reads the confidence in every training pair from it.
