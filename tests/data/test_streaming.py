@@ -4,6 +4,8 @@ import json
 from dataclasses import asdict, replace
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 import torch
 from kills import killed_at
@@ -281,6 +283,24 @@ def test_shards_of_a_store_are_fetched_whole(shards, model, memory, cache, tmp_p
     batches = [*loaders(corpus, 2).train(0)]
     assert sum(map(len, batches)) == len(corpus.splits.train)
     assert sorted(address[-9:] for address, *_ in asked) == [f"{shard:05d}.tar" for shard in range(SHARDS)]
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_pictures_in_cells_are_those_in_memory_and_row_groups_are_read_once(model, workers, cache, tmp_path):
+    rows = {"image": [picture(number) for number in range(30)], "caption": [f"a dog {number}" for number in range(30)]}
+    rows["split"] = ["val" if number < 3 else "test" if number < 6 else "train" for number in range(30)]
+    pq.write_table(pa.table(rows), tmp_path / "photographs.parquet", row_group_size=4)
+    corpus = load_corpus(data(tmp_path / "photographs.parquet", tmp_path), model)
+    whole = load_corpus(DataConfig(str(tmp_path / "photographs.parquet")), model).splits.train
+    seen = 0
+    for batch in loaders(corpus, 8, workers=workers).train(0):
+        same = [whole.caption_ids.index(corpus.splits.train.caption_ids[pair]) for pair in batch.pair.tolist()]
+        expected = whole.images.take(whole.image_of_caption[same])
+        places = range(len(same)) if batch.images.places is None else batch.images.places
+        assert torch.equal(batch.images.values[places], expected.values[expected.places])
+        seen += len(same)
+    assert seen == 24
+    assert len([*cache.rglob("*.arrow")]) == 8
 
 
 @pytest.fixture(scope="module")

@@ -1,5 +1,6 @@
 import gzip
 import json
+import pickle
 import random
 
 import numpy as np
@@ -10,6 +11,8 @@ import pytest
 from made_sources import check, opened, picture, reasons, samples, skipped, write_files, write_rows
 
 from truepair.errors import DataError
+from truepair.sources import shard_cache, table_files
+from truepair.sources.shard_cache import ShardCache
 from truepair.sources.table_files import ArrowTable, DelimitedTable, open_table
 
 CAPTIONS = ["a dog, running; fast", "two | three", "a\ttab", 'the "sea"\nand sand']
@@ -394,6 +397,64 @@ def test_vectors_are_lists_of_any_type_of_number(kind, tmp_path):
     found = open_table(tmp_path / "t.parquet").vectors("vector")
     assert found.tolist() == [[1, 2], [3, 4], [5, 6]]
     assert found.dtype == (np.float16 if kind.value_type == pa.float16() else np.float32)
+
+
+@pytest.fixture
+def parts(tmp_path):
+    """Two files of one table, in row groups of 3 and 4, each row another picture."""
+    files = []
+    for part, (rows, group) in enumerate([(7, 3), (9, 4)]):
+        cells = [{"bytes": f"{part} {row}".encode() * 50, "path": None} for row in range(rows)]
+        files.append(tmp_path / f"part-{part}.parquet")
+        pq.write_table(pa.table({"image": cells, "caption": ["a dog"] * rows}), files[-1], row_group_size=group)
+    return files
+
+
+@pytest.mark.parametrize("largest", [0, 1 << 26])
+@pytest.mark.parametrize("is_copied", [False, True])
+def test_cells_in_any_order_are_those_in_order(parts, largest, is_copied, tmp_path, monkeypatch):
+    monkeypatch.setattr(table_files, "_LARGEST_KEPT", largest)
+    monkeypatch.setattr(table_files, "_MOST_MAPPED", 2)
+    table = ArrowTable(tmp_path, parts)
+    in_order = [cell.as_py() for _, cells in table.batches("image", range(16), 3) for cell in cells]
+    if is_copied:
+        table.copies = ShardCache(tmp_path / "copies", 10**6)
+    for row in [*random.Random(0).sample(range(16), 16), 15, 0]:
+        assert table.cell("image", row) == in_order[row]
+
+
+def test_a_row_group_is_copied_once_for_all_processes_and_again_if_its_file_changed(parts, tmp_path, monkeypatch):
+    copies = ShardCache(tmp_path / "copies", 10**6)
+    table = ArrowTable(tmp_path, parts)
+    table.copies = copies
+    for row in [15, 0, 14, 2, 6]:
+        table.cell("image", row)
+    assert len([*copies.folder.iterdir()]) == 4
+
+    another = pickle.loads(pickle.dumps(table))
+    with monkeypatch.context() as patch:
+        patch.setattr(ShardCache, "_write", None)
+        assert another.cell("image", 1) == table.cell("image", 1)
+
+    pq.write_table(pq.read_table(parts[0]).slice(1), parts[0], row_group_size=3)
+    changed = ArrowTable(tmp_path, parts)
+    changed.copies = copies
+    assert changed.cell("image", 0) == table.cell("image", 1)
+
+
+def test_copies_without_room_are_an_error_and_old_ones_go_first(parts, tmp_path, monkeypatch):
+    monkeypatch.setattr(shard_cache, "_IN_USE", -1.0)
+    table = ArrowTable(tmp_path, parts)
+    table.copies = ShardCache(tmp_path / "copies", 1)
+    for row in range(16):
+        table.cell("image", row)
+    assert len([*table.copies.folder.iterdir()]) == 1
+
+    (tmp_path / "a file").touch()
+    table = ArrowTable(tmp_path, parts)
+    table.copies = ShardCache(tmp_path / "a file", 10**6)
+    with pytest.raises(DataError, match=r"no copy of .* can be kept in .*a file .*--cache-size.*TRUEPAIR_CACHE"):
+        table.cell("image", 0)
 
 
 def test_files_that_are_no_tables_are_refused(tmp_path):

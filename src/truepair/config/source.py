@@ -56,8 +56,8 @@ class SourceConfig:
     """Read files that links inside the source's folder (or the image root) lead to outside of it; such files are
     left out otherwise."""
     cache_size: float = 20.0
-    """GB of tables, tar and Parquet files of a store (s3://, gs://, hf://, https:// …) of which copies are kept on this
-    machine; what was asked for longest ago goes first."""
+    """GB of copies that are kept on this machine, of tables, tar and Parquet files of a store (s3://, gs://, hf://,
+    https:// …) and of row groups of pictures that training streams; what was asked for longest ago goes first."""
 
     def __post_init__(self) -> None:
         """Refuse a delimiter of several characters; "none" of a file of options is None."""

@@ -38,6 +38,7 @@ from truepair.sources.decoding import UNREADABLE
 from truepair.sources.protocol import Skipped, Source
 from truepair.sources.skipped import SKIPPED, read_skipped, write_skipped
 from truepair.sources.stores import StorePath
+from truepair.sources.tables import TableSource
 from truepair.sources.versions import contents_of, versioned_shards
 from truepair.sources.webdataset import WebDatasetSource
 
@@ -150,13 +151,19 @@ def streamed_pairs(index: StreamIndex, source: Source, reader: PictureReader, mo
         reader: What makes pixels of pictures.
         most_pixels: Pictures with more are not decoded.
     """
+    if isinstance(source, TableSource):
+        source.keep_copies()
     pictures = _PicturesOfShards(index.references, lambda: source)
     pairs = index.pairs(Pixels(pictures, reader, most_pixels, is_lenient=True))
     return replace(pairs, pictures=pictures)
 
 
 class _PicturesOfShards(SourcePictures):
-    """Pictures of which the next ones lie in the same few shards: of a store, a shard is fetched whole."""
+    """Pictures of which the next ones lie in the same few shards: of a store, a shard is fetched whole.
+
+    Of Parquet files with pictures in their cells, the row groups that the next ones lie in are copied, see
+    `TableSource.keep_copies`.
+    """
 
     def __getitem__(self, image: int) -> bytes:
         source, reference = self._open(), self.references[image]

@@ -1,4 +1,4 @@
-"""Copies on this machine of files that lie in a store, up to a total size."""
+"""Copies on this machine of files that lie in a store, or of parts of files, up to a total size."""
 
 from __future__ import annotations
 
@@ -111,3 +111,8 @@ class ShardCache:
                 total -= length
             except OSError:  # open, on Windows
                 continue
+
+
+def usual_cache(size: float) -> ShardCache:
+    """The copies in `usual_folder`, up to `size` GB."""
+    return ShardCache(usual_folder(), round(size * 1e9))

@@ -29,7 +29,7 @@ from urllib.parse import quote
 
 from truepair.config.source import SourceConfig
 from truepair.errors import ConfigError
-from truepair.sources.shard_cache import ShardCache, usual_folder
+from truepair.sources.shard_cache import ShardCache, usual_cache
 from truepair.sources.store_errors import WEB, StoreError, may_pass, message_of, status_of
 
 Asked = TypeVar("Asked")
@@ -105,7 +105,7 @@ def located(path: str | Path | StorePath, cache_size: float = SourceConfig.cache
             f"{re.sub(r'[?#].*|(?<=://)[^/]*@', '', address)} was given with a query or a password, which would be "
             "written to what is made of it: leave that out, or download the file first"
         )
-    return StorePath(Store(address, ShardCache(usual_folder(), round(cache_size * 1e9))), address)
+    return StorePath(Store(address, usual_cache(cache_size)), address)
 
 
 def pure_path(path: Path | StorePath) -> PurePath:

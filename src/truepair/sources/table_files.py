@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import hashlib
 import itertools
-from collections import Counter
+from bisect import bisect_right
+from collections import Counter, OrderedDict
 from collections.abc import Callable, Container, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Protocol, runtime_checkable
+from typing import Any, BinaryIO, Protocol, runtime_checkable
 
 import numpy as np
 import pyarrow as pa
@@ -20,12 +22,17 @@ from truepair.errors import DataError, said_by
 from truepair.files.json import parsed_json
 from truepair.sources.delimited import DELIMITERS, detected_delimiter, records
 from truepair.sources.picture_files import Location
+from truepair.sources.shard_cache import ShardCache
 from truepair.sources.stores import StorePath, for_parts, on_disk
 from truepair.sources.text_files import content_of, extension_of, opened_text
 
 _BUFFER = 1 << 20
 _LARGEST_KEPT = 1 << 26
 """Bytes of a row group whose column of pictures is kept in memory for the next picture."""
+_MOST_MAPPED = 256
+"""Copies of row groups that are open together."""
+CELLS_AT_A_TIME = 64
+"""Pictures of a column that is read in order."""
 _MOST_COLUMNS = 100_000
 _LOOKED_AT = 21
 """Lines by which a delimiter is detected: a header and twenty rows."""
@@ -166,7 +173,12 @@ class DelimitedTable:
 
 
 class ArrowTable:
-    """The columns of Parquet and Arrow files, each read when asked for; Arrow files are mapped, not loaded."""
+    """The columns of Parquet and Arrow files, each read when asked for; Arrow files are mapped, not loaded.
+
+    Attributes:
+        copies: Where the column of a Parquet file's row group is copied to, as an Arrow file, when one of its cells is
+            asked for: for who reads cells in no order. None for nowhere.
+    """
 
     def __init__(self, path: Location, files: Sequence[Location] | None = None) -> None:
         """Read the schema.
@@ -186,8 +198,15 @@ class ArrowTable:
         with self._reading():
             self.schema: pa.Schema = self._schema()
             self._rows_of_file = self.rows_of_file()
+        self.copies: ShardCache | None = None
+        self._groups: dict[int, list[int]] = {}
         self._kept: tuple[tuple[int, int, str], pa.ChunkedArray] | None = None
+        self._mapped: OrderedDict[tuple[int, int, str], pa.ChunkedArray] = OrderedDict()
         self.names: list[str] = self.schema.names
+
+    def __getstate__(self) -> dict[str, Any]:
+        """For another process: without the cells that are kept or mapped here."""
+        return {**self.__dict__, "_kept": None, "_mapped": OrderedDict()}
 
     def __len__(self) -> int:
         return sum(self._rows_of_file)
@@ -237,28 +256,63 @@ class ArrowTable:
                 first += len(cells)
 
     def cell(self, column: str, row: int) -> Any:
-        """One cell; of Parquet its row group's column is kept for the next one, unless it is large."""
+        """One cell; of Parquet its row group's column is kept for the next one, unless it is large, or copied."""
         file, place = 0, row
         while place >= self._rows_of_file[file]:
             place -= self._rows_of_file[file]
             file += 1
         if not self.is_parquet:
             return mapped(self.files[file])[column][place].as_py()
-        with pq.ParquetFile(_source(self.files[file]), buffer_size=_BUFFER, pre_buffer=False) as parquet:
-            group = 0
-            while place >= parquet.metadata.row_group(group).num_rows:
-                place -= parquet.metadata.row_group(group).num_rows
-                group += 1
-            key = (file, group, column)
-            if self._kept is None or self._kept[0] != key:
+        starts = self._starts_of_groups(file)
+        group = bisect_right(starts, place) - 1
+        key, place = (file, group, column), place - starts[group]
+        if self.copies is not None:
+            return self._copied(self.copies, key)[place].as_py()
+        if self._kept is None or self._kept[0] != key:
+            with self._parquet(file) as parquet:
                 if parquet.metadata.row_group(group).total_byte_size > _LARGEST_KEPT:
                     first = row - place
-                    batches = self.batches(column, range(row, row + 1), 64)
+                    batches = self.batches(column, range(row, row + 1), CELLS_AT_A_TIME)
                     return next(
                         cells[row - start].as_py() for start, cells in batches if start + len(cells) > row >= first
                     )
                 self._kept = key, parquet.read_row_group(group, columns=[column])[column]
         return self._kept[1][place].as_py()
+
+    def _starts_of_groups(self, file: int) -> list[int]:
+        """The number of the first row of each row group of a Parquet file."""
+        if file not in self._groups:
+            with self._parquet(file) as parquet:
+                counts = [parquet.metadata.row_group(group).num_rows for group in range(parquet.num_row_groups)]
+            self._groups[file] = [0, *itertools.accumulate(counts[:-1])]
+        return self._groups[file]
+
+    def _copied(self, copies: ShardCache, key: tuple[int, int, str]) -> pa.ChunkedArray:
+        """The column of a row group, mapped into memory from its copy."""
+        if key in self._mapped:
+            self._mapped.move_to_end(key)
+            return self._mapped[key]
+        file, group, column = key
+
+        def fetch(copy: BinaryIO) -> None:
+            with self._parquet(file) as parquet:
+                batches = parquet.iter_batches(CELLS_AT_A_TIME, row_groups=[group], columns=[column])
+                first = next(batches)
+                with pa.ipc.new_file(copy, first.schema) as writer:
+                    for batch in itertools.chain([first], batches):
+                        writer.write_batch(batch)
+
+        with self._parquet(file) as parquet:
+            size = parquet.metadata.row_group(group).total_byte_size
+        where = f"{_identity(self.files[file])} {group} {column}"
+        path = copies.copy(f"{hashlib.sha256(where.encode()).hexdigest()[:32]}.arrow", size, fetch)
+        self._mapped[key] = mapped(path)[column]
+        if len(self._mapped) > _MOST_MAPPED:
+            self._mapped.popitem(last=False)
+        return self._mapped[key]
+
+    def _parquet(self, file: int) -> pq.ParquetFile:
+        return pq.ParquetFile(_source(self.files[file]), buffer_size=_BUFFER, pre_buffer=False)
 
     def _schema(self) -> pa.Schema:
         schemas = [pq.read_schema(_source(file)) if self.is_parquet else mapped(file).schema for file in self.files]
@@ -476,6 +530,14 @@ def _check_holds_vectors(where: str, name: str, kind: pa.DataType) -> None:
 def _source(path: Location) -> Any:
     """What Arrow reads a few parts of a file from."""
     return for_parts(path) if isinstance(path, StorePath) else _whole(path)
+
+
+def _identity(path: Location) -> str:
+    """What changes when a file does."""
+    if not isinstance(path, Path):
+        return f"{path} {path.version if isinstance(path, StorePath) else ''}"
+    found = path.stat()
+    return f"{path.absolute()} {found.st_size} {found.st_mtime_ns}"
 
 
 def _whole(path: Location) -> Any:

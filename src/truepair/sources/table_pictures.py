@@ -26,9 +26,8 @@ from truepair.sources.picture_files import (
 )
 from truepair.sources.rows import row_name
 from truepair.sources.stores import StorePath, ahead, is_address, protocol_of
-from truepair.sources.table_files import ArrowTable
+from truepair.sources.table_files import CELLS_AT_A_TIME, ArrowTable
 
-_CELLS_AT_A_TIME = 64
 _NOT_FETCHED = ("http", "https", "ftp")
 """Protocols of addresses that are never fetched from cells, also below an image root: what they give changes."""
 _SPELLINGS: tuple[Callable[[str], str], ...] = (
@@ -180,7 +179,7 @@ class StoredPictures:
             return
         wanted = iter(rows)
         next_row = next(wanted, None)
-        for first, cells in self.table.batches(self.column, range(rows[0], rows[-1] + 1), _CELLS_AT_A_TIME):
+        for first, cells in self.table.batches(self.column, range(rows[0], rows[-1] + 1), CELLS_AT_A_TIME):
             while next_row is not None and first <= next_row < first + len(cells):
                 yield self._encoded(cells[next_row - first].as_py(), next_row)
                 next_row = next(wanted, None)
@@ -237,7 +236,7 @@ def holds_pictures(table: ArrowTable, column: str) -> bool:
         )
     # The first cells may be of pictures that were never had: look for one with bytes.
     leaf = f"{column}.bytes" if table.is_parquet else column
-    batches = table.batches(leaf, range(len(table)), _CELLS_AT_A_TIME)
+    batches = table.batches(leaf, range(len(table)), CELLS_AT_A_TIME)
     return any(batch.field("bytes").null_count < len(batch) for _, batch in batches)
 
 

@@ -19,6 +19,7 @@ from truepair.sources.columns import Columns
 from truepair.sources.picture_files import Location, UnreadablePictureError
 from truepair.sources.protocol import Kind, Sample, Skipped, Source
 from truepair.sources.rows import row_name, row_of
+from truepair.sources.shard_cache import usual_cache
 from truepair.sources.stores import StorePath
 from truepair.sources.table_files import ArrowTable, Table, ids_of
 from truepair.sources.table_pictures import NamedPictures, PathRule, StoredPictures, TablePictures, holds_pictures
@@ -156,6 +157,12 @@ class TableSource:
         if isinstance(encoded, UnreadablePictureError):
             raise encoded
         return encoded
+
+    def keep_copies(self) -> None:
+        """Keep copies of the row groups of Parquet files whose pictures are asked for, see `ArrowTable.copies`."""
+        for part in self.parts:
+            if isinstance(part.table, ArrowTable):
+                part.table.copies = usual_cache(self.options.cache_size)
 
     def captions_of(self, row: int) -> Captions:
         """The captions of one row, counted from 0 over all parts."""
