@@ -17,7 +17,7 @@ from truepair.data.batch import Batch, Padded
 from truepair.data.loader import inputs_of_captions
 from truepair.data.pairs import Pairs
 from truepair.data.text import Vocabulary
-from truepair.encoders.codes import ExclusiveBranch, GaussianHead, SharedEncoder
+from truepair.encoders.codes import Backbone, ExclusiveBranch, GaussianHead, SharedEncoder
 from truepair.encoders.finetuning import TowerEncoder, Tuning
 from truepair.encoders.local import LinearEncoder, LocalEncoder, WholeVector
 from truepair.encoders.pooling import GeneralisedPooling, PooledEncoder
@@ -172,18 +172,25 @@ def _fresh(config: ModelConfig, inputs: InputShape, towers: Towers) -> MatchingM
     if config.codes == "none":
         return _backbone(config, inputs, config.embedding, towers)
     model = _backbone(config, inputs, config.shared, towers)
+    backbones = (cast(Backbone, model.image_encoder), cast(Backbone, model.text_encoder))
     model.image_encoder, model.text_encoder = (
         SharedEncoder(
             backbone,
-            GaussianHead(config.embedding, config.embedding, config.shared, residual=config.shared == config.embedding),
+            GaussianHead(config.embedding, config.embedding, config.shared, residual=True),
         )
         for backbone in (model.image_encoder, model.text_encoder)
     )
     if config.codes == "shared_and_exclusive":
         model.exclusive = nn.ModuleDict(
             {
-                modality: ExclusiveBranch(config.embedding, config.embedding, config.shared, config.exclusive)
-                for modality in MODALITIES
+                modality: ExclusiveBranch(
+                    config.embedding,
+                    config.embedding,
+                    config.shared,
+                    config.exclusive,
+                    backbone.input_width if config.reconstructs == "inputs" else None,
+                )
+                for modality, backbone in zip(MODALITIES, backbones, strict=True)
             }
         )
     return model

@@ -1,3 +1,5 @@
+import statistics
+from dataclasses import replace
 from functools import partial
 
 import pytest
@@ -102,7 +104,34 @@ def test_shared_codes_may_be_narrower_than_features(backbone, inputs, batch, sha
     branch = model.exclusive["text"]
     exclusive = branch(codes.features)
     assert exclusive.mean.shape == (8, 7)
-    assert branch.decoded(codes.sample, exclusive.rsample()).shape == (8, 12)
+    assert branch.decoded(codes.sample, exclusive.rsample()).shape == (8, model.text_encoder.backbone.input_width)
+    again = make_model(replace(config, reconstructs="features"), inputs).exclusive["text"]
+    assert again.decoded(codes.sample, exclusive.rsample()).shape == (8, 12)
+
+
+def test_inputs_of_every_backbone_are_one_vector_an_item_whatever_was_learned(backbone, inputs, batch):
+    torch.manual_seed(0)
+    model = make_model(backbone, inputs).train()
+    for encoder, items in ((model.image_encoder, batch.images), (model.text_encoder, batch.captions)):
+        made = encoder.inputs(items)
+        assert made.values.shape == (8, encoder.backbone.input_width)
+        assert not made.values.requires_grad
+        assert made.values.equal(encoder.inputs(items).values), "nothing is dropped"
+        padded = Padded(items.values, items.lengths)
+        alone = [encoder.inputs(padded.rows(slice(row, row + 1))).values for row in range(8)]
+        torch.testing.assert_close(made.values, torch.cat(alone))
+
+
+def test_a_narrower_shared_code_keeps_what_cosines_say(inputs, batch):
+    """Orthonormal rows: the mean over many of such maps of a squared length is that of the vector, but for a factor."""
+    torch.manual_seed(0)
+    vectors = torch.randn(2, 12)
+    scale = vectors.square().mean()
+    products = []
+    for _ in range(400):
+        one, other = GaussianHead(12, 8, 5, residual=True)(vectors).mean
+        products.append((one @ other).item())
+    assert statistics.mean(products) == pytest.approx((vectors[0] @ vectors[1] / scale * 5 / 12).item(), abs=0.15)
 
 
 def test_default_widths_follow_the_embedding():

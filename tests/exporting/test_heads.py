@@ -32,13 +32,13 @@ def applied(head, vectors):
     return unit_length(vectors)
 
 
-@pytest.mark.parametrize("codes", [None, 5, 4])
+@pytest.mark.parametrize(("codes", "is_residual"), [(None, False), (5, True), (4, True), (4, False)])
 @pytest.mark.parametrize("kind", ["plain", "batch_norm"])
 @pytest.mark.parametrize("scaling", ["none", "length", "root"])
-def test_layers_give_what_the_head_gives(kind, scaling, codes):
+def test_layers_give_what_the_head_gives(kind, scaling, codes, is_residual):
     encoder = VectorEncoder(6, 5, input_dropout=0.1, kind=kind, scaling=scaling)
     if codes is not None:
-        encoder = SharedEncoder(encoder, GaussianHead(5, 5, codes, residual=codes == 5))
+        encoder = SharedEncoder(encoder, GaussianHead(5, 5, codes, residual=is_residual))
     encoder = trained(encoder)
     vectors = torch.randn(7, 6)
     torch.testing.assert_close(applied(dense_head(encoder), vectors), encoder(Padded(vectors)).values)

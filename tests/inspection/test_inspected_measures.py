@@ -65,17 +65,15 @@ def test_probes_are_fitted_to_the_first_codes_and_tried_on_the_others(codes):
     assert len(probes) == 6
     leak = next(probe for probe in probes if (probe.modality, probe.target) == ("text", "shared"))
     fitted, tried = (of_split["text"] for of_split in codes)
-    given = (fitted.exclusive, fitted.shared, tried.exclusive, tried.shared)
+    given = (fitted.exclusive_draw, fitted.shared, tried.exclusive_draw, tried.shared)
     assert leak.components is None
     assert (leak.ridge, leak.mlp) == (ridge_r2(*given), mlp_r2(*given, seed=1))
 
 
 def test_wide_targets_are_reduced_to_their_principal_components(codes):
-    wide = [
-        {"image": replace(of_split["image"], features=of_split["image"].features.repeat(1, 5))} for of_split in codes
-    ]
+    wide = [{"image": replace(of_split["image"], inputs=of_split["image"].inputs.repeat(1, 20))} for of_split in codes]
     components = {probe.target: probe.components for probe in probes_of(*wide, seed=0)}
-    assert components == {"shared": None, "features": COMPONENTS}
+    assert components == {"shared": None, "inputs": COMPONENTS}
 
 
 def test_components_are_those_of_scikit_learn():

@@ -16,8 +16,10 @@ from truepair.methods import disncl as module
 from truepair.methods.disncl import Disncl, alignment_term, exclusive_terms, matching_term
 from truepair.methods.protocol import Method
 from truepair.model import InputShape, load_weights, make_model, retrieval_weights
+from truepair.optimisation import mean_weights
 from truepair.scoring.encodings import similarity_of_pairs
 from truepair.scoring.mixtures import Gaussian, Mixture
+from truepair.scoring.out_of_sample import Prior
 
 CPU = torch.device("cpu")
 
@@ -289,6 +291,25 @@ def test_weights_rise_after_the_warm_up(make_cosine, fabric):
         2.5,
     ]
     assert network._weights(0.0)["reconstruction"] == 5
+    assert [network._weights(epoch)["alignment"] for epoch in (1.9, 2.0, 6.0, 10.0, 12.0)] == [0, 0, 0.4, 0.8, 0.8]
+
+
+def test_a_pair_teaches_as_much_as_it_is_believed(make_cosine, fabric, loaders):
+    method = disncl(make_cosine, fabric)
+    batch = next(iter(loaders.train(0)))
+    similarity, codes = method._networks[0]._codes(batch)
+    doubted = torch.ones(8)
+    doubted[3] = 0.0
+    of_all, of_others = (
+        matching_term(similarity, codes["image"].shared, codes["text"].shared, confidence, method.config)
+        for confidence in (torch.ones(8), doubted)
+    )
+    rows = torch.autograd.grad(of_others, similarity, retain_graph=True)[0]
+    assert of_others < of_all
+    # In both directions, what row 3 (column 3) is compared with is no target: all its slope is of other pairs' losses.
+    others = [place for place in range(8) if place != 3]
+    assert (rows[3, others] >= 0).all()
+    assert (rows[others, 3] >= 0).all()
 
 
 # Filtering.
@@ -328,6 +349,67 @@ def test_two_networks_filter_for_each_other(make_cosine, fabric, loaders, monkey
     logs = train(method, loaders)[0]
     assert len(method.models) == 2
     assert [log["confidence"] for log in logs] == pytest.approx([0.0] * 5 + [1.0] * 5)
+
+
+def test_networks_of_the_warm_up_judge_what_they_did_not_learn(make_cosine, fabric, noisy_loaders, monkeypatch):
+    learned, judged_by = [], []
+    step, prior_of = module._Network.step, module.prior_of
+
+    def stepped(network, batch, *rest):
+        learned.append((id(network), batch.pair.tolist()))
+        return step(network, batch, *rest)
+
+    def prior(folds, *rest):
+        judged_by.extend(folds)
+        return prior_of(folds, *rest)
+
+    monkeypatch.setattr(module._Network, "step", stepped)
+    monkeypatch.setattr(module, "prior_of", prior)
+    method = disncl(make_cosine, fabric, out_of_sample=True)
+    halves = [*method._of_halves]
+    equal(halves[0].evaluated.state_dict(), halves[1].evaluated.state_dict())
+    train(method, noisy_loaders, [0])
+    assert [*method.models] == [half.evaluated for half in halves]
+    mean = mean_weights(method.models)
+    assert method.stage == 0
+    image_of = noisy_loaders.pairs.image_of_caption
+    learned_by = [{pair for who, pairs in learned if who == id(half) for pair in pairs} for half in halves]
+    assert set(range(40)) == learned_by[0] | learned_by[1]
+    assert not set(image_of[[*learned_by[0]]].tolist()) & set(image_of[[*learned_by[1]]].tolist())
+
+    started = []
+    monkeypatch.setattr(module._Network, "start_from", lambda _, weights: started.append(weights))
+    train(method, noisy_loaders, [1])
+    equal(started[0], mean)
+    assert method.stage == 1
+    assert [*method.models] == [method._networks[0].evaluated]
+    for fold, half, own in zip(judged_by, halves, learned_by, strict=True):
+        assert fold.models == [half.evaluated]
+        assert not own & set(fold.pairs.tolist())
+    assert "out_of_sample" in method.notes[0]
+
+
+def test_a_prior_counts_in_the_filter_and_in_the_confidence(make_cosine, fabric, noisy_loaders):
+    method = disncl(make_cosine, fabric, out_of_sample=True)
+    sure = torch.linspace(-8, 8, 40)
+    method.stage, method.prior = 1, Prior(sure.sigmoid(), sure, 0.5, 0, None, ())
+    method._judge(1, noisy_loaders)
+    for found in (method.pair_confidence[0], method.confidence(noisy_loaders)):
+        assert found.mean().item() == pytest.approx(0.5, abs=1e-3)
+        assert torch.corrcoef(torch.stack([found, sure]))[0, 1] > 0.8
+
+
+@pytest.mark.parametrize("options", [{"warmup_epochs": 0}, {"filtering": False}])
+def test_halves_without_a_warm_up_or_a_filter_are_refused(options):
+    with pytest.raises(ConfigError, match=f"method.out_of_sample .* set method.{next(iter(options))}"):
+        DisnclConfig(out_of_sample=True, **options)
+
+
+def test_too_few_images_for_halves_are_refused(make_cosine, fabric, world):
+    few = world.select(torch.arange(len(world))[world.image_of_caption < 5])
+    method = Disncl(DisnclConfig(out_of_sample=True), make_cosine, len(few), fabric)
+    with pytest.raises(ConfigError, match="2 parts of the images, of at least 3 each, but the training pairs have 5"):
+        train(method, Loaders(few, 8, 0, CPU), [0])
 
 
 def test_without_filtering_every_pair_is_believed(make_cosine, fabric, noisy_loaders):
@@ -405,18 +487,29 @@ def test_a_last_batch_that_is_too_small_leaves_codes_uncompared(make_cosine, fab
 # State.
 
 
-@pytest.mark.parametrize("options", [{}, {"networks": 2}, {"preset": "cov"}, {"exclusive_branch": False}])
-def test_it_resumes_to_the_same_bits(world, vocabulary, small, fabric, noisy_loaders, options):
+@pytest.mark.parametrize("done", [1, 2])
+@pytest.mark.parametrize(
+    "options",
+    [
+        {},
+        {"networks": 2},
+        {"preset": "cov"},
+        {"exclusive_branch": False},
+        {"out_of_sample": True},
+        {"out_of_sample": True, "networks": 2},
+    ],
+)
+def test_it_resumes_to_the_same_bits(world, vocabulary, small, fabric, noisy_loaders, options, done):
     codes = "shared" if options.get("exclusive_branch") is False else "shared_and_exclusive"
     make = partial(make_model, replace(small, codes=codes), InputShape.of(world, vocabulary))
     whole = disncl(make, fabric, **options)
-    train(whole, noisy_loaders, [0, 1])
+    train(whole, noisy_loaders, [0, 1][:done])
     saved, random = copy.deepcopy(whole.state_dict()), torch.get_rng_state()
-    train(whole, noisy_loaders, [2])
+    train(whole, noisy_loaders, [1, 2][done - 1 :])
     resumed = disncl(make, fabric, **options)
     resumed.load_state_dict(saved)
     torch.set_rng_state(random)
-    train(resumed, noisy_loaders, [2])
+    train(resumed, noisy_loaders, [1, 2][done - 1 :])
     for one, other in zip(whole.models, resumed.models, strict=True):
         equal(one.state_dict(), other.state_dict())
     equal(whole.pair_confidence, resumed.pair_confidence)

@@ -289,6 +289,9 @@ class DisnclConfig:
     """γ: weight of the alignment loss of shared codes; the exclusive-code losses have 1 - γ."""
     alignment_weight: float = 1.6
     """β, weight of the symmetric divergence of the two shared codes (0.1 of the sum over 16 coordinates)."""
+    alignment_epochs: int = 8
+    """Epochs after the warm-up over which the weight of the alignment loss rises from 0. In the warm-up deviations
+    shrink, by which the divergence is divided: at once, it would drown all else."""
     exclusive_branch: bool = True
     """Exclusive codes and their losses; without, the shared codes alone (an ablation)."""
     x_input_detach: bool = False
@@ -318,7 +321,8 @@ class DisnclConfig:
     critics_from: int = 2
     """Epoch, counted from 0, from which critics learn."""
     soft_targets: bool = True
-    """Many-to-many targets; without, each pair is its own target, weighted by its confidence (an ablation)."""
+    """Many-to-many targets; without, each pair is its own target (an ablation). Either way its loss is weighted by its
+    confidence."""
     target_temperature: float = 0.05
     """τ_t of soft targets."""
     neighbour_weight: float = 0.5
@@ -330,6 +334,9 @@ class DisnclConfig:
     ablation)."""
     filter_momentum: float = 0.7
     """Share of a pair's confidence that is kept at each new estimate."""
+    out_of_sample: bool = False
+    """Let two networks learn half of the images each in the warm-up and judge the other half; their mean then learns
+    all pairs, and its judgements are combined with theirs, as in the default method (a variant of ours)."""
     optimisation: OptimisationConfig = field(default_factory=lambda: OptimisationConfig(decay_epochs=20))
     """Optimiser and schedule; the learning rate falls in the middle of the epochs after the warm-up."""
 
@@ -339,6 +346,11 @@ class DisnclConfig:
             raise ConfigError(
                 f"method.warmup_epochs is {self.warmup_epochs} and method.main_epochs {self.main_epochs}, but neither "
                 "may be negative, nor both 0"
+            )
+        if self.out_of_sample and not (self.filtering and self.warmup_epochs):
+            raise ConfigError(
+                "method.out_of_sample has networks judge in the warm-up what they did not learn, but there is "
+                + ("no warm-up: set method.warmup_epochs" if self.filtering else "no filtering: set method.filtering")
             )
         for name in ("temperature", "target_temperature", "critic_learning_rate"):
             if not getattr(self, name) > 0:
@@ -354,6 +366,7 @@ class DisnclConfig:
             "correlation_weight",
             "correlation_features",
             "adversary_epochs",
+            "alignment_epochs",
             "critic_steps",
             "critics_from",
             "neighbour_weight",
@@ -366,6 +379,11 @@ class DisnclConfig:
     def epochs(self) -> int:
         """Epochs of each network in a whole run."""
         return self.warmup_epochs + self.main_epochs
+
+    @property
+    def halves(self) -> int:
+        """Networks of the warm-up that learn other images than they judge."""
+        return 2 if self.out_of_sample else 0
 
     @property
     def adversary(self) -> float:

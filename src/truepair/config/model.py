@@ -44,6 +44,10 @@ class ModelConfig:
     """Width of shared codes; 0 is that of the embedding."""
     exclusive_size: int = 0
     """Width of exclusive codes; 0 is a quarter of the embedding."""
+    reconstructs: Literal["inputs", "features"] = "inputs"
+    """What shared and exclusive codes together are to reconstruct: what the backbone reads (an image's vector or the
+    mean of its regions, the mean word vector of a caption), or the features that it makes, which training empties of
+    all that does not help matching."""
     alignment_dropout: float = 0.4
     """SAF and SGR: dropout on word vectors and in the attention that makes the global vectors (SGRAF's code: 0.4)."""
     region_dropping: float = 0.2
@@ -160,7 +164,7 @@ class ModelConfig:
         if self.projection != "batch_norm":
             names.add("batch_norm_rows")
         if self.codes != "shared_and_exclusive":
-            names.add("exclusive_size")
+            names |= {"exclusive_size", "reconstructs"}
         if self.codes == "none":
             names.add("shared_size")
         return frozenset(names)

@@ -28,7 +28,17 @@ _AT_THE_START = -1.0
 
 @runtime_checkable
 class Backbone(Protocol):
-    """An encoder that can be taken apart; ``forward`` is one step after the other."""
+    """An encoder that can be taken apart; ``forward`` is one step after the other.
+
+    Attributes:
+        input_width: Of `inputs`.
+    """
+
+    input_width: int
+
+    def inputs(self, items: Padded) -> Padded:
+        """What it reads, one vector an item ``[items, input_width]``, whatever it has learned, without gradient."""
+        ...
 
     def features(self, items: Padded) -> Padded:
         """Inputs → pooled vectors ``[items, width]``, or regions or words ``[items, positions, width]``."""
@@ -37,6 +47,12 @@ class Backbone(Protocol):
     def encoding(self, features: Padded) -> Padded:
         """Features, or codes in their place → what the similarity compares."""
         ...
+
+
+@torch.no_grad()
+def mean_of_positions(values: Float[Tensor, "items positions width"], items: Padded) -> Padded:
+    """One vector an item: the mean of what stands for its regions or words, or that of a single one as it is."""
+    return Padded(pooled(Padded(values, items.lengths)))
 
 
 def pooled(features: Padded) -> Float[Tensor, "items width"]:
@@ -52,23 +68,27 @@ class GaussianHead(nn.Module):
 
     The features are divided by their root mean square first: cosines do not notice, and deviations of about 0.3 at the
     start mean the same for every backbone. Linear → ReLU → Linear makes means and deviations, these as
-    ``softplus(· - 1) + 1e-3``. Where the code is as wide as the features, the mean may be ``h + network(h)``, and is h
-    itself at the start: the geometry of the backbone is kept.
+    ``softplus(· - 1) + 1e-3``. The mean may be ``h + network(h)``, and is h itself at the start: the geometry of the
+    backbone is kept. Of a code narrower than the features it is ``Wh + network(h)``, with rows of W that begin
+    orthonormal.
 
     Args:
         features: Width of the features.
         hidden: Width of the hidden layer.
         size: Width of the code.
-        residual: Add the features to the mean.
+        residual: Add the features, or what W makes of them, to the mean.
     """
 
     def __init__(self, features: int, hidden: int, size: int, *, residual: bool = False) -> None:
         super().__init__()
         self.size = size
-        self.residual = residual
         last = xavier_linear(hidden, 2 * size)
+        self.kept: nn.Linear | nn.Identity | None = None
         if residual:
             nn.init.zeros_(last.weight[:size])
+            self.kept = nn.Identity() if size == features else nn.Linear(features, size, bias=False)
+            if isinstance(self.kept, nn.Linear):
+                nn.init.orthogonal_(self.kept.weight)
         self.network = nn.Sequential(xavier_linear(features, hidden), nn.ReLU(), last)
         self.mean_square: Tensor
         self.register_buffer("mean_square", torch.zeros(()))
@@ -85,7 +105,9 @@ class GaussianHead(nn.Module):
         """One Gaussian an item (or position)."""
         scaled = self._scaled(full_precision(features))
         mean, raw = full_precision(self.network(scaled)).split(self.size, -1)
-        return gaussian(mean + scaled if self.residual else mean, softplus(raw + _AT_THE_START) + _NARROWEST)
+        if self.kept is not None:
+            mean = mean + self.kept(scaled)
+        return gaussian(mean, softplus(raw + _AT_THE_START) + _NARROWEST)
 
 
 class SharedCodes(NamedTuple):
@@ -131,6 +153,10 @@ class SharedEncoder(nn.Module):
         """See `Backbone.features`."""
         return cast(Backbone, self.backbone).features(items)
 
+    def inputs(self, items: Padded) -> Padded:
+        """See `Backbone.inputs`."""
+        return cast(Backbone, self.backbone).inputs(items)
+
     def codes_of(self, features: Padded) -> SharedCodes:
         """As `codes`, of the backbone's features."""
         backbone = cast(Backbone, self.backbone)
@@ -145,20 +171,22 @@ class SharedEncoder(nn.Module):
 
 
 class ExclusiveBranch(nn.Module):
-    """Of one modality: the head of the exclusive code, and the decoder that puts the features together again.
+    """Of one modality: the head of the exclusive code, and the decoder that puts together what both codes are of.
 
     Args:
         features: Width of the features.
         hidden: Width of hidden layers.
         shared: Width of the shared code.
         exclusive: Width of the exclusive code.
+        inputs: Width of the backbone's inputs, if these are put together; by default the features are.
     """
 
-    def __init__(self, features: int, hidden: int, shared: int, exclusive: int) -> None:
+    def __init__(self, features: int, hidden: int, shared: int, exclusive: int, inputs: int | None = None) -> None:
         super().__init__()
+        self.of_inputs = inputs is not None
         self.head = GaussianHead(features, hidden, exclusive)
         self.decoder = nn.Sequential(
-            xavier_linear(shared + exclusive, hidden), nn.ReLU(), xavier_linear(hidden, features)
+            xavier_linear(shared + exclusive, hidden), nn.ReLU(), xavier_linear(hidden, inputs or features)
         )
 
     def forward(self, features: Float[Tensor, "items features"]) -> Code:
@@ -168,7 +196,7 @@ class ExclusiveBranch(nn.Module):
 
     def decoded(
         self, shared: Float[Tensor, "items shared"], exclusive: Float[Tensor, "items exclusive"]
-    ) -> Float[Tensor, "items features"]:
-        """Layer-normalised features, from both codes."""
+    ) -> Float[Tensor, "items target"]:
+        """Layer-normalised features or inputs, from both codes."""
         made: Tensor = full_precision(self.decoder(torch.cat([shared, exclusive], 1)))
         return made

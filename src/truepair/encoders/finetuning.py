@@ -93,6 +93,16 @@ class TowerEncoder(nn.Module):
                 module.eval()
         return self
 
+    @property
+    def input_width(self) -> int:
+        """See `Backbone.input_width`."""
+        return self.head.input_width
+
+    @torch.no_grad()
+    def inputs(self, items: Padded) -> Padded:
+        """The network's vectors as they are now, scaled: of a trained network, made once more."""
+        return self.head.inputs(items if _is_made(items) else self.vectors(items))
+
     def forward(self, items: Padded) -> Padded:
         """Pixels ``[pictures, 3, side, side]`` or token ids → ``[items, embedding]``, length 1.
 
@@ -102,8 +112,7 @@ class TowerEncoder(nn.Module):
 
     def features(self, items: Padded) -> Padded:
         """As `forward`, of any length."""
-        is_made = items.values.dim() == 2 and items.values.is_floating_point()
-        return self.head.features(items if is_made else self.vectors(items))
+        return self.head.features(items if _is_made(items) else self.vectors(items))
 
     def vectors(self, items: Padded) -> Padded:
         """What the network makes of pixels or token ids: ``[items, width]``, in float32."""
@@ -179,6 +188,11 @@ def random_crops(
     corners = torch.stack([torch.stack([width, zero, left], 1), torch.stack([zero, height, top], 1)], 1)
     places = affine_grid(corners.to(pixels), list(pixels.shape), align_corners=False)
     return grid_sample(pixels, places, padding_mode="border", align_corners=False)
+
+
+def _is_made(items: Padded) -> bool:
+    """Whether the items are vectors that the network has made before, no pixels and no token ids."""
+    return items.values.dim() == 2 and items.values.is_floating_point()
 
 
 def _trimmed(items: Padded) -> Padded:

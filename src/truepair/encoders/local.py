@@ -8,6 +8,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from truepair.data.batch import Padded
+from truepair.encoders.codes import mean_of_positions
 from truepair.encoders.dropping import RegionDropping
 from truepair.errors import DataError
 from truepair.layers import full_precision, unit_length, xavier_linear
@@ -27,9 +28,14 @@ class LinearEncoder(nn.Module):
 
     def __init__(self, features: int, embedding: int, input_dropout: float = 0.0, dropping: float = 0.0) -> None:
         super().__init__()
+        self.input_width = features
         self.dropping = RegionDropping(dropping, keeps_places=True)
         self.dropout = nn.Dropout(input_dropout)
         self.linear = xavier_linear(features, embedding)
+
+    def inputs(self, items: Padded) -> Padded:
+        """The mean of an item's positions."""
+        return mean_of_positions(items.values, items)
 
     def forward(self, items: Padded) -> Padded:
         """One vector a position."""
@@ -90,6 +96,15 @@ class LocalEncoder(nn.Module):
         super().__init__()
         self.encoder = encoder
         self.whole = whole
+
+    @property
+    def input_width(self) -> int:
+        """See `Backbone.input_width`."""
+        return int(self.encoder.input_width)  # type: ignore[arg-type]
+
+    def inputs(self, items: Padded) -> Padded:
+        """See `Backbone.inputs`."""
+        return self.encoder.inputs(items)  # type: ignore[operator,no-any-return]
 
     def forward(self, items: Padded) -> Padded:
         """Inputs → ``[items, 1 + positions, embedding]``; lengths count the whole too."""

@@ -93,6 +93,15 @@ class PooledEncoder(nn.Module):
         self.encoder = encoder
         self.pooling = pooling
 
+    @property
+    def input_width(self) -> int:
+        """See `Backbone.input_width`."""
+        return int(self.encoder.input_width)  # type: ignore[arg-type]
+
+    def inputs(self, items: Padded) -> Padded:
+        """See `Backbone.inputs`."""
+        return self.encoder.inputs(items)  # type: ignore[operator,no-any-return]
+
     def forward(self, items: Padded) -> Padded:
         """Inputs → ``[items, embedding]``, length 1."""
         return self.encoding(self.features(items))

@@ -141,9 +141,14 @@ class VectorEncoder(nn.Module):
         size: float = 0.5,
     ) -> None:
         super().__init__()
+        self.input_width = features
         self.scaling = FeatureScaling(scaling, size)
         self.dropout = nn.Dropout(input_dropout)
         self.projection = projection(kind, features, embedding)
+
+    def inputs(self, items: Padded) -> Padded:
+        """The vectors, scaled."""
+        return Padded(self.scaling(items.values))
 
     def forward(self, items: Padded) -> Padded:
         """Vectors ``[items, features]`` → ``[items, embedding]``, length 1."""

@@ -7,6 +7,7 @@ from typing import Literal
 import torch.nn as nn
 
 from truepair.data.batch import Padded
+from truepair.encoders.codes import mean_of_positions
 from truepair.encoders.dropping import RegionDropping
 from truepair.encoders.projection import FeatureScaling, Projection, Scaling, projection
 
@@ -36,11 +37,16 @@ class RegionEncoder(nn.Module):
         batch_norm_rows: Literal["padded", "valid"] = "padded",
     ) -> None:
         super().__init__()
+        self.input_width = features
         self.dropping = RegionDropping(dropping)
         self.dropout = nn.Dropout(input_dropout)
         self.scaling = FeatureScaling(scaling)
         self.projection = projection(kind, features, embedding)
         self.batch_norm_rows = batch_norm_rows
+
+    def inputs(self, items: Padded) -> Padded:
+        """The mean of an image's regions, scaled."""
+        return mean_of_positions(self.scaling(items.values), items)
 
     def forward(self, items: Padded) -> Padded:
         """One vector a region; rows past an image's length are meaningless and masked in pooling."""

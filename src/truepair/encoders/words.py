@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import torch
 import torch.nn as nn
+from jaxtyping import Float
+from torch import Tensor
 
 from truepair.data.batch import Padded
 from truepair.encoders.dropping import WordDropping
@@ -35,10 +38,16 @@ class WordEncoder(nn.Module):
         dropping: float = 0.0,
     ) -> None:
         super().__init__()
+        self.input_width = word_size
         self.dropping = WordDropping(dropping, vocabulary_size, mask)
         self.vectors = _word_vectors(vocabulary_size, word_size)
         self.dropout = nn.Dropout(word_dropout)
         self.gru = BidirectionalGru(word_size, embedding)
+
+    def inputs(self, items: Padded) -> Padded:
+        """The mean word vector of each caption, as it is now."""
+        with torch.no_grad():
+            return Padded(_mean_word(self.vectors, items))
 
     def forward(self, items: Padded) -> Padded:
         """One vector a word; zeros past a caption's length."""
@@ -74,9 +83,15 @@ class MeanWordEncoder(nn.Module):
         kind: Projection = "batch_norm",
     ) -> None:
         super().__init__()
+        self.input_width = word_size
         self.dropping = WordDropping(dropping, vocabulary_size, mask)
         self.vectors = _word_vectors(vocabulary_size, word_size)
         self.projection = VectorEncoder(word_size, embedding, dropout, kind)
+
+    def inputs(self, items: Padded) -> Padded:
+        """The mean word vector of each caption, as it is now."""
+        with torch.no_grad():
+            return Padded(_mean_word(self.vectors, items))
 
     def forward(self, items: Padded) -> Padded:
         """One unit vector a caption."""
@@ -84,11 +99,7 @@ class MeanWordEncoder(nn.Module):
 
     def features(self, items: Padded) -> Padded:
         """Token ids → vectors ``[captions, embedding]`` of any length."""
-        items = self.dropping(items)
-        assert items.lengths is not None  # captions have words
-        share = items.mask / items.lengths[:, None]  # [captions, words], of each word in the mean
-        mean = (share[:, None].to(self.vectors.weight) @ self.vectors(items.values)).squeeze(1)  # [captions, word_size]
-        return self.projection.features(Padded(mean))
+        return self.projection.features(Padded(_mean_word(self.vectors, self.dropping(items))))
 
     def encoding(self, features: Padded) -> Padded:
         """Vectors of any length → of length 1."""
@@ -110,6 +121,17 @@ class WordsBesideVector(nn.Module):
         self.words = words
         self.vector = vector
 
+    @property
+    def input_width(self) -> int:
+        """See `Backbone.input_width`."""
+        return int(self.words.input_width) + self.vector.input_width  # type: ignore[arg-type]
+
+    def inputs(self, items: Padded) -> Padded:
+        """What the words are, then the vector."""
+        assert items.vectors is not None
+        of_words = self.words.inputs(items)  # type: ignore[operator]  # see the class
+        return Padded(torch.cat([of_words.values, self.vector.inputs(Padded(items.vectors)).values], 1))
+
     def forward(self, items: Padded) -> Padded:
         """Token ids with vectors → one unit vector a caption."""
         return self.encoding(self.features(items))
@@ -123,6 +145,13 @@ class WordsBesideVector(nn.Module):
     def encoding(self, features: Padded) -> Padded:
         """Vectors of any length → of length 1."""
         return self.vector.encoding(features)
+
+
+def _mean_word(vectors: nn.Embedding, items: Padded) -> Float[Tensor, "captions word_size"]:
+    assert items.lengths is not None  # captions have words
+    share = items.mask / items.lengths[:, None]  # [captions, words], of each word in the mean
+    mean: Tensor = (share[:, None].to(vectors.weight) @ vectors(items.values)).squeeze(1)
+    return mean
 
 
 def _word_vectors(vocabulary_size: int, size: int) -> nn.Embedding:

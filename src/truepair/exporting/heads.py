@@ -64,7 +64,9 @@ def _of_codes(head: GaussianHead) -> tuple[Layer, ...]:
     factor = float((head.mean_square + 1e-12).rsqrt())
     layers_of_network: list[Any] = [*head.network]
     hidden, _, last = layers_of_network
-    straight = torch.eye(head.size, hidden.in_features) if head.residual else hidden.weight.new_zeros(0, 0)
+    straight = hidden.weight.new_zeros(0, 0)
+    if head.kept is not None:
+        straight = head.kept.weight if isinstance(head.kept, nn.Linear) else torch.eye(head.size)
     return _beside(hidden, last.weight[: head.size], last.bias[: head.size], factor, straight)
 
 

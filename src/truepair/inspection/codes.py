@@ -26,6 +26,7 @@ class Codes:
     """Of one modality's items.
 
     Attributes:
+        inputs: ``[items, input_width]``, what the backbone reads (`Backbone.inputs`).
         features: ``[items, width]``, h: pooled features of the backbone.
         shared: ``[items, shared]``, means of shared codes.
         exclusive: ``[items, exclusive]``, means of exclusive codes; None if the model has none.
@@ -33,6 +34,7 @@ class Codes:
         exclusive_draw: ``[items, exclusive]``, one draw of each exclusive code.
     """
 
+    inputs: Float[Tensor, "items input_width"]
     features: Float[Tensor, "items width"]
     shared: Float[Tensor, "items shared"]
     exclusive: Float[Tensor, "items exclusive"] | None
@@ -43,7 +45,7 @@ class Codes:
 def codes_of(model: MatchingModel, pairs: Pairs, seed: int) -> dict[str, Codes]:
     """Codes of the "image" and the "text" of every pair, row by row, on the CPU. Puts the model in evaluation mode.
 
-    Memory grows with five vectors an item, and the inputs of 256 items.
+    Memory grows with six vectors an item, and the inputs of 256 items.
 
     Args:
         model: Has shared codes.
@@ -63,9 +65,11 @@ def _codes(model: MatchingModel, modality: str, inputs: Inputs, generator: torch
     backbone = cast(Backbone, encoder.backbone)
     branch = None if model.exclusive is None else cast(ExclusiveBranch, model.exclusive[modality])
     device = next(model.parameters()).device
-    features, shared, exclusive = [], [], []
+    read, features, shared, exclusive = [], [], [], []
     for rows in torch.arange(len(inputs)).split(_ITEMS_AT_A_TIME):
-        h = pooled(backbone.features(inputs.take(rows).to(device)))
+        items = inputs.take(rows).to(device)
+        h = pooled(backbone.features(items))
+        read.append(backbone.inputs(items).values.float().cpu())
         features.append(h.float().cpu())
         shared.append(_moments(encoder.head(h)))
         if branch is not None:
@@ -73,6 +77,7 @@ def _codes(model: MatchingModel, modality: str, inputs: Inputs, generator: torch
     of_shared = torch.cat(shared)  # [items, mean or deviation, size]
     of_exclusive = torch.cat(exclusive) if exclusive else None
     return Codes(
+        torch.cat(read),
         torch.cat(features),
         of_shared[:, 0],
         None if of_exclusive is None else of_exclusive[:, 0],

@@ -98,12 +98,14 @@ def exclusive_information(codes: Mapping[str, Codes], seed: int) -> dict[str, fl
 
 @dataclass(frozen=True)
 class Probe:
-    """How well one code tells another of the same items, on items that the prediction was not fitted to.
+    """How well one draw of a code tells what else is of the same items, which the prediction was not fitted to.
+
+    A draw, as in training: where a code is mostly noise, its mean still holds traces of all that the network knows.
 
     Attributes:
         modality: "image" or "text".
         known: What is predicted from: "shared" or "exclusive".
-        target: What is predicted: "shared" or "features".
+        target: What is predicted: the mean of the "shared" code, or "inputs", which both codes are made of.
         components: Principal components of the target that are predicted; None where it is narrow enough as it is.
         ridge: R² of ridge regression, at most 1; None if there are too few items, or the target does not vary.
         mlp: R² of a small network; None as well.
@@ -118,7 +120,7 @@ class Probe:
 
 
 def probes_of(codes: Mapping[str, Codes], test_codes: Mapping[str, Codes], seed: int) -> list[Probe]:
-    """Of each modality: shared from exclusive codes (the leak), and features from either.
+    """Of each modality: shared from exclusive codes (the leak), and inputs from either.
 
     Targets wider than 64 are reduced to the 16 principal components that vary most.
 
@@ -127,7 +129,7 @@ def probes_of(codes: Mapping[str, Codes], test_codes: Mapping[str, Codes], seed:
         test_codes: Of those they are tried on.
         seed: Of the networks.
     """
-    wanted = (("exclusive", "shared"), ("shared", "features"), ("exclusive", "features"))
+    wanted = (("exclusive", "shared"), ("shared", "inputs"), ("exclusive", "inputs"))
     return [
         _probe(modality, known, target, codes[modality], test_codes[modality], seed)
         for modality in codes
@@ -145,7 +147,8 @@ def _probe(modality: str, known: str, target: str, fitted: Codes, tried: Codes, 
     varying = _varies(targets) & _varies(test_targets)
     if len(targets) < _FEWEST_FITTED or len(test_targets) < _FEWEST_TRIED or not varying.any():
         return Probe(modality, known, target, components, None, None)
-    given = (getattr(fitted, known), targets[:, varying], getattr(tried, known), test_targets[:, varying])
+    drawn, test_drawn = getattr(fitted, f"{known}_draw"), getattr(tried, f"{known}_draw")
+    given = (drawn, targets[:, varying], test_drawn, test_targets[:, varying])
     return Probe(modality, known, target, components, ridge_r2(*given), mlp_r2(*given, seed=seed))
 
 

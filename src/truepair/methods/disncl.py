@@ -12,10 +12,11 @@ from __future__ import annotations
 import math
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor, nn
 from torch.nn.functional import relu
 
@@ -40,9 +41,11 @@ from truepair.losses.information import (
 from truepair.losses.soft_targets import soft_targets
 from truepair.methods.protocol import MakeModel, StepLog
 from truepair.model import MODALITIES, MatchingModel
-from truepair.optimisation import Optimiser
+from truepair.optimisation import Optimiser, mean_weights
 from truepair.scoring.confidence import confidence_against_random_pairs, pair_scores
+from truepair.scoring.cross_fitting import FEWEST_IMAGES, Fold, folds_judged_by
 from truepair.scoring.mixtures import fit_gaussian_mixture
+from truepair.scoring.out_of_sample import Prior, combined, prior_of
 
 if TYPE_CHECKING:  # slow to load: a method is handed one
     import lightning_fabric
@@ -59,11 +62,12 @@ class Disncl:
     """One network, or two that filter for each other, with the critics of their codes.
 
     Attributes:
+        stage: 1 after the warm-up if that was of networks that learned halves of the images, else 0.
         pair_confidence: ``[networks, pairs]``, w of each training pair by each network; 1 in the warm-up.
         degenerate_fits: Mixtures so far that did not show two kinds of pairs.
+        prior: What networks say that did not learn the pairs; None without such networks, before the end of the
+            warm-up, and where they learned nothing consistent.
     """
-
-    stage = 0
 
     def __init__(
         self, config: DisnclConfig, make_model: MakeModel, pairs: int, fabric: lightning_fabric.Fabric
@@ -81,15 +85,26 @@ class Disncl:
         """
         self.config = config
         self.epochs = config.epochs
+        self.stage = 0
         self.pair_confidence = torch.ones(config.networks, pairs, device=fabric.device)
         self.degenerate_fits = 0
+        self.prior: Prior | None = None
         self._judged_at: int | None = None  # the epoch that last began with a judgement
-        self._networks = [_Network(make_model(), config, fabric) for _ in range(config.networks)]
+        self._of_halves, self._networks = (
+            [_Network(make_model(), config, fabric) for _ in range(count)] for count in (config.halves, config.networks)
+        )
+        for other in self._of_halves[1:]:  # networks with one start have a mean that is a network too
+            other.start_from(self._of_halves[0].evaluated.state_dict())
 
     @property
     def models(self) -> Sequence[MatchingModel]:
         """See `Method.models`: networks that compare the means of shared codes."""
-        return [network.evaluated for network in self._networks]
+        return [network.evaluated for network in self._trained]
+
+    @property
+    def _trained(self) -> Sequence[_Network]:
+        """The networks that learn at present."""
+        return self._networks if self.stage or not self._of_halves else self._of_halves
 
     @property
     def notes(self) -> Sequence[str]:
@@ -97,6 +112,8 @@ class Disncl:
         notes = []
         if self.config.exclusive_branch and self.config.preset == "cov":
             notes.append("preset cov (a penalty on correlations instead of an adversary) is a variant of truepair's")
+        if self.config.out_of_sample:
+            notes.append("the filter of networks that learned other images (out_of_sample) is a variant of truepair's")
         if self.degenerate_fits:
             notes.append(f"mixtures that did not show two kinds of pairs: {self.degenerate_fits}")
         for number, network in enumerate(self._networks, 1):
@@ -110,17 +127,58 @@ class Disncl:
 
     def train_epoch(self, epoch: int, loaders: Loaders) -> Iterator[StepLog]:
         """See `Method.train_epoch`: confidence is estimated, then each network learns from all pairs once."""
+        if self._of_halves and epoch < self.config.warmup_epochs:
+            for number, fold in enumerate(self._folds(loaders)):
+                yield from self._train(self._of_halves[number], epoch, number, loaders, fold.learned)
+            return
+        if self._of_halves and not self.stage:
+            self._end_warmup(loaders)
         if self.config.filtering and epoch >= self.config.warmup_epochs and epoch != self._judged_at:
             self._judge(epoch, loaders)
-        steps = loaders.batches_per_epoch()
         for number, network in enumerate(self._networks):
-            confidence = self.pair_confidence[number - 1]  # of the other network, if there are two
-            for batch in loaders.train(epoch * len(self._networks) + number):
-                yield network.step(batch, confidence[batch.pair], epoch + batch.number / steps)
+            yield from self._train(network, epoch, number, loaders)
+
+    def _train(
+        self, network: _Network, epoch: int, number: int, loaders: Loaders, chosen: Int[Tensor, " chosen"] | None = None
+    ) -> Iterator[StepLog]:
+        """An epoch of one network over the chosen pairs, or all, with the confidence of the other if there are two."""
+        confidence = self.pair_confidence[(number - 1) % len(self.pair_confidence)]
+        steps = loaders.batches_per_epoch(None if chosen is None else len(chosen))
+        for batch in loaders.train(epoch * len(self._trained) + number, chosen):
+            yield network.step(batch, confidence[batch.pair], epoch + batch.number / steps)
+
+    def _folds(self, loaders: Loaders) -> list[Fold]:
+        """Both halves of the images, each with the network that learns the other."""
+        folds = folds_judged_by([network.evaluated for network in self._of_halves], loaders.pairs, loaders.seed)
+        if not folds:
+            raise ConfigError(
+                f"method.out_of_sample has networks learn {len(self._of_halves)} parts of the images, of at least "
+                f"{FEWEST_IMAGES} each, but the training pairs have "
+                f"{len(loaders.pairs.image_of_caption.unique())} images: set it to false"
+            )
+        return folds
+
+    def _end_warmup(self, loaders: Loaders) -> None:
+        """Each half is judged by the network that learned the other; their mean is what the main epochs begin with."""
+        self.prior = prior_of(self._folds(loaders), loaders.pairs, self.config.temperature, loaders.seed)
+        mean = mean_weights(self.models)
+        for network in self._networks:
+            network.start_from(mean)
+        self.stage = 1
 
     def _judge(self, epoch: int, loaders: Loaders) -> None:
-        """The confidence of each network follows the posterior of a mixture over log-odds in evaluation mode."""
+        """A new confidence in each pair, by each network in evaluation mode.
+
+        It is the posterior of a mixture over log-odds, which the confidence follows slowly; or, where there is a prior,
+        what the network and the prior say together.
+        """
         for number, model in enumerate(self.models):
+            if self.prior is not None:
+                estimate = combined(
+                    self.prior, [model], loaders.pairs, self.config.temperature, loaders.seed, epoch, number
+                )
+                self.pair_confidence[number] = estimate.confidence.to(self.pair_confidence)
+                continue
             mixture = fit_gaussian_mixture(scores := pair_scores([model], loaders, self.config.temperature).log_odds)
             self.degenerate_fits += mixture.degenerate
             found = mixture.posterior(scores).to(self.pair_confidence)
@@ -129,13 +187,21 @@ class Disncl:
         self._judged_at = epoch
 
     def confidence(self, loaders: Loaders) -> Float[Tensor, " pairs"]:
-        """See `Method.confidence`: log-odds against negatives by the shared codes, compared with random pairs."""
-        return confidence_against_random_pairs(self.models, loaders, self.config.temperature)
+        """See `Method.confidence`: log-odds against negatives by the shared codes, compared with random pairs.
+
+        With the prior of these pairs, what the networks and the prior say together.
+        """
+        pairs, temperature = loaders.pairs, self.config.temperature
+        if self.prior is None or len(self.prior.confidence) != len(pairs):
+            return confidence_against_random_pairs(self.models, loaders, temperature)
+        return combined(self.prior, self.models, pairs, temperature, loaders.seed, self.epochs).confidence
 
     def state_dict(self) -> dict[str, Any]:
         """See `Method.state_dict`."""
         return {
-            "networks": [network.state_dict() for network in self._networks],
+            "stage": self.stage,
+            "networks": [network.state_dict() for network in self._trained],
+            "prior": None if self.prior is None else asdict(self.prior),
             "confidence": self.pair_confidence,
             "judged_at": self._judged_at,
             "degenerate_fits": self.degenerate_fits,
@@ -146,7 +212,9 @@ class Disncl:
         if state["confidence"].shape != self.pair_confidence.shape:
             known, pairs = state["confidence"].shape[1], self.pair_confidence.shape[1]
             raise CheckpointError(f"it has the confidence in {known:,} pairs, but there are {pairs:,}")
-        for network, saved in zip(self._networks, state["networks"], strict=True):
+        self.stage = state["stage"]
+        self.prior = None if state["prior"] is None else Prior(**state["prior"])
+        for network, saved in zip(self._trained, state["networks"], strict=True):
             network.load_state_dict(saved)
         self.pair_confidence = state["confidence"].to(self.pair_confidence)
         self._judged_at, self.degenerate_fits = state["judged_at"], state["degenerate_fits"]
@@ -159,11 +227,13 @@ class ItemCodes(NamedTuple):
         shared: The backbone's features and the shared code.
         exclusive: The exclusive code; None without that branch.
         sample: ``[items, size]``, one draw of it, reparameterised.
+        target: ``[items, width]``, what both codes are to reconstruct.
     """
 
     shared: SharedCodes
     exclusive: Code | None = None
     sample: Tensor | None = None
+    target: Tensor | None = None
 
 
 def matching_term(
@@ -173,7 +243,10 @@ def matching_term(
     confidence: Float[Tensor, " pairs"],
     config: DisnclConfig,
 ) -> Float[Tensor, ""]:
-    """L_match: InfoNCE with soft targets, the mean of both directions; its negative bounds I(S_v; S_t) from below."""
+    """L_match: InfoNCE with soft targets, the mean of both directions; its negative bounds I(S_v; S_t) from below.
+
+    Each pair counts by its confidence: what the targets of a rejected pair say is the network's own guess.
+    """
     if not config.soft_targets:
         return info_nce(similarity, config.temperature, weights=confidence) / 2
     targets = soft_targets(
@@ -185,7 +258,7 @@ def matching_term(
         neighbours=config.neighbour_weight,
         smoothing=config.smoothing,
     )
-    return info_nce(similarity, config.temperature, targets=targets) / 2
+    return info_nce(similarity, config.temperature, weights=confidence, targets=targets) / 2
 
 
 def alignment_term(image: Code, text: Code, confidence: Float[Tensor, " pairs"]) -> Float[Tensor, ""]:
@@ -211,9 +284,10 @@ def exclusive_terms(
     """
     assert codes.exclusive is not None
     assert codes.sample is not None
+    assert codes.target is not None
     shared = codes.shared.sample if config.coupled else codes.shared.sample.detach()
     terms = {
-        "reconstruction": reconstruction_error(branch.decoded(shared, codes.sample), codes.shared.features).mean(),
+        "reconstruction": reconstruction_error(branch.decoded(shared, codes.sample), codes.target).mean(),
         "prior": divergence_from_prior(codes.exclusive).mean() / codes.exclusive.event_shape[0],
     }
     if critic is not None:
@@ -240,6 +314,11 @@ def cause_of_collapse(code: Code, terms: Mapping[str, Float[Tensor, ""]]) -> str
             both = zip(slopes, rising, strict=True)
             push[name] = -sum(float((slope * up).sum()) for slope, up in both if slope is not None)
     return min(push, key=lambda name: push[name])
+
+
+def _rise(since: float, epochs: int) -> float:
+    """What a weight is multiplied with, `since` epochs after the warm-up, where it rises from 0 over some epochs."""
+    return float(since >= 0) if not epochs else min(max(since / epochs, 0.0), 1.0)
 
 
 def _cosines(code: Code) -> Float[Tensor, "items items"]:
@@ -281,8 +360,10 @@ class _Codes(nn.Module):
         if not self.branches:
             return ItemCodes(shared)
         features = shared.features.detach() if self._detaches else shared.features
-        exclusive: Code = self.branches[modality](features)
-        return ItemCodes(shared, exclusive, exclusive.rsample())
+        branch = self.branches[modality]
+        exclusive: Code = branch(features)
+        target = encoded(encoder.inputs, items, batch).values if branch.of_inputs else shared.features
+        return ItemCodes(shared, exclusive, exclusive.rsample(), target)
 
 
 class _Network:
@@ -305,6 +386,9 @@ class _Network:
     @property
     def evaluated(self) -> MatchingModel:
         return self._optimiser.evaluated
+
+    def start_from(self, weights: Mapping[str, Tensor]) -> None:
+        self._optimiser.start_from(weights)
 
     def step(self, batch: Batch, confidence: Float[Tensor, " pairs"], epoch: float) -> dict[str, float]:
         """The critics on detached codes, then the network."""
@@ -344,10 +428,10 @@ class _Network:
         config = self.config
         of_exclusive = 1 - config.balance
         since = epoch - config.warmup_epochs
-        rise = float(since >= 0) if not config.adversary_epochs else min(max(since / config.adversary_epochs, 0.0), 1.0)
+        rise = _rise(since, config.adversary_epochs)
         return {
             "matching": 1.0,
-            "alignment": config.balance * config.alignment_weight,
+            "alignment": config.balance * config.alignment_weight * _rise(since, config.alignment_epochs),
             "reconstruction": of_exclusive * config.reconstruction_weight,
             "prior": of_exclusive * config.prior_weight,
             "adversary": of_exclusive * config.adversary * rise,

@@ -37,7 +37,7 @@ from truepair.methods.protocol import MakeModel, StepLog
 from truepair.model import MatchingModel
 from truepair.optimisation import Optimiser, mean_weights
 from truepair.scoring.confidence import ConfidenceEstimate, estimated_confidence
-from truepair.scoring.cross_fitting import FEWEST_IMAGES, Fold, folds_by_image
+from truepair.scoring.cross_fitting import Fold, folds_judged_by
 from truepair.scoring.out_of_sample import Prior, combined, prior_of
 
 if TYPE_CHECKING:  # slow to load: a method is handed one
@@ -120,12 +120,7 @@ class Teacher:
 
     def folds(self, loaders: Loaders) -> list[Fold]:
         """The folds of the pairs, with the networks that did not learn them; none if there are too few images."""
-        if len(loaders.pairs.image_of_caption.unique()) < FEWEST_IMAGES * len(self._of_folds):
-            return []
-        pairs = folds_by_image(loaders.pairs.image_of_caption, len(self._of_folds), loaders.seed)
-        learned = [torch.cat([other for other in pairs if other is not fold]) for fold in pairs]
-        models = [[optimiser.evaluated] for optimiser in self._of_folds]
-        return [Fold(*each) for each in zip(pairs, learned, models, strict=True)]
+        return folds_judged_by([optimiser.evaluated for optimiser in self._of_folds], loaders.pairs, loaders.seed)
 
     def _train(
         self,

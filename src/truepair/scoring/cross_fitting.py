@@ -66,6 +66,15 @@ def folds_by_image(image_of_caption: Int[Tensor, " pairs"], folds: int, seed: in
     return [(fold_of_image[image] == fold).nonzero().flatten() for fold in range(folds)]
 
 
+def folds_judged_by(networks: Sequence[MatchingModel], pairs: Pairs, seed: int) -> list[Fold]:
+    """As many folds as there are networks, each of which learns all folds but its own; none if images are too few."""
+    if len(pairs.image_of_caption.unique()) < FEWEST_IMAGES * len(networks):
+        return []
+    folds = folds_by_image(pairs.image_of_caption, len(networks), seed)
+    learned = [torch.cat([other for other in folds if other is not fold]) for fold in folds]
+    return [Fold(*each) for each in zip(folds, learned, ([network] for network in networks), strict=True)]
+
+
 def candidates_of(models: Sequence[MatchingModel], candidates: int | None) -> int:
     """The number of negatives of a pair: `candidates`, or else 1,024, or 128 where SAF or SGR score."""
     return candidates or affordable_negatives(models, USUAL_CANDIDATES)
