@@ -56,13 +56,13 @@ class Way:
 
     Attributes:
         options: Of the backbone.
-        resting: Passes over vectors that the networks give as they came (`model.projection_epochs`).
+        frozen: Passes over vectors that the networks give as they came (`model.projection_epochs`).
         passes: Passes in which all learn.
         images: The first so many training images; None for all.
     """
 
     options: Options
-    resting: int
+    frozen: int
     passes: int
     images: int | None = None
 
@@ -126,7 +126,7 @@ class Run:
 
 def schedule(system: str, way: Way) -> Options:
     """Passes of a way, by the options of a method; networks of the folds have theirs besides."""
-    epochs, resting = way.resting + way.passes, way.resting
+    epochs, frozen = way.frozen + way.passes, way.frozen
     if system == "CRCL":
         options: dict[str, Any] = {"method.stages": (epochs - 2,)}
     elif system == "MSCN":
@@ -137,10 +137,10 @@ def schedule(system: str, way: Way) -> Options:
         options = {"method.warmup_epochs": epochs // 3, "method.main_epochs": epochs - epochs // 3}
     elif system == "teacher":
         options = {"method.epochs": epochs, "method.folds": 2, "method.fold_epochs": FOLD_EPOCHS}
-        resting += FOLD_EPOCHS if resting else 0
+        frozen += FOLD_EPOCHS if frozen else 0
     else:
         options = {"method.epochs": epochs}
-    return options | ({"model.projection_epochs": resting} if resting else {})
+    return options | ({"model.projection_epochs": frozen} if frozen else {})
 
 
 def wanted(ways: Sequence[str], systems: Sequence[str], rates: Sequence[float], seeds: Sequence[int]) -> Iterable[Run]:
@@ -221,7 +221,7 @@ def row_of(run: Run, folder: Path) -> list[str] | None:
     if found is None:
         return None
     auroc = found["detection"]["auroc"]
-    passes = f"{way.resting} + {way.passes}" if way.resting else f"{way.passes}"
+    passes = f"{way.frozen} + {way.passes}" if way.frozen else f"{way.passes}"
     return [
         run.way,
         f"{100 * run.rate:.0f} %",
@@ -251,7 +251,7 @@ def collected(out: Path) -> dict[str, Any]:
 
 WHAT = (
     "2,500 training images of Flickr8K with two captions each, 500 test images with five, EfficientNet-Lite0 and "
-    "MiniLM, batch 64; projections: 10 passes; networks: 5 passes at rest and 2 in full, or 9 and 3 (longer), "
+    "MiniLM, batch 64; projections: 10 passes; networks: 5 passes frozen and 2 in full, or 9 and 3 (longer), "
     "bf16-mixed; cells: test rSum / AUROC (CPU s)"
 )
 

@@ -37,7 +37,7 @@ from truepair.model import InputShape, make_model
 from truepair.scoring.encodings import Encodings
 from truepair.training.folder import load_run, load_runs
 from truepair.training.recipe import recipe_from
-from truepair.training.run import _resting, run
+from truepair.training.run import _frozen_epochs, run
 
 pytest.importorskip("transformers", reason="needs the extra hf")
 from tiny_networks import save_bert, save_clip
@@ -138,7 +138,7 @@ def test_clip_begins_with_its_own_similarities(recipe, folders):
 
 @pytest.mark.filterwarnings("ignore:MSCN learns from pairs", "ignore:.*codes of the .* side collapsed")
 @pytest.mark.parametrize("name", [*METHODS])
-def test_networks_rest_while_projections_learn_over_their_vectors(recipe, name, tmp_path, monkeypatch):
+def test_networks_are_frozen_while_projections_learn_over_their_vectors(recipe, name, tmp_path, monkeypatch):
     from truepair.training import fit as fit_module
 
     recipe = replace(with_model(recipe, projection_epochs=1), method=METHODS[name])
@@ -147,10 +147,10 @@ def test_networks_rest_while_projections_learn_over_their_vectors(recipe, name, 
 
     def noted(models, dev):
         weights = models[0].state_dict()
-        is_resting = all(torch.equal(weights[key], fresh[key]) for key in fresh if ".tower." in key)
-        seen.append(is_resting)
+        is_frozen = all(torch.equal(weights[key], fresh[key]) for key in fresh if ".tower." in key)
+        seen.append(is_frozen)
         found = evaluated(models, dev)
-        assert found == evaluated(models, pixels) or not is_resting
+        assert found == evaluated(models, pixels) or not is_frozen
         return found
 
     monkeypatch.setattr(fit_module, "evaluate", noted)
@@ -159,13 +159,13 @@ def test_networks_rest_while_projections_learn_over_their_vectors(recipe, name, 
     assert seen == [True] + [False] * (len(seen) - 1)
 
 
-def test_networks_rest_for_two_thirds_of_a_run_where_nothing_else_is_said():
-    def resting(stream_index=None, **model):
-        return _resting(Recipe(DataConfig(stream_index=stream_index), model=ModelConfig(**model)), 16)
+def test_networks_are_frozen_for_two_thirds_of_a_run_where_nothing_else_is_said():
+    def frozen(stream_index=None, **model):
+        return _frozen_epochs(Recipe(DataConfig(stream_index=stream_index), model=ModelConfig(**model)), 16)
 
-    assert [resting(text=how) for how in ("lora", "full", "frozen", "features")] == [10, 10, 0, 0]
-    assert [resting(text="full", projection_epochs=count) for count in (0, 15)] == [0, 15]
-    assert resting("index", text="full") == 0
+    assert [frozen(text=how) for how in ("lora", "full", "frozen", "features")] == [10, 10, 0, 0]
+    assert [frozen(text="full", projection_epochs=count) for count in (0, 15)] == [0, 15]
+    assert frozen("index", text="full") == 0
 
 
 def test_networks_that_never_learn_are_refused(recipe, tmp_path):

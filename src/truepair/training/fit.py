@@ -19,9 +19,9 @@ from truepair.evaluation.retrieval import evaluate
 from truepair.files.checkpoint import load_checkpoint, save_checkpoint
 from truepair.methods.protocol import Method
 from truepair.progress import progress
+from truepair.training.frozen_epochs import Seen
 from truepair.training.log import RunLog
 from truepair.training.pair_state import histograms
-from truepair.training.resting import Seen
 
 
 @dataclass
@@ -57,7 +57,7 @@ def fit(
     config: Mapping[str, Any],
     patience: int = 0,
     checkpoint_steps: int = 0,
-    resting: int = 0,
+    frozen: int = 0,
 ) -> RunState:
     """Train `method` to its last epoch, or from where a run in the log's folder stopped.
 
@@ -73,7 +73,7 @@ def fit(
         config: All options that decide what is learned, to refuse a checkpoint of another run.
         patience: Stop when development rSum has not improved for this many epochs in which all learn; 0 never does.
         checkpoint_steps: Also save after every so many steps of an epoch; 0 never does.
-        resting: Epochs at the beginning in which pretrained networks rest (``model.projection_epochs``).
+        frozen: Epochs at the beginning in which pretrained networks are frozen (``model.projection_epochs``).
 
     Returns:
         The final state of the run; the same on every process, of which the first writes.
@@ -86,11 +86,11 @@ def fit(
     state = resume(last, method, config) if last.exists() else RunState()
     log.rewind(state.epoch, state.lines)
     at_start = random_state()
-    steps, seen = loaders.batches_per_epoch(), Seen(loaders, dev, resting)
+    steps, seen = loaders.batches_per_epoch(), Seen(loaders, dev, frozen)
     total, done = method.epochs * steps, state.epoch * steps + state.batches
     with progress("training", "steps", total, done) as shown:
         for epoch in range(state.epoch, method.epochs):
-            if patience and epoch > max(state.best_epoch, resting - 1) + patience:
+            if patience and epoch > max(state.best_epoch, frozen - 1) + patience:
                 break
             wall, cpu = time.perf_counter(), time.process_time()
             begun = shown.done - state.batches

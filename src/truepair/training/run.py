@@ -110,8 +110,8 @@ def _run(recipe: Recipe, folder: Path, corpus: Corpus | None, fabric: lightning_
 
     # Train. Then one process tests the best checkpoint, and reads the confidence in every training pair from it.
     log = RunLog(folder, tensorboard=training.tensorboard)
-    options, resting = learning_options(recipe), _resting(recipe, method.epochs)
-    state = fit(method, learned_loaders, dev, log, options, training.patience, training.checkpoint_steps, resting)
+    options, frozen = learning_options(recipe), _frozen_epochs(recipe, method.epochs)
+    state = fit(method, learned_loaders, dev, log, options, training.patience, training.checkpoint_steps, frozen)
     where = hardware(fabric.device)
     if not processes.is_first():
         return _results_of_first(folder)
@@ -184,20 +184,20 @@ def build_method(
     return method
 
 
-def _resting(recipe: Recipe, epochs: int) -> int:
-    """Epochs at the beginning in which pretrained networks rest."""
+def _frozen_epochs(recipe: Recipe, epochs: int) -> int:
+    """Epochs at the beginning in which pretrained networks are frozen."""
     asked = recipe.model.projection_epochs
     if "projection_epochs" in recipe.model.unread:
         return 0
     if recipe.data.stream_index is not None:  # vectors of all pairs would be in memory
         asked = asked or 0
-    resting = 2 * epochs // 3 if asked is None else asked
-    if resting >= epochs:
+    frozen = 2 * epochs // 3 if asked is None else asked
+    if frozen >= epochs:
         raise ConfigError(
-            f"model.projection_epochs is {resting}, but the run has {epochs} epochs in all: the pretrained networks "
+            f"model.projection_epochs is {frozen}, but the run has {epochs} epochs in all: the pretrained networks "
             "would never learn"
         )
-    return resting
+    return frozen
 
 
 def _truth(train: Pairs) -> Tensor:

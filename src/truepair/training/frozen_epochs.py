@@ -1,4 +1,4 @@
-"""The first epochs of fine-tuning, in which pretrained networks rest and projections learn over their vectors.
+"""The first epochs of fine-tuning, in which pretrained networks stay frozen and projections learn over their vectors.
 
 Linear probing, then fine-tuning (Kumar et al., ICLR 2022, https://arxiv.org/abs/2202.10054): projections with random
 weights would distort what the networks know.
@@ -21,22 +21,22 @@ from truepair.scoring.encodings import encode_captions, encode_images, evaluatin
 
 
 class Seen:
-    """What each epoch learns from and is judged by: vectors while the networks rest, then pictures and captions.
+    """What each epoch learns from and is judged by: vectors while the networks are frozen, then pictures and captions.
 
     Args:
         loaders: Training batches.
         dev: Development pairs.
-        resting: How many epochs the networks rest.
+        frozen: How many epochs the networks are frozen.
     """
 
-    def __init__(self, loaders: Loaders, dev: Pairs, resting: int) -> None:
+    def __init__(self, loaders: Loaders, dev: Pairs, frozen: int) -> None:
         self._given = loaders, dev
-        self._resting = resting
+        self._frozen = frozen
         self._vectors: tuple[Loaders, Pairs] | None = None
 
     def at(self, epoch: int, models: Sequence[MatchingModel]) -> tuple[Loaders, Pairs]:
         """Of an epoch of the run, counted from 0, before which the models are as given."""
-        if epoch >= self._resting:
+        if epoch >= self._frozen:
             self._vectors = None
             return self._given
         if self._vectors is None:
