@@ -74,15 +74,21 @@ MSCN: Options = {
     "method.warmup_negatives": "smooth",
     "method.negatives": "smooth",
     "method.calibrate": True,
-    "method.purify_above": 0.99,
+    "method.purify_above": 0.9,
     "method.meta_learning_rate": 1e-4,
+}
+DISNCL: Options = {
+    "method.name": "disncl",
+    "method.out_of_sample": True,
+    "method.reconstruction_weight": 1.0,
+    "method.critic_steps": 2,
 }
 TEACHER: Options = {"method.name": "teacher"}
 SYSTEMS: Mapping[str, Options] = {
     "teacher": TEACHER,
     "CRCL": WARMER | {"method.name": "crcl"},
     "MSCN": MSCN,
-    "DisNCL": {"method.name": "disncl"},
+    "DisNCL": DISNCL,
     "plain InfoNCE": INFO_NCE,
     "plain oracle": INFO_NCE | {"training.oracle": "clean_pairs"},
 }
@@ -101,6 +107,9 @@ ABLATIONS: Mapping[str, Options] = {
     "teacher, features as they are": TEACHER | {"model.feature_scaling": "none"},
     "teacher, noisy development pairs": TEACHER | {"noise.development": True},
     "teacher, hard noise": TEACHER | {"noise.partners": "similar"},
+    "DisNCL, no exclusive codes": DISNCL | {"method.exclusive_branch": False},
+    "DisNCL, no out-of-sample filter": DISNCL | {"method.out_of_sample": False},
+    "DisNCL, shared codes of 64": DISNCL | {"model.shared_size": 64},
     "CRCL, hard noise": WARMER | {"method.name": "crcl", "noise.partners": "similar"},
 }
 SAME_WITHOUT_NOISE = {"plain oracle": "plain InfoNCE"}
@@ -142,7 +151,7 @@ def schedule(system: str) -> Options:
     if system.startswith("MSCN"):
         return {"method.warmup_epochs": PASSES // 6, "method.purified_epochs": PASSES - PASSES // 6}
     if system.startswith("DisNCL"):
-        return {"method.warmup_epochs": PASSES // 4, "method.main_epochs": PASSES - PASSES // 4}
+        return {"method.warmup_epochs": 3 * PASSES // 8, "method.main_epochs": PASSES - 3 * PASSES // 8}
     if system.startswith("CRCL"):
         return {"method.stages": (1, PASSES - 5)}
     if system.startswith("teacher"):

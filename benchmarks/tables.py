@@ -244,12 +244,6 @@ VIEWS: Mapping[str, Callable[[Result], str]] = {
         table.cells(), ["system"], ["noise"], "{c from S} / {a from X} / {c from X} / {c from X by a network}"
     ),
     "disncl_cost": lambda table: pivoted(table.cells(), ["backbone"], ["iteration"], "{seconds} s ({CPU × plain} ×)"),
-    "disncl_parts": lambda table: pivoted(
-        [each for each in where(table, noise=("40 %", "80 %")) if each["system"].startswith("DisNCL")],
-        ["system"],
-        ["corpus", "noise"],
-        "{rSum} / {AUROC}",
-    ),
     "fine_tuning": lambda table: pivoted(
         table.cells(), ["what learns"], ["noise", "system"], "{rSum} / {AUROC} ({CPU s} s)"
     ),
@@ -262,9 +256,6 @@ VIEWS: Mapping[str, Callable[[Result], str]] = {
     "mscn_parts": lambda table: markdown(
         table.columns[:3] + table.columns[9:],
         (row[:3] + row[9:] for row in table.rows if row[0].startswith("MSCN")),
-    ),
-    "similarities": lambda table: pivoted(
-        table.cells(), ["similarity"], ["noise"], "{plain InfoNCE} / {CRCL} / {plain oracle}"
     ),
     "small_audits": lambda table: pivoted(
         sorted(where(table, **{"judged by": ("together",)}), key=lambda cells: float(cells["pairs"].replace(",", ""))),
