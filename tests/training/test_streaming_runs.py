@@ -132,9 +132,10 @@ def streamed(tmp_path):
 def test_a_streamed_run_goes_on_within_an_epoch(streamed, tmp_path, monkeypatch):
     results = run(streamed, tmp_path / "whole")
     assert [note for note in results.notes if "2 pairs were not learned from" in note]
-    for saves in (1, 3, 2):
-        assert stopped_after(saves, streamed, tmp_path / "stopped", monkeypatch)
-    run(streamed, tmp_path / "stopped")
+    stops = 0
+    while stopped_after(1, streamed, tmp_path / "stopped", monkeypatch):
+        stops += 1
+    assert stops > 5
     for whole, stopped in zip(of_run(tmp_path / "whole"), of_run(tmp_path / "stopped"), strict=True):
         assert whole == stopped
 

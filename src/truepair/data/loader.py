@@ -158,8 +158,8 @@ class Loaders:
         shares = processes.shares(len(pair), processes.count()) if is_shared else [slice(0, len(pair))]
         kept = torch.ones(len(pair), dtype=torch.bool)
         if self.pairs.shard_of_image is not None:
-            self.lost |= batch.lost
             kept = ~processes.anywhere(torch.isin(pair, torch.tensor([*batch.lost], dtype=torch.int64)))
+            self.lost |= {**dict.fromkeys(pair[~kept].tolist(), "as another process found"), **batch.lost}
         counts = [int(kept[share].sum()) for share in shares]
         if min(counts) == 0 or sum(counts) < 2:
             return None

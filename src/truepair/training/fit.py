@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -37,6 +37,7 @@ class RunState:
         best_epoch: The epoch that reached it, from 0; -1 if none yet.
         seconds: Wall time of the epochs done, evaluation included.
         cpu_seconds: The same in processor time of this process.
+        lost: Of pairs whose pictures could not be decoded, by their numbers as text, why.
     """
 
     epoch: int = 0
@@ -47,6 +48,7 @@ class RunState:
     best_epoch: int = -1
     seconds: float = 0.0
     cpu_seconds: float = 0.0
+    lost: dict[str, str] = field(default_factory=dict)
 
 
 def fit(
@@ -84,6 +86,7 @@ def fit(
     last, best = (log.path.with_name(f"{name}.safetensors") for name in ("last", "best"))
     _refuse_another_start(last)
     state = resume(last, method, config) if last.exists() else RunState()
+    loaders.lost = {int(pair): why for pair, why in state.lost.items()}
     log.rewind(state.epoch, state.lines)
     at_start = random_state()
     steps, seen = loaders.batches_per_epoch(), Seen(loaders, dev, frozen)
@@ -106,7 +109,7 @@ def fit(
                     state.cpu_seconds += time.process_time() - cpu
                     wall, cpu = time.perf_counter(), time.process_time()
                     if processes.is_first():
-                        save(last, state, method, config)
+                        save(last, _with_lost(state, loaders), method, config)
             # A method may choose its pairs, and so have fewer steps.
             shown.total = shown.done + (method.epochs - epoch - 1) * (shown.done - begun)
             metrics = evaluate(method.models, judged)
@@ -127,8 +130,12 @@ def fit(
             )
             shown.remark = f"development rSum {metrics.rsum:.1f}, best {state.best_rsum:.1f}"
             if processes.is_first():
-                save(last, state, method, config)
+                save(last, _with_lost(state, loaders), method, config)
     return state
+
+
+def _with_lost(state: RunState, loaders: Loaders) -> RunState:
+    return replace(state, lost={str(pair): why for pair, why in loaders.lost.items()})
 
 
 def _refuse_another_start(last: Path) -> None:
