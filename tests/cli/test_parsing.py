@@ -109,6 +109,7 @@ def test_what_is_missing_is_said_with_what_it_is(capsys):
 
 def test_a_word_too_many_is_named(capsys):
     assert "'q'" in refused(capsys, "p", "q", "--out", "o")
+    assert refused(capsys, "p", "--out", "o", "--again", "true") == "--again takes no value: leave 'true' out"
 
 
 def test_a_configs_own_refusal_names_the_flag(capsys):

@@ -7,6 +7,7 @@ import dataclasses
 import difflib
 import inspect
 import io
+import itertools
 import re
 import sys
 import textwrap
@@ -377,7 +378,12 @@ def _in_plain_words(box: str, words: Sequence[str], options: Sequence[Option]) -
         needed = [option for option in options if option.is_positional and option.default is _REQUIRED]
         return "; ".join(f"{_written(option)} is missing: {_first_sentence(option.help)}" for option in needed)
     if message.startswith("Unrecognized options: "):
-        return f"there is no place for {message.partition(': ')[2]!r}: only so many words without an option"
+        extra = message.partition(": ")[2]
+        switches = {f"--{option.name}" for option in options if not option.takes}
+        for before, word in itertools.pairwise(words):
+            if word == extra and before.replace("_", "-") in switches:
+                return f"{before} takes no value: leave {extra!r} out"
+        return f"there is no place for {extra!r}: only so many words without an option"
     return _with_flag(re.sub(r"^Error parsing [^:]+: ", "", message), options)
 
 
