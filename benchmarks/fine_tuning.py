@@ -27,6 +27,7 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
+from accuracy import MSCN, WARMER
 from runs import Options, numbers_in, train
 
 CAPTIONS = {"train": 2, "dev": 2}
@@ -79,21 +80,10 @@ WAYS: Mapping[str, Way] = {
         TUNED | {"model.text": "full", "model.image": "full", "training.precision": "32-true"}, 5, 2, images=500
     ),
 }
-WARMER: Options = {"method.temperature": 0.07}
 SYSTEMS: Mapping[str, Options] = {
     "plain": WARMER | {"method.name": "baseline"},
     "CRCL": WARMER | {"method.name": "crcl"},
-    "MSCN": {
-        "method.name": "mscn",
-        "trusted.source": "development",
-        "model.similarity_size": 32,
-        "method.meta_interval": 4,
-        "method.warmup_negatives": "smooth",
-        "method.negatives": "smooth",
-        "method.calibrate": True,
-        "method.purify_above": 0.9,
-        "method.meta_learning_rate": 1e-4,
-    },
+    "MSCN": MSCN,
     "DisNCL": {"method.name": "disncl"},
     "teacher": {"method.name": "teacher"},
     "plain oracle": WARMER | {"method.name": "baseline", "training.oracle": "clean_pairs"},

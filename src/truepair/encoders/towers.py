@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import cache
 from typing import Any, TypeAlias
 
 import torch
@@ -242,24 +243,15 @@ class Towers:
     """
 
     def __init__(self) -> None:
-        self._images: dict[str, ImageTower] = {}
-        self._texts: dict[str, TextTower] = {}
+        self._frozen_images, self._frozen_texts = cache(load_image_tower), cache(load_text_tower)
 
     def of_images(self, name: str, *, is_frozen: bool) -> ImageTower:
         """As `load_image_tower`."""
-        if not is_frozen:
-            return load_image_tower(name)
-        if name not in self._images:
-            self._images[name] = load_image_tower(name)
-        return self._images[name]
+        return self._frozen_images(name) if is_frozen else load_image_tower(name)
 
     def of_texts(self, name: str, *, is_frozen: bool) -> TextTower:
         """As `load_text_tower`."""
-        if not is_frozen:
-            return load_text_tower(name)
-        if name not in self._texts:
-            self._texts[name] = load_text_tower(name)
-        return self._texts[name]
+        return self._frozen_texts(name) if is_frozen else load_text_tower(name)
 
 
 def _plain(layer: nn.Conv2d) -> nn.Conv2d:

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import torch
 import torch.nn as nn
-from jaxtyping import Float
-from torch import Tensor
 
 from truepair.data.batch import Padded
+from truepair.encoders.codes import mean_of_positions
 from truepair.encoders.dropping import WordDropping
 from truepair.encoders.projection import Projection, VectorEncoder
 from truepair.encoders.recurrent import BidirectionalGru
@@ -44,10 +43,10 @@ class WordEncoder(nn.Module):
         self.dropout = nn.Dropout(word_dropout)
         self.gru = BidirectionalGru(word_size, embedding)
 
+    @torch.no_grad()
     def inputs(self, items: Padded) -> Padded:
         """The mean word vector of each caption, as it is now."""
-        with torch.no_grad():
-            return Padded(_mean_word(self.vectors, items))
+        return mean_of_positions(self.vectors(items.values), items)
 
     def forward(self, items: Padded) -> Padded:
         """One vector a word; zeros past a caption's length."""
@@ -88,10 +87,10 @@ class MeanWordEncoder(nn.Module):
         self.vectors = _word_vectors(vocabulary_size, word_size)
         self.projection = VectorEncoder(word_size, embedding, dropout, kind)
 
+    @torch.no_grad()
     def inputs(self, items: Padded) -> Padded:
         """The mean word vector of each caption, as it is now."""
-        with torch.no_grad():
-            return Padded(_mean_word(self.vectors, items))
+        return mean_of_positions(self.vectors(items.values), items)
 
     def forward(self, items: Padded) -> Padded:
         """One unit vector a caption."""
@@ -99,7 +98,11 @@ class MeanWordEncoder(nn.Module):
 
     def features(self, items: Padded) -> Padded:
         """Token ids → vectors ``[captions, embedding]`` of any length."""
-        return self.projection.features(Padded(_mean_word(self.vectors, self.dropping(items))))
+        items = self.dropping(items)
+        assert items.lengths is not None  # captions have words
+        share = items.mask / items.lengths[:, None]  # [captions, words], of each word in the mean
+        mean = (share[:, None].to(self.vectors.weight) @ self.vectors(items.values)).squeeze(1)  # [captions, word_size]
+        return self.projection.features(Padded(mean))
 
     def encoding(self, features: Padded) -> Padded:
         """Vectors of any length → of length 1."""
@@ -145,13 +148,6 @@ class WordsBesideVector(nn.Module):
     def encoding(self, features: Padded) -> Padded:
         """Vectors of any length → of length 1."""
         return self.vector.encoding(features)
-
-
-def _mean_word(vectors: nn.Embedding, items: Padded) -> Float[Tensor, "captions word_size"]:
-    assert items.lengths is not None  # captions have words
-    share = items.mask / items.lengths[:, None]  # [captions, words], of each word in the mean
-    mean: Tensor = (share[:, None].to(vectors.weight) @ vectors(items.values)).squeeze(1)
-    return mean
 
 
 def _word_vectors(vocabulary_size: int, size: int) -> nn.Embedding:
