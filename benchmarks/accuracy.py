@@ -11,23 +11,25 @@ one thread; a run that is there is not trained again.
 
 Backbones: "pooled" has the mean of an image's regions and of a caption's word vectors; "pooled_sentences" has sentence
 vectors (all-MiniLM-L6-v2) beside the words, made here; "vse" is VSE∞ over regions and words, with projections that have
-no batch normalisation, "vse_batch_norm" the published one; "saf" and "sgr" compare regions and words. Those that read
-regions cost many times as much, so they have fewer images (`IMAGES`). --collect writes the numbers of all runs that
-there are into one JSON file, from which `tables.py` makes the tables of README.md and RESULTS.md.
+no batch normalisation, "vse_batch_norm" the published one; "saf" and "sgr" compare regions and words, and "sgraf" is
+their mean. Those that read regions cost many times as much, so they have fewer images (`IMAGES`). --collect writes the
+numbers of all runs that there are into one JSON file, from which `tables.py` makes the tables of README.md and
+RESULTS.md.
 """
 
 from __future__ import annotations
 
 import argparse
+import itertools
 import json
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from runs import Options, numbers_in, train
+from runs import Options, average, numbers_in, train
 
 PASSES = 16
 REGULARISED: Options = {
@@ -93,7 +95,14 @@ SYSTEMS: Mapping[str, Options] = {
     "plain oracle": INFO_NCE | {"training.oracle": "clean_pairs"},
 }
 """The rows of the main tables."""
+SECOND = "teacher, another start"
+"""The default method over the same mismatches with other random numbers."""
+MEANS: Mapping[str, tuple[str, ...]] = {"teacher, mean of two runs": ("teacher", SECOND)}
+"""Systems that are the mean similarity and the mean confidence of others, as MSCN is of its two networks."""
+SGRAF = ("saf", "sgr")
+"""The backbones whose mean similarity "sgraf" is."""
 ABLATIONS: Mapping[str, Options] = {
+    SECOND: TEACHER,
     "teacher, no out-of-sample stage": TEACHER | {"method.fold_epochs": 0, "method.judge_every": 1},
     "teacher, no soft targets": TEACHER | {"method.target_weight": 0.0},
     "teacher, first estimate kept": TEACHER | {"method.judge_every": 0},
@@ -137,7 +146,8 @@ class Run:
         """All options of the run but where the data are."""
         noise = {"noise.rate": self.rate, "noise.level": self.level, "noise.seed": self.seed}
         system = {**SYSTEMS, **ABLATIONS}[self.system]
-        options = BACKBONES[self.backbone] | schedule(self.system) | noise | system | {"training.seed": self.seed}
+        seed = self.seed + (100 if self.system == SECOND else 0)
+        options = BACKBONES[self.backbone] | schedule(self.system) | noise | system | {"training.seed": seed}
         if self.system.startswith("MSCN"):
             sizes = dict.fromkeys(
                 ("method.warmup_batch_size", "method.meta_batch_size"), options["training.batch_size"]
@@ -218,7 +228,7 @@ def reduced(data: Path, out: Path, images: Mapping[str, int]) -> Path:
 def corpora(data: Path, out: Path, backbones: Iterable[str]) -> dict[str, Path]:
     """The corpus that each of these backbones reads."""
     found = {}
-    for backbone in backbones:
+    for backbone in itertools.chain.from_iterable(SGRAF if name == "sgraf" else (name,) for name in backbones):
         found[backbone] = reduced(data, out, IMAGES[backbone]) if backbone in IMAGES else pooled(data, out)
         if backbone == "pooled_sentences":
             with_sentences(found[backbone])
@@ -250,9 +260,20 @@ def numbers_of(run: Run, folder: Path) -> dict[str, Any] | None:
 
 def collected(out: Path) -> list[dict[str, Any]]:
     """The numbers of all runs that there are."""
-    systems = [*SYSTEMS, *ABLATIONS]
-    found = (numbers_of(run, folder_of(out, run)) for run in wanted([*BACKBONES], LEVELS, systems))
+    systems = [*SYSTEMS, *ABLATIONS, *MEANS]
+    found = (numbers_of(run, folder_of(out, run)) for run in wanted([*BACKBONES, "sgraf"], LEVELS, systems))
     return [numbers for numbers in found if numbers is not None]
+
+
+def make(run: Run, data: Mapping[str, Path], out: Path) -> None:
+    """Train a run that is not there, or the runs that it is the mean of."""
+    members = [replace(run, system=system) for system in MEANS.get(run.system, ())]
+    if run.backbone == "sgraf":
+        members = [replace(run, backbone=backbone) for backbone in SGRAF]
+    for member in members or [run]:
+        train(options_of(member, data), folder_of(out, member))
+    if members:
+        average([folder_of(out, member) for member in members], folder_of(out, run))
 
 
 def main() -> None:
@@ -260,9 +281,9 @@ def main() -> None:
     parser.add_argument("data", type=Path, nargs="?")
     parser.add_argument("--out", type=Path, default=Path("runs/ladder"), help="the folder of all runs")
     parser.add_argument("--jobs", type=int, default=2, help="runs at a time")
-    parser.add_argument("--backbones", nargs="*", choices=BACKBONES, default=["pooled"])
+    parser.add_argument("--backbones", nargs="*", choices=[*BACKBONES, "sgraf"], default=["pooled"])
     parser.add_argument("--levels", nargs="*", choices=LEVELS, default=LEVELS)
-    parser.add_argument("--systems", nargs="*", choices=[*SYSTEMS, *ABLATIONS], default=list(SYSTEMS))
+    parser.add_argument("--systems", nargs="*", choices=[*SYSTEMS, *ABLATIONS, *MEANS], default=list(SYSTEMS))
     parser.add_argument("--rates", nargs="*", type=float, default=RATES)
     parser.add_argument("--seeds", nargs="*", type=int, default=(0, 1, 2))
     parser.add_argument("--table", action="store_true", help="train nothing, print the tables")
@@ -279,7 +300,7 @@ def main() -> None:
             if run.rate in arguments.rates and run.seed in arguments.seeds
         ]
         with ThreadPoolExecutor(arguments.jobs) as pool:
-            list(pool.map(lambda run: train(options_of(run, data), folder_of(arguments.out, run)), runs))
+            list(pool.map(lambda run: make(run, data, arguments.out), runs))
     from tables import ladder_tables
 
     print(ladder_tables(collected(arguments.out)))

@@ -49,6 +49,7 @@ TUNED: Options = {
     "model.tower_learning_rate_factor": 1.0,
     "method.optimisation.learning_rate": 2e-3,
 }
+BOTH: Options = TUNED | {"model.text": "full", "model.image": "full", "training.precision": "32-true"}
 
 
 @dataclass(frozen=True)
@@ -76,9 +77,8 @@ WAYS: Mapping[str, Way] = {
     "text full, longer": Way(TUNED | {"model.text": "full"}, 9, 3),
     "projections, 500 images": Way({"data.text": "features"}, 0, 10, images=500),
     "text full, 500 images": Way(TUNED | {"model.text": "full"}, 5, 2, images=500),
-    "both full, 500 images": Way(
-        TUNED | {"model.text": "full", "model.image": "full", "training.precision": "32-true"}, 5, 2, images=500
-    ),
+    "both full": Way(BOTH, 5, 2),
+    "both full, 500 images": Way(BOTH, 5, 2, images=500),
 }
 SYSTEMS: Mapping[str, Options] = {
     "plain": WARMER | {"method.name": "baseline"},

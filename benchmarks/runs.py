@@ -8,7 +8,8 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -41,6 +42,33 @@ def numbers_in(folder: Path) -> dict[str, Any] | None:
         "cpu_seconds": results["cpu_seconds"],
         "peak_memory_mb": results["peak_memory_mb"],
     }
+
+
+def average(members: Sequence[Path], folder: Path) -> None:
+    """Test the mean similarity of finished runs of the same pairs, and their mean confidence; not if it is there."""
+    path, numbers = folder / "results.json", [numbers_in(member) for member in members]
+    if path.exists() or None in numbers:
+        return
+    import torch
+    from pyarrow import parquet
+
+    from truepair.evaluation.detection import detection_metrics
+    from truepair.evaluation.retrieval import evaluate
+    from truepair.training.folder import load_runs
+
+    torch.set_num_threads(1)
+    runs, pairs = load_runs(members), [parquet.read_table(member / "pairs.parquet") for member in members]
+    confidence = torch.stack([torch.from_numpy(each["confidence"].to_numpy().copy()) for each in pairs]).mean(0)
+    truth = runs[0].splits.train.is_clean
+    found = {
+        "test": evaluate([model for run in runs for model in run.models], runs[0].splits.test).as_dict(),
+        "detection": None if truth is None else asdict(detection_metrics(confidence, truth)),
+        "best": {"epoch": max(each["best_epoch"] for each in numbers) - 1},
+        "cpu_seconds": sum(each["cpu_seconds"] for each in numbers),
+        "peak_memory_mb": max(each["peak_memory_mb"] for each in numbers),
+    }
+    folder.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps(found), encoding="utf-8")
 
 
 def _nested(options: Options) -> dict[str, Any]:

@@ -15,7 +15,7 @@ from truepair.methods.protocol import Method
 from truepair.methods.teacher import Teacher
 from truepair.model import InputShape, make_model
 from truepair.optimisation import Optimiser
-from truepair.scoring.out_of_sample import combined, prior_of
+from truepair.scoring.out_of_sample import Prior, combined, prior_of
 
 CPU = torch.device("cpu")
 QUICK = OptimisationConfig(weight_average=0.9, learning_rate=3e-3)
@@ -352,6 +352,28 @@ def test_networks_of_the_folds_learn_no_image_of_their_fold_and_judge_it(fabric,
     assert len(method.models) == 4
 
 
+@pytest.mark.parametrize(("start", "begins_with_the_mean"), [(None, False), ("fresh", False), ("folds", True)])
+def test_a_network_that_reads_words_in_order_starts_afresh(
+    start, begins_with_the_mean, make, fabric, loaders, monkeypatch
+):
+    method = teacher(make, fabric, fold_epochs=1, folds=2, start=start)
+    train(method, loaders, [0])
+    method.prior = Prior(torch.full((40,), 0.5), torch.zeros(40), 0.5, 0, None, ())
+    started = []
+    monkeypatch.setattr(Optimiser, "start_from", lambda *given: started.append(given))
+    train(method, loaders, [1])
+    assert bool(started) == begins_with_the_mean
+    assert method.stage == 1
+
+
+def test_a_fresh_start_can_be_asked_for_where_nothing_is_read_in_order(fabric, monkeypatch):
+    method, loaders, _ = few(fabric, fold_epochs=2, folds=2, start="fresh")
+    train(method, loaders, [0, 1])
+    assert method.prior is not None
+    monkeypatch.setattr(Optimiser, "start_from", lambda *given: pytest.fail("it was asked for a fresh start"))
+    train(method, loaders, [2])
+
+
 def test_the_network_of_all_pairs_starts_from_what_the_folds_learned_and_said(fabric, monkeypatch):
     method, loaders, _ = few(fabric, fold_epochs=2, folds=2, epochs=4, judge_every=2)
     one, other = (optimiser.model.state_dict() for optimiser in method._of_folds)
@@ -401,7 +423,7 @@ def test_a_method_restored_in_either_stage_goes_on_identically(fabric):
 
 def test_small_corpora_have_more_folds_and_longer_ones():
     config = TeacherConfig()
-    assert [(config.folds_of(pairs), config.fold_epochs_of(pairs)) for pairs in (9_999, 10_000)] == [(4, 12), (2, 5)]
+    assert [(config.folds_of(pairs), config.fold_epochs_of(pairs)) for pairs in (4_999, 5_000)] == [(4, 12), (2, 5)]
     config = TeacherConfig(folds=3, fold_epochs=7)
     assert [(config.folds_of(pairs), config.fold_epochs_of(pairs)) for pairs in (9_999, 10_000)] == [(3, 7), (3, 7)]
 
@@ -429,6 +451,7 @@ def test_a_state_of_other_pairs_is_refused(make, fabric):
         ({"fold_epochs": 1}, "fold_epochs is 1 and method.warmup_epochs 2"),
         ({"fold_epochs": -1}, "fold_epochs is -1"),
         ({"folds": 1}, "folds is 1"),
+        ({"start": "folds", "fold_epochs": 0}, "method.start is 'folds', but method.fold_epochs is 0"),
         ({"judge_every": -1}, "judge_every is -1"),
         ({"temperature": 0.0}, "temperature is 0.0"),
         ({"negative_weight": -1.0}, "negative_weight is -1.0"),

@@ -105,13 +105,13 @@ def _refuse_unused_encoders(parsed: Audit, embeds: bool) -> None:
 
 def say_audit(summary: AuditSummary, out: Path, output: Output) -> None:
     """Say what an audit found, in a few lines, and why not to rely on it, if there is a reason."""
-    estimated, pairs = summary.estimated_mismatches, summary.pairs
-    if estimated is None:
+    estimated, rate, pairs = summary.estimated_mismatches, summary.estimated_noise_rate, summary.pairs
+    if estimated is None or rate is None:
         output.line(f"{pairs:,} pairs; it cannot be said which of them do not match")
     else:
         low, high = summary.noise_rate_interval or (None, None)
         between = "" if low is None or high is None else f", most likely {low:.1%} to {high:.1%}"
-        output.line(f"{pairs:,} pairs, of which about {estimated:,.0f} ({estimated / pairs:.1%}{between}) do not match")
+        output.line(f"{pairs:,} pairs, of which about {estimated:,.0f} ({rate:.1%}{between}) do not match")
     if summary.truth and summary.truth["auroc"] is not None:
         output.line(f"against the known truth: AUROC {summary.truth['auroc']:.3f}")
     if summary.skipped:

@@ -31,7 +31,7 @@ class AuditConfig:
     it is weighed together with models that are trained."""
     folds: int | None = None
     """Parts of cross-fitting, each of which is scored by models trained on the others. 4 by default, or 2 where there
-    are 10,000 pairs to learn from."""
+    are 5,000 pairs to learn from."""
     repetitions: int | None = None
     """Trainings, whose similarities are averaged. More takes longer and finds more. 2 by default, or 1 where there are
     1,000 pairs to learn from."""

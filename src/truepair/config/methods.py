@@ -17,8 +17,8 @@ from truepair.errors import ConfigError
 FEWEST_CODES = 8
 """Pairs of a batch below which DisNCL compares no codes over the batch: correlations would be chance."""
 
-_MANY_PAIRS = 10_000
-"""Pairs of which half are enough for the default method's networks of the folds to learn from."""
+_MANY_PAIRS = 5_000
+"""Pairs of which half are enough for the default method's networks of the folds to learn from, in five epochs."""
 
 
 def _refuse_true_correspondence(training: TrainingConfig) -> None:
@@ -428,12 +428,15 @@ class TeacherConfig:
     """Which method this is."""
     fold_epochs: int | None = None
     """Epochs of the networks that judge the pairs which they did not learn, each of all folds but one; 0 is without
-    them: the network then judges the pairs that it learns. 5 by default, 12 where there are fewer than 10,000 pairs."""
+    them: the network then judges the pairs that it learns. 5 by default, 12 where there are fewer than 5,000 pairs."""
     folds: int | None = None
     """Parts that the images are cut into for these networks. 2 by default, which cost as much as one network of all
-    pairs; 4 where there are fewer than 10,000 pairs."""
+    pairs; 4 where there are fewer than 5,000 pairs."""
     epochs: int = 11
     """Epochs of the network of all pairs."""
+    start: Literal["folds", "fresh"] | None = None
+    """What the network of all pairs begins with: the mean of the networks of the folds, or random weights. The mean by
+    default, but random weights where a GRU reads captions."""
     warmup_epochs: int = 2
     """Warm-up epochs of the networks that judge first, in which every confidence is 1."""
     judge_every: int = 3
@@ -460,6 +463,11 @@ class TeacherConfig:
                 f"method.fold_epochs is {self.fold_epochs} and method.warmup_epochs {self.warmup_epochs}, but the "
                 "networks of the folds judge after the warm-up: use at least as many, or 0 for no folds"
             )
+        if self.start == "folds" and self.fold_epochs == 0:
+            raise ConfigError(
+                "method.start is 'folds', but method.fold_epochs is 0, so that there are no networks to begin with: "
+                "leave one of them out"
+            )
         if self.folds is not None and self.folds < 2:
             raise ConfigError(f"method.folds is {self.folds}, but each network leaves one fold out: use at least 2")
         for name in ("fold_epochs", "judge_every", "negative_weight", "target_weight"):
@@ -481,6 +489,10 @@ class TeacherConfig:
         done = epoch + 1
         is_warm = self.fold_epochs != 0 or done >= self.warmup_epochs
         return is_warm and done < self.epochs and self.judge_every > 0 and done % self.judge_every == 0
+
+    def starts_from_folds(self, is_recurrent: bool) -> bool:
+        """Whether the network of all pairs begins with the mean of those of the folds."""
+        return not is_recurrent if self.start is None else self.start == "folds"
 
     def folds_of(self, pairs: int) -> int:
         """Parts that so many pairs are cut into."""

@@ -27,7 +27,7 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from truepair.evaluation.detection import calibration_curve
+from truepair.evaluation.detection import calibration_curve, expected_calibration_error
 from truepair.scoring.log_odds import log_odds_one_way
 
 LOOKED_AT = 10
@@ -234,15 +234,14 @@ def _measured(sample: _Sample, parts: Sequence[tuple[Tensor, ...]]) -> Measured:
 
     probability, is_right, answered, has_answer = (torch.cat(each) for each in zip(*parts, strict=True))
     known = probability.isfinite()
-    bins = reliability(probability[known], is_right[known])
     return Measured(
         queries=len(sample.is_partner),
         recall_at_1=float(sample.is_partner[:, 0].double().mean()),
-        calibration_error=calibration_error(bins),
-        calibration_error_of_best=calibration_error(reliability(probability[:, 0], is_right[:, 0])),
-        reliability=tuple(bins),
+        calibration_error=expected_calibration_error(probability[known], is_right[known], _BINS),
+        calibration_error_of_best=expected_calibration_error(probability[:, 0], is_right[:, 0], _BINS),
+        reliability=tuple(reliability(probability[known], is_right[known])),
         answer_auroc=float(roc_auc_score(has_answer.numpy(), answered.numpy())),
-        answer_calibration_error=calibration_error(reliability(answered, has_answer)),
+        answer_calibration_error=expected_calibration_error(answered, has_answer, _BINS),
     )
 
 
@@ -255,9 +254,3 @@ def reliability(probability: Float[Tensor, " rows"], is_right: Bool[Tensor, " ro
     curve = calibration_curve(probability, is_right, _BINS)
     bins = zip((1 - curve.mismatch_probability).tolist(), (1 - curve.mismatch_rate).tolist(), curve.pairs, strict=True)
     return [(mean, share, int(rows)) for mean, share, rows in bins][::-1]
-
-
-def calibration_error(bins: Sequence[tuple[float, float, int]]) -> float:
-    """Mean difference of probability and share that is right, over the rows of all bins; in [0, 1]."""
-    total = sum(count for _, _, count in bins)
-    return sum(count * abs(probability - share) for probability, share, count in bins) / max(1, total)
