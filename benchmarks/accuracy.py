@@ -99,8 +99,8 @@ SECOND = "teacher, another start"
 """The default method over the same mismatches with other random numbers."""
 MEANS: Mapping[str, tuple[str, ...]] = {"teacher, mean of two runs": ("teacher", SECOND)}
 """Systems that are the mean similarity and the mean confidence of others, as MSCN is of its two networks."""
-SGRAF = ("saf", "sgr")
-"""The backbones whose mean similarity "sgraf" is."""
+MEAN_BACKBONES: Mapping[str, tuple[str, ...]] = {"sgraf": ("saf", "sgr")}
+"""Backbones that are the same of others."""
 ABLATIONS: Mapping[str, Options] = {
     SECOND: TEACHER,
     "teacher, no out-of-sample stage": TEACHER | {"method.fold_epochs": 0, "method.judge_every": 1},
@@ -142,8 +142,15 @@ class Run:
         return f"{re.sub(r'[^a-z0-9.]+', '_', self.system.lower()).strip('_')}_{100 * self.rate:.0f}_{self.seed}"
 
     @property
+    def members(self) -> Sequence[Run]:
+        """The runs that are trained for it: itself, or those that it is the mean of."""
+        systems = MEANS.get(self.system, (self.system,))
+        backbones = MEAN_BACKBONES.get(self.backbone, (self.backbone,))
+        return [replace(self, system=system, backbone=backbone) for system in systems for backbone in backbones]
+
+    @property
     def options(self) -> Options:
-        """All options of the run but where the data are."""
+        """All options of a run that is trained but where the data are."""
         noise = {"noise.rate": self.rate, "noise.level": self.level, "noise.seed": self.seed}
         system = {**SYSTEMS, **ABLATIONS}[self.system]
         seed = self.seed + (100 if self.system == SECOND else 0)
@@ -228,7 +235,7 @@ def reduced(data: Path, out: Path, images: Mapping[str, int]) -> Path:
 def corpora(data: Path, out: Path, backbones: Iterable[str]) -> dict[str, Path]:
     """The corpus that each of these backbones reads."""
     found = {}
-    for backbone in itertools.chain.from_iterable(SGRAF if name == "sgraf" else (name,) for name in backbones):
+    for backbone in itertools.chain.from_iterable(MEAN_BACKBONES.get(name, (name,)) for name in backbones):
         found[backbone] = reduced(data, out, IMAGES[backbone]) if backbone in IMAGES else pooled(data, out)
         if backbone == "pooled_sentences":
             with_sentences(found[backbone])
@@ -261,19 +268,16 @@ def numbers_of(run: Run, folder: Path) -> dict[str, Any] | None:
 def collected(out: Path) -> list[dict[str, Any]]:
     """The numbers of all runs that there are."""
     systems = [*SYSTEMS, *ABLATIONS, *MEANS]
-    found = (numbers_of(run, folder_of(out, run)) for run in wanted([*BACKBONES, "sgraf"], LEVELS, systems))
+    found = (numbers_of(run, folder_of(out, run)) for run in wanted([*BACKBONES, *MEAN_BACKBONES], LEVELS, systems))
     return [numbers for numbers in found if numbers is not None]
 
 
 def make(run: Run, data: Mapping[str, Path], out: Path) -> None:
-    """Train a run that is not there, or the runs that it is the mean of."""
-    members = [replace(run, system=system) for system in MEANS.get(run.system, ())]
-    if run.backbone == "sgraf":
-        members = [replace(run, backbone=backbone) for backbone in SGRAF]
-    for member in members or [run]:
+    """Train what is not there for a run, and average it where it is several."""
+    for member in run.members:
         train(options_of(member, data), folder_of(out, member))
-    if members:
-        average([folder_of(out, member) for member in members], folder_of(out, run))
+    if len(run.members) > 1:
+        average([folder_of(out, member) for member in run.members], folder_of(out, run))
 
 
 def main() -> None:
@@ -281,9 +285,9 @@ def main() -> None:
     parser.add_argument("data", type=Path, nargs="?")
     parser.add_argument("--out", type=Path, default=Path("runs/ladder"), help="the folder of all runs")
     parser.add_argument("--jobs", type=int, default=2, help="runs at a time")
-    parser.add_argument("--backbones", nargs="*", choices=[*BACKBONES, "sgraf"], default=["pooled"])
+    parser.add_argument("--backbones", nargs="*", choices=[*BACKBONES, *MEAN_BACKBONES], default=["pooled"])
     parser.add_argument("--levels", nargs="*", choices=LEVELS, default=LEVELS)
-    parser.add_argument("--systems", nargs="*", choices=[*SYSTEMS, *ABLATIONS, *MEANS], default=list(SYSTEMS))
+    parser.add_argument("--systems", nargs="*", choices=[*SYSTEMS, *MEANS, *ABLATIONS], default=[*SYSTEMS, *MEANS])
     parser.add_argument("--rates", nargs="*", type=float, default=RATES)
     parser.add_argument("--seeds", nargs="*", type=int, default=(0, 1, 2))
     parser.add_argument("--table", action="store_true", help="train nothing, print the tables")

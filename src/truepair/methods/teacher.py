@@ -7,7 +7,7 @@ It puts together what each of the papers has that holds up at every noise rate, 
   never saw corrects what a single one has learned by heart;
 - a start that has learned already: the networks of the folds begin with the same weights, and the network of all pairs
   with the mean of what became of them (McMahan et al., AISTATS 2017; Wortsman et al., ICML 2022), unless a GRU reads
-  captions, with which a fresh network ends better;
+  captions: on VSE∞ a fresh network ended better;
 - CRCL's active complementary loss, which learns from a pair as far as its confidence says (`losses.complementary`);
 - averaged weights, the teacher (Tarvainen & Valpola, NeurIPS 2017), which know fewer mismatched pairs by heart than the
   last ones, and neighbour agreement (LEMoN, ICML 2025), which gives the noise rate inside a fold
