@@ -165,12 +165,12 @@ def test_leftovers_of_killed_processes_go_and_those_of_live_ones_and_other_files
     assert lock_beside(tmp_path / "live.npy").name == ".live.npy.lock"
 
 
-@pytest.mark.parametrize("error", [NotImplementedError("no flock"), OSError(errno.ENOLCK, "no locks available")])
-def test_a_file_system_without_locks_is_said(tmp_path, monkeypatch, error):
-    def acquire(self, timeout):
-        raise error
+@pytest.mark.parametrize("number", [errno.ENOSYS, errno.ENOTSUP, errno.ENOLCK])
+def test_a_file_system_without_locks_is_said(tmp_path, monkeypatch, number):
+    def flock(file, operation):
+        raise OSError(number, os.strerror(number))
 
-    monkeypatch.setattr("truepair.files.locking.FileLock.acquire", acquire)
+    monkeypatch.setattr("fcntl.flock", flock)
     message = r"has no locks \(.*\): choose a folder on another file system"
     with pytest.raises(ConfigError, match=message), alone_in(tmp_path):
         pytest.fail("not locked")

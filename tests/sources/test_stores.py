@@ -1,8 +1,11 @@
+import errno
 import json
 import os
 import subprocess
 import sys
+import time
 import zipfile
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 
 import pytest
@@ -327,6 +330,30 @@ def test_a_copy_that_fails_leaves_nothing(tmp_path):
     with pytest.raises(StoreError):
         cache.copy("a", 100, fails)
     assert copies(cache.folder) == []
+
+
+def test_of_many_that_ask_for_a_copy_one_fetches_it(tmp_path):
+    cache, fetched = ShardCache(tmp_path / "copies", most_bytes=300), []
+
+    def fetch(file):
+        fetched.append(file)
+        time.sleep(0.2)
+        file.write(b"whole")
+
+    with ThreadPoolExecutor(8) as pool:
+        paths = [*pool.map(lambda _: cache.copy("a", 5, fetch), range(8))]
+    assert len(fetched) == 1
+    assert {path.read_bytes() for path in paths} == {b"whole"}
+    assert copies(cache.folder) == ["a"]
+
+
+def test_without_locks_copies_are_fetched_all_the_same(tmp_path, monkeypatch):
+    def flock(file, operation):
+        raise OSError(errno.ENOSYS, "no locks")
+
+    monkeypatch.setattr("fcntl.flock", flock)
+    path = ShardCache(tmp_path / "copies", most_bytes=300).copy("a", 5, lambda file: file.write(b"whole"))
+    assert path.read_bytes() == b"whole"
 
 
 def test_a_cache_without_room_is_told_with_what_to_do(tmp_path):

@@ -19,7 +19,7 @@ from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 from pathlib import Path
 
-from filelock import FileLock, SoftFileLock, Timeout
+from filelock import FileLock, Timeout
 
 from truepair.errors import ConfigError
 from truepair.files.json import parsed_json
@@ -76,12 +76,12 @@ def alone_in(folder: Path, patience: float = 0.0) -> Iterator[None]:
 
 
 @contextmanager
-def alone_with(path: Path) -> Iterator[None]:
+def alone_with(path: Path, patience: float = 0.0) -> Iterator[None]:
     """Keep others away from a file, or from a folder that is replaced as a whole: the lock lies beside it.
 
     As `alone_in` otherwise.
     """
-    with _owned(path, lock_beside(path), 0.0):
+    with _owned(path, lock_beside(path), patience):
         yield
 
 
@@ -128,14 +128,12 @@ def _acquired(what: Path, path: Path, patience: float) -> FileLock:
     in between, so that its number is not given to another one.
     """
     until = time.monotonic() + patience
-    for _ in range(_MOST_TRIES):
+    for _ in range(_MOST_TRIES + int(patience / _SECONDS_BETWEEN_TRIES)):
         make_folder(path.parent)
-        lock = FileLock(path)
+        lock = FileLock(path, fallback_to_soft=False)  # a kill would leave a soft one locked
         try:
             with path.open("ab") as file:
                 lock.acquire(timeout=0)
-                if isinstance(lock, SoftFileLock):  # what filelock may fall back to: a kill would leave it locked
-                    raise NotImplementedError("no flock")
                 if _bears(path, file.fileno()):
                     return lock
             lock.release()

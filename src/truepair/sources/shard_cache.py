@@ -6,12 +6,14 @@ import os
 import sys
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
 
-from truepair.errors import DataError, said_by
+from truepair.errors import ConfigError, DataError, said_by
+from truepair.files.locking import alone_with, lock_beside
 from truepair.files.replacing import put_in_place
 
 FOLDER_VARIABLE = "TRUEPAIR_CACHE"
@@ -20,6 +22,8 @@ _OWN = "shards"
 """The folder in it, of which every file may be deleted."""
 _IN_USE = 60.0
 """Seconds for which a copy that was just asked for, or is just being written, stays."""
+_LONGEST_WAIT = 600.0
+"""Seconds to wait for another thread or process that is fetching the same copy."""
 
 
 def usual_folder() -> Path:
@@ -38,10 +42,11 @@ def usual_folder() -> Path:
 
 @dataclass(frozen=True)
 class ShardCache:
-    """A folder of copies, which several processes may share.
+    """A folder of copies, which several threads and processes may share.
 
-    A copy appears whole or not at all. What was asked for longest ago is deleted first; a copy that is open stays
-    readable until it is closed (on Windows, it is not deleted).
+    A copy is fetched by one of those that ask for it, while the others wait. It appears whole or not at all. What was
+    asked for longest ago is deleted first; a copy that is open stays readable until it is closed (on Windows, it is not
+    deleted).
 
     Attributes:
         folder: Where they are; made if needed.
@@ -67,15 +72,14 @@ class ShardCache:
             DataError: If there is no room for it.
         """
         path = self.folder / name
-        try:
-            os.utime(path)  # asked for last
+        if _touched(path):
             return path
-        except OSError:
-            pass
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
-            self._make_room(size)
-            self._write(path, fetch)
+            with _in_turn(path):
+                if not _touched(path):
+                    self._make_room(size)
+                    self._write(path, fetch)
         except OSError as error:
             raise DataError(
                 f"no copy of {size / 1e9:,.2f} GB can be kept in {self.folder} ({said_by(error)}): make room, lower "
@@ -84,7 +88,7 @@ class ShardCache:
         return path
 
     def _write(self, path: Path, fetch: Callable[[BinaryIO], None]) -> None:
-        """A name of its own until it is whole: two processes may fetch the same file."""
+        """A name of its own until it is whole: where there are no locks, two processes may fetch the same file."""
         number, name = tempfile.mkstemp(suffix=".part", dir=self.folder)
         try:
             with os.fdopen(number, "wb") as file:
@@ -98,6 +102,8 @@ class ShardCache:
         """Delete what was asked for longest ago, also what a killed process left half-written."""
         found = []
         for path in self.folder.iterdir():
+            if path.suffix == lock_beside(path).suffix:
+                continue
             try:
                 found.append((path.stat().st_mtime, path.stat().st_size, path))
             except FileNotFoundError:  # another process deleted it
@@ -111,6 +117,24 @@ class ShardCache:
                 total -= length
             except OSError:  # open, on Windows
                 continue
+
+
+def _touched(path: Path) -> bool:
+    """Whether a copy is there; it is then the one that was asked for last."""
+    try:
+        os.utime(path)
+    except OSError:
+        return False
+    return True
+
+
+@contextmanager
+def _in_turn(path: Path) -> Iterator[None]:
+    """Wait while another thread or process has this copy to itself; where there are no locks, or for too long, not."""
+    with ExitStack() as stack:
+        with suppress(ConfigError):
+            stack.enter_context(alone_with(path, _LONGEST_WAIT))
+        yield
 
 
 def usual_cache(size: float) -> ShardCache:
