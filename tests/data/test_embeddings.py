@@ -9,8 +9,7 @@ import torch
 from truepair.config import DataConfig
 from truepair.config.source import SourceConfig
 from truepair.data.corpora import load_corpus
-from truepair.data.embeddings import JoinedFeatures, is_embeddings, load_embeddings_splits, stored_source
-from truepair.data.features import Features
+from truepair.data.embeddings import is_embeddings, load_embeddings_splits, stored_source
 from truepair.data.pairs import Pairs, Pictures, Splits
 from truepair.data.pictures import SourcePictures
 from truepair.errors import ConfigError, DataError
@@ -303,19 +302,3 @@ def test_two_files_are_a_pair_a_row(tmp_path):
     np.save(tmp_path / "images.npy", vectors(19, 4))
     with pytest.raises(DataError, match=r"images.npy has 19 rows, but there are 20 rows in captions.npy"):
         load_embeddings_splits(tmp_path)
-
-
-@pytest.mark.parametrize("shape", [(3,), (2, 3)])
-def test_joined_features_are_their_concatenation_in_any_order_with_repeats(shape):
-    pieces = [vectors(count, *shape, seed=count) for count in (3, 1, 4)]
-    joined, whole = JoinedFeatures([Features(piece) for piece in pieces]), Features(np.concatenate(pieces))
-    assert len(joined) == 8
-    for rows in ([7, 0, 3, 3, 2, 5], list(range(8)), [4], []):
-        taken, expected = joined.take(torch.tensor(rows, dtype=torch.long)), whole.take(torch.tensor(rows).long())
-        assert torch.equal(taken.values, expected.values)
-        assert (taken.lengths is None) == (expected.lengths is None)
-        if taken.lengths is not None:
-            assert torch.equal(taken.lengths, expected.lengths)
-    for row in (-1, 8):
-        with pytest.raises(IndexError, match=f"row {row} is out of range: there are 8 rows"):
-            joined.take(torch.tensor([row]))

@@ -16,15 +16,12 @@ from itertools import chain
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pyarrow as pa
 import torch
-from jaxtyping import Int
-from torch import Tensor
 
-from truepair.data.batch import Padded
 from truepair.data.features import FeatureFile, check_finite
-from truepair.data.pairs import Inputs, Pairs, Pictures, Splits, Subset
+from truepair.data.joining import JoinedInputs
+from truepair.data.pairs import Pairs, Pictures, Splits, Subset
 from truepair.data.pictures import PictureFiles, SourcePictures
 from truepair.data.splitting import randomly_split
 from truepair.data.streaming import index_of_store, refuse_many
@@ -129,37 +126,6 @@ def stored_encoders(folder: Path) -> tuple[str, str] | None:
     if described is None or not described.get("text_encoder"):
         return None
     return described["image_encoder"]["name"], described["text_encoder"]["name"]
-
-
-class JoinedFeatures:
-    """`Inputs` over several others of one form, numbered through."""
-
-    def __init__(self, parts: Sequence[Inputs]) -> None:
-        self.parts = parts
-        self._ends = np.cumsum([0, *map(len, parts)])
-
-    def __len__(self) -> int:
-        return int(self._ends[-1])
-
-    def take(self, rows: Int[Tensor, " items"]) -> Padded:
-        """See `Inputs.take`.
-
-        Raises:
-            IndexError: If a row is out of range.
-        """
-        outside = rows[(rows < 0) | (rows >= len(self))]
-        if len(outside):
-            raise IndexError(f"row {int(outside[0])} is out of range: there are {len(self):,} rows")
-        part_of_row = torch.from_numpy(np.searchsorted(self._ends, rows.numpy(), side="right") - 1)
-        order = part_of_row.argsort(stable=True)
-        taken = [
-            self.parts[part].take(rows[part_of_row == part] - int(self._ends[part]))
-            for part in part_of_row.unique().tolist() or [0]  # no rows at all have a width, too
-        ]
-        in_order = order.argsort()
-        lengths = [piece.lengths for piece in taken if piece.lengths is not None]
-        values = torch.cat([piece.values for piece in taken])[in_order]
-        return Padded(values, torch.cat(lengths)[in_order] if lengths else None)
 
 
 def _is_store(folder: Path) -> bool:
@@ -293,7 +259,7 @@ def _load_array_pair(folder: Path) -> Pairs:
     )
 
 
-def _joined(folder: Path, counts: Mapping[int, int]) -> JoinedFeatures:
+def _joined(folder: Path, counts: Mapping[int, int]) -> JoinedInputs:
     """The features of numbered files, whose rows are those of the metadata of the same number."""
     files = _numbered_files(folder, ".npy")
     if files.keys() != counts.keys():
@@ -305,7 +271,7 @@ def _joined(folder: Path, counts: Mapping[int, int]) -> JoinedFeatures:
     shapes = {part.header.shape[1:] for part in parts}
     if len(shapes) > 1:
         raise DataError(f"{folder} has files of unlike widths, {' and '.join(map(str, sorted(shapes)))}; embed again")
-    return JoinedFeatures(parts)
+    return JoinedInputs(parts)
 
 
 def _features(path: Path, expected: int, of_what: str) -> FeatureFile:

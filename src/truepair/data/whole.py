@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from itertools import accumulate
 from typing import TypeVar
 
@@ -12,8 +12,8 @@ import torch
 from jaxtyping import Int
 from torch import Tensor
 
-from truepair.data.batch import Padded, joined
-from truepair.data.pairs import Inputs, Pairs, Pictures, Splits, Subset
+from truepair.data.joining import JoinedInputs, JoinedPictures
+from truepair.data.pairs import Pairs, Splits, Subset
 from truepair.data.pictures import ChosenPictures
 
 Part = TypeVar("Part")
@@ -31,16 +31,16 @@ def every_pair(splits: Splits) -> Pairs:
     caption_inputs = _all([part.caption_inputs for part in parts.values()])
     pictures = _all([part.pictures for part in parts.values()])
     return Pairs(
-        images=_JoinedInputs([part.images for part in parts.values()]),
+        images=JoinedInputs([part.images for part in parts.values()]),
         captions=[caption for part in parts.values() for caption in part.captions],
         image_of_caption=torch.cat([part.image_of_caption + first_image[name] for name, part in parts.items()]),
         image_ids=_unique({name: part.image_ids for name, part in parts.items()}),
         caption_ids=_unique({name: part.caption_ids for name, part in parts.items()}),
-        caption_inputs=None if caption_inputs is None else _JoinedInputs(caption_inputs),
+        caption_inputs=None if caption_inputs is None else JoinedInputs(caption_inputs),
         true_image_of_caption=(
             None if truths is None else torch.cat([t + f for t, f in zip(truths, first_image.values(), strict=True)])
         ),
-        pictures=None if pictures is None else _JoinedPictures(pictures),
+        pictures=None if pictures is None else JoinedPictures(pictures),
         has_texts=splits.train.has_texts,
     )
 
@@ -96,50 +96,3 @@ def _unique(ids: dict[str, Sequence[str]]) -> list[str]:
     if len(set(plain)) == len(plain):
         return plain
     return [f"{split}/{name}" for split, names in ids.items() for name in names]
-
-
-@dataclass(frozen=True)
-class _JoinedInputs:
-    """Rows of several inputs, numbered through."""
-
-    parts: Sequence[Inputs]
-
-    def __len__(self) -> int:
-        return sum(len(part) for part in self.parts)
-
-    def take(self, rows: Int[Tensor, " items"]) -> Padded:
-        """See `Inputs.take`."""
-        taken, where, first = [], [], 0
-        for part in self.parts:
-            here = ((rows >= first) & (rows < first + len(part))).nonzero().flatten()
-            if len(here):
-                taken.append(part.take(rows[here] - first))
-                where.append(here)
-            first += len(part)
-        return joined(taken).rows(torch.cat(where).argsort())
-
-
-@dataclass(frozen=True)
-class _JoinedPictures:
-    """Several pictures, numbered through."""
-
-    parts: Sequence[Pictures]
-
-    def __len__(self) -> int:
-        return sum(len(part) for part in self.parts)
-
-    def __getitem__(self, image: int) -> bytes:
-        part, place = self._place(image)
-        return part[place]
-
-    def reference(self, image: int) -> str:
-        """See `Pictures.reference`."""
-        part, place = self._place(image)
-        return part.reference(place)
-
-    def _place(self, image: int) -> tuple[Pictures, int]:
-        for part in self.parts:
-            if image < len(part):
-                return part, image
-            image -= len(part)
-        raise IndexError("there is no such picture")

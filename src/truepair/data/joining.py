@@ -1,0 +1,83 @@
+"""Several inputs, or several collections of pictures, as one."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence, Sized
+
+import numpy as np
+import torch
+from jaxtyping import Int
+from torch import Tensor
+
+from truepair.data.batch import Padded, joined
+from truepair.data.pairs import Inputs, Pictures
+
+
+class _Rows:
+    """Rows of several parts, numbered through."""
+
+    def __init__(self, parts: Sequence[Sized]) -> None:
+        self.starts = np.cumsum([0, *map(len, parts)])
+
+    def __len__(self) -> int:
+        return int(self.starts[-1])
+
+    def parts_of(self, rows: Int[Tensor, " items"]) -> Int[Tensor, " items"]:
+        """The number of the part that each row lies in.
+
+        Raises:
+            IndexError: If a row is out of range.
+        """
+        outside = rows[(rows < 0) | (rows >= len(self))]
+        if len(outside):
+            raise IndexError(f"row {int(outside[0])} is out of range: there are {len(self):,} rows")
+        return torch.from_numpy(np.searchsorted(self.starts, rows.numpy(), side="right") - 1)
+
+
+class JoinedInputs:
+    """`Inputs` over several others of one form."""
+
+    def __init__(self, parts: Sequence[Inputs]) -> None:
+        self.parts = parts
+        self._rows = _Rows(parts)
+
+    def __len__(self) -> int:
+        return len(self._rows)
+
+    def take(self, rows: Int[Tensor, " items"]) -> Padded:
+        """See `Inputs.take`.
+
+        Raises:
+            IndexError: If a row is out of range.
+        """
+        part_of_row = self._rows.parts_of(rows)
+        order = part_of_row.argsort(stable=True)
+        taken = [
+            self.parts[part].take(rows[part_of_row == part] - int(self._rows.starts[part]))
+            for part in part_of_row.unique().tolist() or [0]  # no rows at all have a width, too
+        ]
+        return joined(taken).rows(order.argsort())
+
+
+class JoinedPictures:
+    """`Pictures` of several others."""
+
+    def __init__(self, parts: Sequence[Pictures]) -> None:
+        self.parts = parts
+        self._rows = _Rows(parts)
+
+    def __len__(self) -> int:
+        return len(self._rows)
+
+    def __getitem__(self, image: int) -> bytes:
+        pictures, place = self._place(image)
+        return pictures[place]
+
+    def reference(self, image: int) -> str:
+        """See `Pictures.reference`."""
+        pictures, place = self._place(image)
+        return pictures.reference(place)
+
+    def _place(self, image: int) -> tuple[Pictures, int]:
+        part = int(self._rows.parts_of(torch.tensor([image])))
+        return self.parts[part], image - int(self._rows.starts[part])
