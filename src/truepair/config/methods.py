@@ -436,7 +436,7 @@ class TeacherConfig:
     """Epochs of the network of all pairs."""
     start: Literal["folds", "fresh"] | None = None
     """What the network of all pairs begins with: the mean of the networks of the folds, or random weights. The mean by
-    default, but random weights where a GRU reads captions."""
+    default, but random weights where a GRU reads captions and cosines compare them (VSE∞)."""
     warmup_epochs: int = 2
     """Warm-up epochs of the networks that judge first, in which every confidence is 1."""
     judge_every: int = 3
@@ -490,9 +490,14 @@ class TeacherConfig:
         is_warm = self.fold_epochs != 0 or done >= self.warmup_epochs
         return is_warm and done < self.epochs and self.judge_every > 0 and done % self.judge_every == 0
 
-    def starts_from_folds(self, is_recurrent: bool) -> bool:
-        """Whether the network of all pairs begins with the mean of those of the folds."""
-        return not is_recurrent if self.start is None else self.start == "folds"
+    def starts_from_folds(self, is_recurrent: bool, is_local: bool) -> bool:
+        """Whether the network of all pairs begins with the mean of those of the folds.
+
+        Args:
+            is_recurrent: Whether a GRU reads captions.
+            is_local: Whether regions are compared with words (SAF, SGR), not one vector with one.
+        """
+        return is_local or not is_recurrent if self.start is None else self.start == "folds"
 
     def folds_of(self, pairs: int) -> int:
         """Parts that so many pairs are cut into."""

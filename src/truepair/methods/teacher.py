@@ -39,6 +39,7 @@ from truepair.model import MatchingModel
 from truepair.optimisation import Optimiser, mean_weights
 from truepair.scoring.confidence import ConfidenceEstimate, estimated_confidence
 from truepair.scoring.cross_fitting import Fold, folds_judged_by
+from truepair.scoring.encodings import are_local
 from truepair.scoring.out_of_sample import Prior, combined, prior_of
 
 if TYPE_CHECKING:  # slow to load: a method is handed one
@@ -72,8 +73,9 @@ class Teacher:
         )
         for other in self._of_folds[1:]:  # networks with one start have a mean that is a network too
             other.start_from(self._of_folds[0].model.state_dict())
-        is_recurrent = any(isinstance(part, torch.nn.RNNBase) for part in self._of_all[0].model.modules())
-        self._starts_from_folds = config.starts_from_folds(is_recurrent)
+        model = self._of_all[0].evaluated
+        is_recurrent = any(isinstance(part, torch.nn.RNNBase) for part in model.modules())
+        self._starts_from_folds = config.starts_from_folds(is_recurrent, are_local([model]))
 
     @property
     def models(self) -> Sequence[MatchingModel]:
