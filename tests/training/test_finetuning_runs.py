@@ -3,6 +3,7 @@
 import json
 import shutil
 from collections import Counter
+from contextlib import nullcontext
 from dataclasses import replace
 
 import numpy as np
@@ -363,3 +364,50 @@ def test_a_run_is_audited_indexed_and_searched(recipe, tmp_path):
     pictures = audited.corpus.splits.test.pictures
     for given in ({"images": [pictures[0]]}, {"texts": "a red dog"}):
         assert len(index.search(**given, k=1)) == 1
+
+
+@pytest.mark.parametrize(("model_text", "text"), [("full", "auto"), ("features", "features")])
+def test_other_photographs_join_the_index_of_a_run(recipe, folders, model_text, text, tmp_path):
+    """Its networks read the pictures and texts of a table or feature store, as they read those of its corpus."""
+    from truepair.config import EmbedConfig
+    from truepair.embedding.run import embed
+    from truepair.search.building import add_to_index, build_index
+    from truepair.search.index import open_index
+
+    def store(first, images, text_encoder=folders["bert"]):
+        """A table of other photographs, and its features."""
+        table = write_photographs(tmp_path / f"table_{first}", images, first)
+        embed(str(table), tmp_path / f"store_{first}", EmbedConfig(folders["clip"], text_encoder, device="cpu"))
+        return table, tmp_path / f"store_{first}"
+
+    _, learned = store(0, 24)
+    text_encoder = folders["bert"] if model_text == "full" else ModelConfig.text_encoder
+    recipe = replace(recipe, data=DataConfig(str(learned), text=text))
+    recipe = with_model(recipe, text=model_text, text_encoder=text_encoder)
+    run(recipe, tmp_path / "run")
+
+    table, other = store(100, 6)
+    build_index(str(tmp_path / "run"), tmp_path / "whole", of=other)
+    build_index(str(tmp_path / "run"), tmp_path / "grown")
+    add_to_index(tmp_path / "grown", str(table))
+    whole, grown = open_index(tmp_path / "whole"), open_index(tmp_path / "grown")
+    assert (whole.manifest.count("images"), grown.manifest.count("images")) == (6, 30)
+    for side in ("images", "captions"):
+        (alone,), (_, added) = whole.side(side).vectors, grown.side(side).vectors
+        torch.testing.assert_close(added, alone, atol=2e-3, rtol=0)  # halves
+        assert (alone[0] - alone[2]).abs().max() > 0.02, "the rows are told apart"
+    trained = load_run(tmp_path / "run")
+    picture = trained.corpus.splits.test.pictures[0]
+    assert len(grown.search(texts="a red dog", k=3)) == len(grown.search(images=[picture], k=3)) == 3
+
+    _, words = store(200, 6, "none")  # features of texts are missed by those who read them
+    missed = (
+        pytest.raises(ConfigError, match="store_200 has none: embed it") if model_text == "features" else nullcontext()
+    )
+    with missed:
+        build_index(str(tmp_path / "run"), tmp_path / "words", of=words)
+    (tmp_path / "arrays").mkdir()
+    for name in ("images", "captions"):
+        np.save(tmp_path / "arrays" / f"{name}.npy", np.ones((6, 16), np.float32))
+    with pytest.raises(ConfigError, match=r"arrays has no pictures but only features, .* set it to 'features'"):
+        build_index(str(tmp_path / "run"), tmp_path / "third", of=tmp_path / "arrays")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -16,17 +16,8 @@ from truepair.data.precomputed import is_precomputed, load_precomputed_splits
 from truepair.data.source_pairs import FeatureFiles, SourcePairs, first_captions, pairs_of
 from truepair.data.splitting import pairs_and_their_images, randomly_split, split_by_name
 from truepair.data.streaming import index_of_source, searchable, streamed_pairs
-from truepair.data.text import (
-    Tokens,
-    TokensWhenRead,
-    Vocabulary,
-    check_vocabulary,
-    load_vocabulary,
-    tokenised,
-    tokens_of,
-)
+from truepair.data.text import Vocabulary, check_vocabulary, load_vocabulary, tokenised, with_tokens
 from truepair.errors import ConfigError, DataError
-from truepair.files.texts import Texts
 from truepair.pretrained.captions import CaptionReader
 from truepair.pretrained.pictures import PictureReader, picture_reader
 from truepair.sources.demo import DEMO, DEMO_OPTIONS, demo_source
@@ -316,25 +307,12 @@ def _with_tokens(splits: Splits, config: DataConfig, model: ModelConfig, notes: 
     told += [f"caption features ({features}) are named"] if features is not None else []
     if told:
         raise ConfigError(f"{told[0]}, but model.text {model.text!r} reads tokens of its own: leave it out")
-    if not splits.train.has_texts:
-        raise ConfigError(f"model.text is {model.text!r}, but {config.path} has no texts: use 'features'")
     reader = CaptionReader(model.text_encoder)
-    parts, cut = [], 0
-    for pairs in (splits.train, splits.dev, splits.test):
-        if isinstance(pairs.captions, Texts):
-            parts.append(replace(pairs, caption_inputs=TokensWhenRead(pairs.captions, _encode_with(reader))))
-            continue
-        tokens, cut_here = reader(pairs.captions)
-        parts.append(replace(pairs, caption_inputs=tokens_of(tokens)))
-        cut += cut_here
+    train, dev, test = (with_tokens(pairs, reader, config.path) for pairs in (splits.train, splits.dev, splits.test))
+    cut = train.cut + dev.cut + test.cut
     if cut:
         notes.append(f"{cut:,} captions are longer than {reader.maximum_tokens} tokens and were cut")
-    train, dev, test = parts
-    return replace(splits, train=train, dev=dev, test=test)
-
-
-def _encode_with(reader: CaptionReader) -> Callable[[Sequence[str]], Tokens]:
-    return lambda captions: tokens_of(reader(captions)[0])
+    return replace(splits, train=train.pairs, dev=dev.pairs, test=test.pairs)
 
 
 def _with_words(splits: Splits, config: DataConfig, notes: list[str]) -> tuple[Splits, Vocabulary | None]:

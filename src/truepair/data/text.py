@@ -20,7 +20,7 @@ from torch import Tensor
 
 from truepair.data.batch import Padded
 from truepair.data.pairs import Inputs, Pairs
-from truepair.errors import DataError, said_by
+from truepair.errors import ConfigError, DataError, said_by
 from truepair.files.json import parsed_json
 from truepair.files.texts import Texts
 
@@ -301,6 +301,42 @@ class TokensWhenRead:
     def take(self, rows: Int[Tensor, " items"]) -> Padded:
         """See `Inputs.take`."""
         return self.encode([self.texts[row] for row in rows.tolist()]).take(torch.arange(len(rows)))
+
+
+@dataclass(frozen=True)
+class Tokenised:
+    """Pairs whose captions are token ids of a pretrained network.
+
+    Attributes:
+        pairs: The pairs.
+        cut: How many captions are longer than what the network reads; 0 where they are not read yet.
+    """
+
+    pairs: Pairs
+    cut: int
+
+
+def with_tokens(pairs: Pairs, reader: Callable[[Sequence[str]], tuple[list[list[int]], int]], where: str) -> Tokenised:
+    """The same pairs, of whose captions a pretrained network reads tokens of its own.
+
+    Args:
+        pairs: With texts; where these stay on disk, tokens are made when they are asked for.
+        reader: See `pretrained.captions.CaptionReader`.
+        where: What an error calls the corpus.
+
+    Raises:
+        ConfigError: If there are no texts.
+    """
+    if not pairs.has_texts:
+        raise ConfigError(
+            f"{where} has no texts but only features, and model.text names a network that reads tokens: set it to "
+            "'features', or name the texts"
+        )
+    if isinstance(pairs.captions, Texts):
+        when_read = TokensWhenRead(pairs.captions, lambda captions: tokens_of(reader(captions)[0]))
+        return Tokenised(replace(pairs, caption_inputs=when_read), 0)
+    tokens, cut = reader(pairs.captions)
+    return Tokenised(replace(pairs, caption_inputs=tokens_of(tokens)), cut)
 
 
 @dataclass(frozen=True, eq=False)

@@ -148,7 +148,7 @@ def add_to_index(
         name = f"{len(manifest.segments):05d}"
         store = Path(target)
         if not is_embeddings(store):
-            wanted = embed_config(index.space.by)
+            wanted = embed_config(index.space)
             wanted = replace(wanted, source=wanted.source if embedding is None else embedding.source)
             data = embedded_corpus(DataConfig(target, wanted.source), out / f"added-{name}", wanted, tell)
             store = Path(data.path)
@@ -449,8 +449,11 @@ def _calibration(index: Index, side: Side, queries: Int[Tensor, " queries"]) -> 
 
 
 def _refuse_other_encoders(space: Space, store: Path) -> None:
+    """Refuse features of a side that is read, if both encoders are known and not the same."""
     by = Encoded.of_features(store)
-    if None not in (by.names, space.by.names) and by != space.by:
+    images = (by.image, by.grid), (space.by.image, space.by.grid)
+    are_unlike = None not in (by.image, space.by.image) and images[0] != images[1]
+    if are_unlike or (None not in (by.text, space.by.text) and by.text != space.by.text):
         raise DataError(
             f"{store} was made by {by.image} and {by.text} (grid {by.grid}), but the space by {space.by.image} and "
             f"{space.by.text} (grid {space.by.grid}): embed it again with the same encoders"

@@ -6,11 +6,15 @@ from pathlib import Path
 
 from truepair.data.embeddings import is_embeddings, load_embeddings
 from truepair.data.pairs import Pairs
-from truepair.data.text import tokenised
+from truepair.data.pixels import with_pixels
+from truepair.data.text import tokenised, with_tokens
 from truepair.data.whole import every_pair
 from truepair.errors import ConfigError, DataError
+from truepair.pretrained.captions import CaptionReader
+from truepair.pretrained.pictures import picture_reader
 from truepair.search.layout import Segment
 from truepair.search.spaces import Space
+from truepair.sources.decoding import MOST_PIXELS
 from truepair.training.folder import load_run
 
 
@@ -18,22 +22,31 @@ def pairs_of_store(space: Space | None, store: Path) -> Pairs:
     """The pairs of a feature store, with what the space reads of captions.
 
     Args:
-        space: The space of a run; None where embeddings are compared as they are.
+        space: The space of a run; None where embeddings are compared as they are. A run's pretrained networks read the
+            pictures and texts that a feature store was made of, in place of its features.
         store: A feature store, a folder of clip-retrieval, or images.npy and captions.npy.
 
     Raises:
         DataError: If it is none, or damaged.
-        ConfigError: If the space reads pixels or tokens, which a store does not hold.
+        ConfigError: If the space reads pixels, tokens or vectors of captions, and there are no pictures, texts or
+            vectors.
     """
-    if space is not None and {space.reads.image, space.reads.text} != {"features"}:
-        raise ConfigError(
-            f"the run's encoders read pixels or tokens (model.image {space.reads.image!r}, model.text "
-            f"{space.reads.text!r}), and {store} is a feature store: index the run's own corpus"
-        )
     if not is_embeddings(store):
         raise DataError(f"{store} is gone, or holds no features: restore it, or make the index again")
     pairs = load_embeddings(store)
-    if space is None or space.vocabulary is None:
+    if space is None:
+        return pairs
+    if space.reads.image != "features":
+        pairs = with_pixels(pairs, picture_reader(space.reads.image_encoder), MOST_PIXELS, str(store))
+    if space.reads.text != "features":
+        return with_tokens(pairs, CaptionReader(space.reads.text_encoder), str(store)).pairs
+    reads_vectors = space.vocabulary is None or space.by.text is not None
+    if reads_vectors and pairs.caption_inputs is None:
+        raise ConfigError(
+            f"the index reads vectors of captions, and {store} has none: embed it again, with the text encoder of the "
+            f"index ({space.by.text or 'not known'})"
+        )
+    if space.vocabulary is None:
         return pairs
     return tokenised(pairs, space.vocabulary, beside_features=space.by.text is not None)
 

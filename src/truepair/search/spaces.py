@@ -250,7 +250,12 @@ def run_space(folder: Path, device: str) -> Space:
     where = make_fabric(device).device
     data = run.recipe.data
     reads = run.recipe.network
-    by = encoders_of(data) if reads.image == "features" else Encoded(None, None)
+    by = encoders_of(data)
+    by = Encoded(
+        by.image if reads.image == "features" else None,
+        by.text if reads.text == "features" else None,
+        by.grid if reads.image == "features" else None,
+    )
     description = {"kind": "run", "folder": str(folder.resolve()), "sha256": _digest(folder / _WEIGHTS)}
     return Space([model.to(where) for model in run.models], description, by, run.vocabulary, reads=reads)
 
@@ -298,15 +303,19 @@ def opened_space(description: dict[str, Any], folder: Path) -> Space:
     return Space([model], description, by, cache=cache)
 
 
-def embed_config(by: Encoded) -> EmbedConfig:
+def embed_config(space: Space) -> EmbedConfig:
     """The encoders of a space, to embed more pictures for it.
+
+    Where a run's networks read pixels or tokens themselves, those that they began as, whose features nobody reads.
 
     Raises:
         ConfigError: If they are not known.
     """
-    if by.image in (None, "patches"):
+    image = space.by.image if space.reads.image == "features" else space.reads.image_encoder
+    text = space.by.text if space.reads.text == "features" else space.reads.text_encoder
+    if image in (None, "patches"):
         raise ConfigError("this index reads images that no known encoder made: add a feature store that fits it")
-    return EmbedConfig(by.image or "", by.text or "none", by.grid)
+    return EmbedConfig(image or "", text or "none", space.by.grid)
 
 
 def _stored_model(weights: dict[str, Tensor], *, is_of_classes: bool) -> MatchingModel:
