@@ -72,6 +72,7 @@ def test_help_of_each_command_has_an_example_and_does_not_load_torch(command):
     assert f"truepair {command}" in done.stdout
 
 
-def test_the_tables_are_what_the_numbers_give():
-    done = subprocess.run([sys.executable, str(ROOT / "benchmarks" / "tables.py"), "--check"], check=False)
+@pytest.mark.parametrize("script", ["tables.py", "noise_curves.py"])
+def test_tables_and_curves_are_what_the_numbers_give(script):
+    done = subprocess.run([sys.executable, str(ROOT / "benchmarks" / script), "--check"], check=False)
     assert done.returncode == 0

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence, Sized
+from collections.abc import Sequence
+from typing import Generic, TypeVar
 
 import numpy as np
 import torch
@@ -12,17 +13,20 @@ from torch import Tensor
 from truepair.data.batch import Padded, joined
 from truepair.data.pairs import Inputs, Pictures
 
+Part = TypeVar("Part", bound=Inputs | Pictures)
 
-class _Rows:
-    """Rows of several parts, numbered through."""
 
-    def __init__(self, parts: Sequence[Sized]) -> None:
-        self.starts = np.cumsum([0, *map(len, parts)])
+class _Joined(Generic[Part]):
+    """Parts whose rows are numbered through."""
+
+    def __init__(self, parts: Sequence[Part]) -> None:
+        self.parts = parts
+        self._starts = np.cumsum([0, *map(len, parts)])
 
     def __len__(self) -> int:
-        return int(self.starts[-1])
+        return int(self._starts[-1])
 
-    def parts_of(self, rows: Int[Tensor, " items"]) -> Int[Tensor, " items"]:
+    def _parts_of(self, rows: Int[Tensor, " items"]) -> Int[Tensor, " items"]:
         """The number of the part that each row lies in.
 
         Raises:
@@ -31,18 +35,11 @@ class _Rows:
         outside = rows[(rows < 0) | (rows >= len(self))]
         if len(outside):
             raise IndexError(f"row {int(outside[0])} is out of range: there are {len(self):,} rows")
-        return torch.from_numpy(np.searchsorted(self.starts, rows.numpy(), side="right") - 1)
+        return torch.from_numpy(np.searchsorted(self._starts, rows.numpy(), side="right") - 1)
 
 
-class JoinedInputs:
+class JoinedInputs(_Joined[Inputs]):
     """`Inputs` over several others of one form."""
-
-    def __init__(self, parts: Sequence[Inputs]) -> None:
-        self.parts = parts
-        self._rows = _Rows(parts)
-
-    def __len__(self) -> int:
-        return len(self._rows)
 
     def take(self, rows: Int[Tensor, " items"]) -> Padded:
         """See `Inputs.take`.
@@ -50,24 +47,17 @@ class JoinedInputs:
         Raises:
             IndexError: If a row is out of range.
         """
-        part_of_row = self._rows.parts_of(rows)
+        part_of_row = self._parts_of(rows)
         order = part_of_row.argsort(stable=True)
         taken = [
-            self.parts[part].take(rows[part_of_row == part] - int(self._rows.starts[part]))
+            self.parts[part].take(rows[part_of_row == part] - int(self._starts[part]))
             for part in part_of_row.unique().tolist() or [0]  # no rows at all have a width, too
         ]
         return joined(taken).rows(order.argsort())
 
 
-class JoinedPictures:
+class JoinedPictures(_Joined[Pictures]):
     """`Pictures` of several others."""
-
-    def __init__(self, parts: Sequence[Pictures]) -> None:
-        self.parts = parts
-        self._rows = _Rows(parts)
-
-    def __len__(self) -> int:
-        return len(self._rows)
 
     def __getitem__(self, image: int) -> bytes:
         pictures, place = self._place(image)
@@ -79,5 +69,5 @@ class JoinedPictures:
         return pictures.reference(place)
 
     def _place(self, image: int) -> tuple[Pictures, int]:
-        part = int(self._rows.parts_of(torch.tensor([image])))
-        return self.parts[part], image - int(self._rows.starts[part])
+        part = int(self._parts_of(torch.tensor([image])))
+        return self.parts[part], image - int(self._starts[part])
