@@ -58,6 +58,8 @@ class Stream(Enum):
     """Borderline pairs and pairs that look right which a report shows."""
     SEARCH = (10,)
     """Reference pairs of an index for search, and the queries that its probabilities are learned from."""
+    FITTED_GROUPS = (11,)
+    """Images whose captions the joint inference is fitted to, where there are many."""
 
     def generator(self, seed: int, *key: int) -> np.random.Generator:
         """Random numbers of this stream.

@@ -354,20 +354,21 @@ def test_networks_of_the_folds_learn_no_image_of_their_fold_and_judge_it(fabric,
 
 
 @pytest.mark.parametrize(
-    ("similarity", "start", "begins_with_the_mean"),
+    ("options", "start", "begins_with_the_mean"),
     [
-        ("cosine", None, False),
-        ("cosine", "fresh", False),
-        ("cosine", "folds", True),
-        ("saf", None, True),
-        ("sgr", None, True),
-        ("sgr", "fresh", False),
+        ({}, None, False),
+        ({}, "fresh", False),
+        ({}, "folds", True),
+        ({"words": "mean"}, None, True),  # a GRU pools its regions
+        ({"similarity": "saf"}, None, True),
+        ({"similarity": "sgr"}, None, True),
+        ({"similarity": "sgr"}, "fresh", False),
     ],
 )
 def test_a_network_that_reads_words_in_order_and_compares_by_cosines_starts_afresh(
-    similarity, start, begins_with_the_mean, small, world, vocabulary, fabric, loaders, monkeypatch
+    options, start, begins_with_the_mean, small, world, vocabulary, fabric, loaders, monkeypatch
 ):
-    make = partial(make_model, replace(small, similarity=similarity), InputShape.of(world, vocabulary))
+    make = partial(make_model, replace(small, **options), InputShape.of(world, vocabulary))
     method = teacher(make, fabric, fold_epochs=1, folds=2, start=start)
     train(method, loaders, [0])
     method.prior = Prior(torch.full((40,), 0.5), torch.zeros(40), 0.5, 0, None, ())

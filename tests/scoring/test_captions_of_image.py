@@ -8,6 +8,7 @@ from moved_captions import RATE, moved_captions
 from one_space import zero_shot
 
 from truepair.evaluation.detection import detection_metrics
+from truepair.scoring import captions_of_image
 from truepair.scoring.captions_of_image import (
     MOST_TOGETHER,
     Group,
@@ -138,3 +139,22 @@ def test_the_same_caption_said_twice_does_not_support_itself():
     found = joint_inference([fold], pairs, match, log_odds, seed=0)
     doubles = found.match[0::3][~pairs.is_clean[0::3]]
     assert doubles.mean() < 0.5
+
+
+def test_noise_in_one_part_of_many_images_is_seen_in_its_share(monkeypatch):
+    """What is fitted to some of the images is fitted to a random sample of them."""
+    monkeypatch.setattr(captions_of_image, "_MOST_FITTED", 500)
+    generator = torch.Generator().manual_seed(0)
+    is_clean = (torch.arange(2000) < 1000)[:, None] | (torch.rand(2000, 2, generator=generator) > 0.6)
+    log_odds = torch.where(is_clean, 2.0, -2.0) + torch.randn(2000, 2, generator=generator)
+    together = is_clean.all(1, keepdim=True)
+    links = torch.where(together, 3.0, -3.0) + torch.randn(2000, 1, generator=generator)
+    captions, order = torch.arange(4000).reshape(2000, 2), torch.randperm(2000, generator=generator)
+    match = (log_odds.flatten() + log(0.7 / 0.3)).sigmoid()
+    sorted_, shuffled = (
+        inferred([Group(captions[rows], links[rows])], match, log_odds.flatten())
+        for rows in (torch.arange(2000), order)
+    )
+    assert float((1 - sorted_.match).mean()) == pytest.approx(0.3, abs=0.03)
+    assert float((sorted_.match - shuffled.match).abs().mean()) < 0.02
+    assert sorted_.moved_together == pytest.approx(shuffled.moved_together, abs=0.1)

@@ -1,5 +1,6 @@
 import json
 import shutil
+from dataclasses import replace
 
 import numpy as np
 import pyarrow as pa
@@ -10,18 +11,22 @@ from owned_elsewhere import owned_elsewhere
 from search_worlds import IMAGES, trained_saf, write_vectors
 
 from truepair import open_index as public
-from truepair.config import EmbedConfig
+from truepair.config import BaselineConfig, DataConfig, EmbedConfig, ModelConfig, Recipe, TrainingConfig
 from truepair.config.search import IndexConfig
 from truepair.data.embeddings import load_embeddings
+from truepair.data.splitting import pairs_and_their_images
 from truepair.errors import ConfigError, DataError
 from truepair.evaluation.retrieval import evaluate
 from truepair.files.locking import alone_in
 from truepair.scoring.encodings import Encodings
-from truepair.search.building import add_to_index, build_index, drop_from_index
+from truepair.search import building
+from truepair.search.building import _learned, _with_named_encoders, add_to_index, build_index, drop_from_index
 from truepair.search.index import SCHEMA, open_index
-from truepair.search.layout import read_manifest
+from truepair.search.layout import one_table, read_manifest
 from truepair.search.measuring import measure_index
+from truepair.search.spaces import Encoded, run_space
 from truepair.training.folder import load_run
+from truepair.training.run import run
 
 
 def test_an_index_finds_its_pairs_and_says_how_probable_they_are(index):
@@ -232,7 +237,13 @@ def test_saf_ranks_what_whole_vectors_find(tmp_path):
     by_image = index.search(like=index.images.table["image_id"][0].as_py(), find="captions", k=4)["score"].to_pylist()
     assert by_image == sorted(by_image, reverse=True)
     assert manifest.calibration["images"] is None
-    assert measure_index(index).retrieval == evaluate(loaded.models, loaded.corpus.splits.train)
+    train = loaded.corpus.splits.train
+    assert measure_index(index).retrieval == evaluate(loaded.models, train)
+
+    drop_from_index(tmp_path / "index", [train.image_ids[0], train.caption_ids[-1]])
+    left = pairs_and_their_images(train, (train.image_of_caption > 0).nonzero().flatten().tolist()[:-1])
+    found = measure_index(open_index(tmp_path / "index")).retrieval.as_dict()
+    assert found == pytest.approx(evaluate(loaded.models, left).as_dict(), rel=0.01)  # equal captions rank by chance
 
 
 @pytest.mark.slow
@@ -263,3 +274,93 @@ def test_pictures_are_embedded_searched_added_and_filtered(photographs, of_photo
     (tmp_path / "more.csv").write_text("file,caption\n40.png,a new thing\n41.png,another new thing\n", encoding="utf-8")
     add_to_index(out, str(tmp_path / "more.csv"))
     assert open_index(out).search(images=picture(40), find="images", k=1)["id"].to_pylist() == ["40.png"]
+
+
+@pytest.mark.parametrize(
+    ("columns", "joined"),
+    [
+        ([[1, 2], [0.5]], [1.0, 2.0, 0.5]),
+        ([[1.5, 2.0], ["big"]], ["1.5", "2", "big"]),
+        ([[True], ["no"], [3]], ["true", "no", "3"]),
+        ([[1], None, [2]], [1, None, 2]),
+    ],
+)
+def test_columns_of_unlike_types_are_one_column(columns, joined):
+    tables = [pa.table({"row": [0]} if column is None else {"size": column}) for column in columns]
+    assert one_table(tables)["size"].to_pylist() == joined
+
+
+@pytest.mark.slow
+def test_an_index_is_read_after_an_addition_whose_columns_have_other_types(photographs, of_photographs, tmp_path):
+    out = shutil.copytree(of_photographs, tmp_path / "index")
+    picture(40).save(tmp_path / "40.png")
+    (tmp_path / "more.csv").write_text("file,caption,mood,size\n40.png,a vast thing,mood 1,large\n", encoding="utf-8")
+    add_to_index(out, str(tmp_path / "more.csv"))
+    assert open_index(out).search("a thing", where="size = 'large'", k=1)["id"].to_pylist() == ["40.png"]
+
+
+def test_an_index_that_another_process_makes_meanwhile_stays(vectors, tmp_path, monkeypatch):
+    out, config, made = tmp_path / "index", IndexConfig(calibration=200, references=64), building._made
+    calls = []
+
+    def meanwhile(*given):
+        calls.append(given)
+        if len(calls) == 1:
+            build_index(str(vectors), out, config)
+            drop_from_index(out, ["image-3"])
+        return made(*given)
+
+    monkeypatch.setattr(building, "_made", meanwhile)
+    assert build_index(str(vectors), out, config).count("images") == IMAGES - 1
+    assert len(open_index(out)) == IMAGES - 1
+
+
+def test_features_of_unknown_encoders_beside_words_need_their_encoder_named(vectors, tmp_path):
+    recipe = Recipe(
+        DataConfig(str(vectors), minimum_word_count=1),
+        model=ModelConfig(embedding=8, word_size=6, words="mean", projection="plain"),
+        method=BaselineConfig(epochs=1),
+        training=TrainingConfig(device="cpu"),
+    )
+    run(recipe, tmp_path / "run")
+    build_index(str(tmp_path / "run"), tmp_path / "index", IndexConfig(calibration=0))
+    with pytest.raises(ConfigError, match="cannot encode a text: make it again with --text-encoder"):
+        open_index(tmp_path / "index").search("dogs")
+    write_vectors(tmp_path / "more", 5, seed=1)
+    build_index(str(tmp_path / "run"), tmp_path / "more index", of=tmp_path / "more")
+    assert len(open_index(tmp_path / "more index").search(like="image-0", find="captions", k=5)) == 5
+    with pytest.raises(ConfigError, match=r"--image-encoder is 'clip', but .* reads image features of efficientnet"):
+        _with_named_encoders(_of(run_space(tmp_path / "run"), "efficientnet"), tmp_path, EmbedConfig("clip"))
+    named = EmbedConfig(text_encoder="st:mine")
+    build_index(str(tmp_path / "run"), tmp_path / "named", IndexConfig(calibration=0), named)
+    assert open_index(tmp_path / "named").space.by.text == "st:mine"
+    assert build_index(str(tmp_path / "run"), tmp_path / "named", IndexConfig(calibration=0), named).count("images")
+    with pytest.raises(ConfigError, match="another one"):
+        build_index(str(tmp_path / "run"), tmp_path / "named", IndexConfig(calibration=0), EmbedConfig("clip", "clip"))
+
+
+def _of(space, image):
+    space.by = Encoded(image, None)
+    return space
+
+
+def test_what_a_run_learned_from_is_known_by_place(word_run):
+    """Names are unique within a split only."""
+    trained = load_run(word_run)
+    splits = trained.corpus.splits
+    dev = replace(splits.dev, image_ids=splits.train.image_ids[: len(splits.dev.images)])
+    same_names = replace(
+        trained,
+        corpus=replace(trained.corpus, splits=replace(splits, dev=dev)),
+        splits=replace(trained.splits, dev=pairs_and_their_images(dev, range(len(dev) // 2))),
+    )
+    learned = _learned(same_names)
+    assert all(learned["train"])
+    assert 0 < sum(learned["dev"]) < len(learned["dev"]), "images that left the development split were trusted"
+    assert not any(learned["test"])
+
+
+@pytest.mark.parametrize("name", ["row-7", "train/row-7", "data/train-00000-of-00002/row-7", "row-7/2"])
+def test_names_that_were_made_up_may_be_there_already(name):
+    assert building._COUNTED.fullmatch(name)
+    assert not building._COUNTED.fullmatch("arrow-7.jpg")

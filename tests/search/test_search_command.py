@@ -55,7 +55,10 @@ def test_batches_come_from_a_file_and_go_to_one(of_words, tmp_path, capsys):
         (["search", "{out}", ""], "query 1 is empty"),
         (["index", "nowhere.csv", "--out", "{out}-new", "--quiet"], "does not exist"),
         (["index", "--out", "{out}", "--add", "a.csv", "--image-encoder", "x"], "leave it out"),
+        (["index", "--out", "{out}", "--add", "a.csv", "--approximate", "ivf"], "goes on as it was made: leave it out"),
+        (["index", "--out", "{out}", "--drop", "image-1", "--device", "cpu"], "goes on as it was made: leave it out"),
         (["evaluate", "--index", "{out}", "--folds", "2"], "leave folds out"),
+        (["evaluate", "--index", "{out}", "--split", "dev"], "leave split out"),
     ],
 )
 def test_bad_commands_are_answered_in_a_sentence(arguments, message, made, capsys):

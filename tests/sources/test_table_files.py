@@ -457,6 +457,21 @@ def test_copies_without_room_are_an_error_and_old_ones_go_first(parts, tmp_path,
         table.cell("image", 0)
 
 
+def test_a_damaged_row_group_is_not_taken_for_a_full_disk(tmp_path):
+    path = tmp_path / "damaged.parquet"
+    pq.write_table(
+        pa.table({"image": [random.Random(0).randbytes(9000)]}), path, compression="zstd", use_dictionary=False
+    )
+    content = bytearray(path.read_bytes())
+    content[40:70] = b"\xff" * 30
+    path.write_bytes(content)
+    table = ArrowTable(tmp_path, [path])
+    table.copies = ShardCache(tmp_path / "copies", 10**6)
+    with pytest.raises(OSError, match="corrupt data page"):
+        table.cell("image", 0)
+    assert not [*table.copies.folder.iterdir()]
+
+
 def test_files_that_are_no_tables_are_refused(tmp_path):
     with pytest.raises(DataError, match=r"ends in '.xlsx'; tables are read from .csv, .tsv, .jsonl, .ndjson, .parquet"):
         open_table(tmp_path / "t.xlsx")

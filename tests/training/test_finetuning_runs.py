@@ -411,3 +411,14 @@ def test_other_photographs_join_the_index_of_a_run(recipe, folders, model_text, 
         np.save(tmp_path / "arrays" / f"{name}.npy", np.ones((6, 16), np.float32))
     with pytest.raises(ConfigError, match=r"arrays has no pictures but only features, .* set it to 'features'"):
         build_index(str(tmp_path / "run"), tmp_path / "third", of=tmp_path / "arrays")
+
+
+@pytest.mark.parametrize(("image", "text"), [("frozen", "features"), ("features", "frozen"), ("frozen", "frozen")])
+def test_a_sweep_reads_the_corpus_for_its_networks(recipe, image, text, tmp_path):
+    from truepair.training.sweep import settings_of, sweep
+
+    ways = {"image": image, "text": text}
+    unread = {f"{side}_encoder": getattr(ModelConfig, f"{side}_encoder") for side in ways if ways[side] == "features"}
+    recipe = with_model(recipe, **ways, **unread)
+    swept = sweep(settings_of(recipe, {"method.temperature": [0.05, 0.1]}, [0], tmp_path), tmp_path)
+    assert [done.error for done in swept] == ["", ""]

@@ -112,7 +112,11 @@ def _say_recall(metrics: RetrievalMetrics, output: Output) -> None:
 
 def _evaluate_index(parsed: Evaluate, folder: Path, output: Output) -> None:
     """Measure an index."""
-    unread = [name for name in ("runs", "folds", "state") if getattr(parsed, name)]
+    unread = [
+        name
+        for name in ("runs", "split", "folds", "state", "device")
+        if getattr(parsed, name) != getattr(Evaluate, name)
+    ]
     if unread:
         raise ConfigError(f"--index is {folder}, which is measured as a whole: leave {' and '.join(unread)} out")
     from truepair.cli.index import calibration_lines

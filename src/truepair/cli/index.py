@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -89,20 +89,23 @@ def _made(parsed: Index, tell: Any) -> Manifest:
     from truepair.search.building import add_to_index, build_index, drop_from_index
 
     embedding = EmbedConfig(parsed.image_encoder, parsed.text_encoder, device=parsed.index.device, source=parsed.source)
+    if parsed.add is not None or parsed.drop:
+        _refuse_of_others(parsed)
     if parsed.add is not None:
-        _refuse_encoders(parsed)
         return add_to_index(parsed.out, parsed.add, embedding, tell)
     if parsed.drop:
         return drop_from_index(parsed.out, parsed.drop, tell)
     return build_index(parsed.target or "", parsed.out, parsed.index, embedding, parsed.of, tell)
 
 
-def _refuse_encoders(parsed: Index) -> None:
-    for name in ("image_encoder", "text_encoder"):
-        if getattr(parsed, name) != getattr(EmbedConfig, name):
+def _refuse_of_others(parsed: Index) -> None:
+    """Refuse options of making an index when one is changed."""
+    told = {name: (getattr(parsed, name), getattr(Index, name)) for name in ("of", "image_encoder", "text_encoder")}
+    told |= {each.name: (getattr(parsed.index, each.name), each.default) for each in fields(parsed.index)}
+    for name, (value, default) in told.items():
+        if value != default and not (name == "device" and parsed.add is not None):
             flag = f"--{name.replace('_', '-')}"
-            value = getattr(parsed, name)
-            raise ConfigError(f"{flag} is {value!r}, but additions are encoded as the index is: leave it out")
+            raise ConfigError(f"{flag} is {value!r}, but {parsed.out} goes on as it was made: leave it out")
 
 
 def calibration_lines(manifest: Manifest) -> list[str]:

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from functools import cache
 from pathlib import Path
 from typing import Any, Literal
 
@@ -203,18 +202,18 @@ def _with_noise_index(files: Mapping[str, RecipeFile], parsed: Reproduce) -> dic
     Raises:
         ConfigError: If its rate or level is not that of a published row, unless that is asked for.
     """
-    from truepair.data.corpora import load_corpus
+    from truepair.data.corpora import corpora_one_by_one
     from truepair.data.noise import noise_level
     from truepair.training.reproduce import noise_differences, with_noise_index
     from truepair.training.splits import prepared_splits
 
     assert parsed.noise.index is not None
-    corpus, noisy = cache(load_corpus), {}
+    corpus, noisy = corpora_one_by_one(), {}
     for name, file in files.items():
         try:
             noisy[name] = with_noise_index(file, parsed.noise.index, parsed.noise.index_convention)
             recipe = noisy[name].recipe
-            train = prepared_splits(recipe, corpus(recipe.data)).splits.train
+            train = prepared_splits(recipe, corpus(recipe)).splits.train
         except TruepairError as error:
             raise type(error)(f"{name}: {error}") from error
         different = noise_differences(noisy[name], train.realised_noise_rate, noise_level(train))

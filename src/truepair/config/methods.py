@@ -400,13 +400,18 @@ class DisnclConfig:
         return replace(model, codes="shared_and_exclusive" if self.exclusive_branch else "shared")
 
     def check(self, training: TrainingConfig) -> None:
-        """Refuse batches too small to compare codes over, and given correspondences."""
+        """Refuse batches too small to compare codes over, an early stop in the warm-up, and given correspondences."""
         penalties = {"adversary": self.adversary, "correlation": self.correlation}
         used = [name for name, weight in penalties.items() if weight]
         if self.exclusive_branch and used and training.batch_size < FEWEST_CODES:
             raise ConfigError(
                 f"training.batch_size is {training.batch_size}, but the {used[0]} term of DisNCL compares the codes of "
                 f"a batch with one another: use at least {FEWEST_CODES}, or method.exclusive_branch = false"
+            )
+        if 0 < training.patience <= self.warmup_epochs:
+            raise ConfigError(
+                f"training.patience is {training.patience}, which could stop DisNCL in its warm-up of "
+                f"{self.warmup_epochs} epochs: set it to 0 or above method.warmup_epochs"
             )
         _refuse_true_correspondence(training)
 
@@ -512,7 +517,13 @@ class TeacherConfig:
         return model
 
     def check(self, training: TrainingConfig) -> None:
-        """Refuse given correspondences."""
+        """Refuse an early stop before there is a network of all pairs, and given correspondences."""
+        before = self.fold_epochs_of(0)
+        if 0 < training.patience <= before:
+            raise ConfigError(
+                f"training.patience is {training.patience}, which could stop the default method in the up to {before} "
+                "epochs of the networks of its folds: set it to 0 or above method.fold_epochs"
+            )
         _refuse_true_correspondence(training)
 
     def rehearsed(self) -> TeacherConfig:

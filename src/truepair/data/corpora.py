@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from truepair.config import DataConfig, ModelConfig
+from truepair.config import DataConfig, ModelConfig, Recipe
 from truepair.data.embeddings import is_embeddings, load_embeddings_splits, stored_source
 from truepair.data.flickr8k import listed_pairs, split_lists
 from truepair.data.pairs import Pairs, Splits, Subset
@@ -107,6 +107,21 @@ def load_corpus(config: DataConfig, model: ModelConfig = ModelConfig()) -> Corpu
     if reads_words:
         splits, vocabulary = _with_words(splits, config, notes)
     return Corpus(splits, vocabulary, skipped, tuple(notes), source, model.readers)
+
+
+def corpora_one_by_one() -> Callable[[Recipe], Corpus]:
+    """The corpora of recipes, read for their networks; the last one is kept for the next that reads the same of it."""
+    last: list[Any] = [None, None]
+
+    def corpus_of(recipe: Recipe) -> Corpus:
+        key = recipe.data, recipe.model.readers
+        if last[0] != key:
+            last[:] = None, None  # never two in memory
+            last[:] = key, load_corpus(recipe.data, recipe.model)
+        corpus: Corpus = last[1]
+        return corpus
+
+    return corpus_of
 
 
 def _reads_words(config: DataConfig, has_texts: bool) -> bool:

@@ -122,7 +122,7 @@ def stored_source(folder: Path) -> dict[str, Any] | None:
 
 def stored_encoders(folder: Path) -> tuple[str, str] | None:
     """The names of what encoded the images and the captions of a feature store; None where it is not known."""
-    described = read_json(folder / DESCRIPTION)
+    described = read_json(folder / DESCRIPTION, holds={"image_encoder": {"name": str}})
     if described is None or not described.get("text_encoder"):
         return None
     return described["image_encoder"]["name"], described["text_encoder"]["name"]

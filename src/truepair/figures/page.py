@@ -5,15 +5,14 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import cache
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from truepair import __version__
-from truepair.config import DataConfig
-from truepair.data.corpora import Corpus, load_corpus
+from truepair.config import Recipe
+from truepair.data.corpora import Corpus, corpora_one_by_one
 from truepair.errors import ConfigError, TruepairError
 from truepair.figures.charts import (
     components_chart,
@@ -138,7 +137,7 @@ def sections_of(
     yield from _option_sections(runs)
     everything = list(_shown(noise, runs, rate))
     shown = everything[:_MOST_SHOWN]
-    corpus = cache(load_corpus)
+    corpus = corpora_one_by_one()
     with progress("pairs", "runs", len(shown)) as bar:
         for number, (system, run) in enumerate(shown, 1):
             bar.describe(str(run.folder))
@@ -235,7 +234,7 @@ def _pairs_section(
     number: int,
     system: str,
     run: FinishedRun,
-    corpus: Callable[[DataConfig], Corpus],
+    corpus: Callable[[Recipe], Corpus],
     left_out: list[LeftOut],
     pairs: int,
     seed: int,
@@ -255,12 +254,12 @@ def _pairs_section(
 
 
 def _similarities(
-    name: str, run: FinishedRun, corpus: Callable[[DataConfig], Corpus], left_out: list[LeftOut], count: int, seed: int
+    name: str, run: FinishedRun, corpus: Callable[[Recipe], Corpus], left_out: list[LeftOut], count: int, seed: int
 ) -> Iterable[Figure]:
     if not count:
         return
     try:
-        trained = load_run(run.folder, corpus(run.recipe.data))
+        trained = load_run(run.folder, corpus(run.recipe))
     except TruepairError as error:
         left_out.append(LeftOut(run.folder, f"its pairs are not drawn: {error}"))
         return

@@ -10,7 +10,7 @@ from pathlib import Path
 from truepair.errors import DataError
 
 LONGEST_LINE = 256_000_000
-"""Characters of a line of a text file: more are no line, whatever the file is called."""
+"""Bytes of a line of a text file: more are no line, whatever the file is called."""
 
 
 def lines_of(path: Path, *, keep_ends: bool = False) -> Iterator[str]:

@@ -39,7 +39,7 @@ class Texts(Sequence[str]):
     def __getitem__(self, place: slice) -> Texts: ...
     def __getitem__(self, place: int | slice) -> str | Texts:
         if isinstance(place, slice):
-            return self.chosen(np.arange(len(self))[place])
+            return self.chosen(np.arange(*place.indices(len(self))))
         if not -len(self) <= place < len(self):
             raise IndexError(f"text {place} of {len(self):,}")
         row = range(len(self))[place] if self._rows is None else int(self._rows[place])
@@ -57,7 +57,7 @@ class Texts(Sequence[str]):
 
     def _block(self, places: slice) -> list[str]:
         """The texts at consecutive places, each chunk of the file looked at once."""
-        rows = np.arange(len(self))[places] if self._rows is None else self._rows[places]
+        rows = np.arange(*places.indices(len(self))) if self._rows is None else self._rows[places]
         chunk_of_row = np.searchsorted(self._ends, rows, side="right") - 1
         found = np.empty(len(rows), dtype=object)
         for chunk in np.unique(chunk_of_row).tolist():

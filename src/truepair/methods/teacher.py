@@ -6,8 +6,8 @@ It puts together what each of the papers has that holds up at every noise rate, 
   judges the captions of an image together (`scoring.out_of_sample`). What such networks say about images that they
   never saw corrects what a single one has learned by heart;
 - a start that has learned already: the networks of the folds begin with the same weights, and the network of all pairs
-  with the mean of what became of them (McMahan et al., AISTATS 2017; Wortsman et al., ICML 2022), unless a GRU reads
-  captions: on VSE∞ a fresh network ended better;
+  with the mean of what became of them (McMahan et al., AISTATS 2017; Wortsman et al., ICML 2022), but on
+  VSE∞, where a GRU reads captions and cosines compare them, with fresh weights, which ended better there;
 - CRCL's active complementary loss, which learns from a pair as far as its confidence says (`losses.complementary`);
 - averaged weights, the teacher (Tarvainen & Valpola, NeurIPS 2017), which know fewer mismatched pairs by heart than the
   last ones, and neighbour agreement (LEMoN, ICML 2025), which gives the noise rate inside a fold
@@ -74,7 +74,7 @@ class Teacher:
         for other in self._of_folds[1:]:  # networks with one start have a mean that is a network too
             other.start_from(self._of_folds[0].model.state_dict())
         model = self._of_all[0].evaluated
-        is_recurrent = any(isinstance(part, torch.nn.RNNBase) for part in model.modules())
+        is_recurrent = any(isinstance(part, torch.nn.RNNBase) for part in model.text_encoder.modules())
         self._starts_from_folds = config.starts_from_folds(is_recurrent, are_local([model]))
 
     @property

@@ -123,11 +123,11 @@ def joint_inference(
     ratio = log_ratio(every, of_random, rate).split([group.links.numel() for group in groups])
     each = zip(groups, ratio, strict=True)
     weighed = [Group(g.captions, r.reshape(g.links.shape).where(g.links < _SAME, 0.0)) for g, r in each]
-    return inferred(_by_size(weighed), match, log_odds)
+    return inferred(_by_size(weighed), match, log_odds, seed)
 
 
 def inferred(
-    groups: Sequence[Group], match: Float[Tensor, " pairs"], log_odds: Float[Tensor, " pairs"]
+    groups: Sequence[Group], match: Float[Tensor, " pairs"], log_odds: Float[Tensor, " pairs"], seed: int = 0
 ) -> JointInference:
     """Probabilities by the formula of this module; `links` are the logarithms of f1 / f0 here.
 
@@ -135,13 +135,15 @@ def inferred(
         groups: One of each size.
         match: Probability of each pair by its own features.
         log_odds: Log-odds of these, whatever the noise rate.
+        seed: Of the groups that the prior is fitted to, where there are many.
     """
     # The prior log-odds b and ρ, by expectation–maximisation.
     own = match.double()
-    all_of_groups = torch.cat([group.captions.flatten() for group in groups])
-    wanted = float(own[all_of_groups].mean().clamp(1e-4, 1 - 1e-4))
+    generator = Stream.FITTED_GROUPS.generator(seed)
+    some = [_some(group, generator) for group in groups]
+    of_some = torch.cat([group.captions.flatten() for group in some])
+    wanted = float(own[of_some].mean().clamp(1e-4, 1 - 1e-4))
     field, together = float(np.log(wanted / (1 - wanted))), 0.5
-    some = [Group(group.captions[:_MOST_FITTED], group.links[:_MOST_FITTED]) for group in groups]
     for _ in range(_MAX_STEPS):
         found = [_marginals(group, log_odds, field, together) for group in some]
         marginals = torch.cat([each.match.flatten() for each in found])
@@ -162,6 +164,14 @@ def inferred(
         for captions, links in zip(group.captions.split(_MOST_FITTED), group.links.split(_MOST_FITTED), strict=True):
             result[captions] = _marginals(Group(captions, links), log_odds, field, together).match
     return JointInference(result.to(match), sum(len(group.captions) for group in groups), together)
+
+
+def _some(group: Group, generator: np.random.Generator) -> Group:
+    """At most `_MOST_FITTED` images of a group, drawn without replacement: noise may lie in one part of a corpus."""
+    if len(group.captions) <= _MOST_FITTED:
+        return group
+    drawn = torch.from_numpy(generator.permutation(len(group.captions))[:_MOST_FITTED])
+    return Group(group.captions[drawn], group.links[drawn])
 
 
 def captions_by_image(

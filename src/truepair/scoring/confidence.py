@@ -12,10 +12,10 @@ Three estimates, by what the models may have learned by heart:
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 from jaxtyping import Float
 from torch import Tensor
@@ -250,8 +250,12 @@ def warnings_about(pairs: Pairs) -> tuple[str, ...]:
         said.append(
             f"there are {len(pairs):,} training pairs, and with fewer than {_FEWEST_PAIRS} confidence is a guess"
         )
-    caption, times = Counter(pairs.captions).most_common(1)[0]
+    # Captions by their hashes: the texts may be on disk, and more than memory holds.
+    hashes = np.fromiter(map(hash, pairs.captions), np.int64, len(pairs))
+    _, first, count = np.unique(hashes, return_index=True, return_counts=True)
+    times = int(count.max())
     if times > max(_SHARED * len(pairs), 20):
+        caption = pairs.captions[int(first[count == times].min())]
         said.append(
             f"{times:,} of {len(pairs):,} pairs have the same caption ({shortened(caption, 40)!r}), which says little "
             "about any image: their confidence is that of the caption, not of the pair"

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import re
 import shutil
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Container, Sequence
 from dataclasses import asdict, dataclass, replace
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -33,7 +34,7 @@ from truepair.random_streams import Stream
 from truepair.search.approximate import ApproximateFile, faiss
 from truepair.search.calibration import LOOKED_AT, calibrated
 from truepair.search.columns import columns_to_filter
-from truepair.search.finished import finished_index
+from truepair.search.finished import finished_index, named_encoders
 from truepair.search.index import Index, open_index
 from truepair.search.layout import (
     ID_OF,
@@ -50,7 +51,7 @@ from truepair.search.layout import (
 )
 from truepair.search.opened import pairs_of_run, pairs_of_store
 from truepair.search.spaces import Encoded, Space, embed_config, run_space, save_space, untrained_space
-from truepair.training.folder import load_run
+from truepair.training.folder import TrainedRun, load_run
 
 _ROWS_AT_A_TIME = 4_096
 _MOST_LOCAL_QUERIES = 200
@@ -58,7 +59,7 @@ _MOST_PARTNERS = 40
 """Captions of an image that are looked for among the hits of its query, when an index is calibrated."""
 _GROWTH = 0.1
 """Share of the images by which an index has changed when it is calibrated again."""
-_COUNTED = re.compile(r"row-\d+(\W.*)?")
+_COUNTED = re.compile(r"(.*/)?row-\d+(\W.*)?")
 Tell = Callable[[str], None]
 
 
@@ -70,13 +71,13 @@ class _Made:
         space: What encodes it.
         pairs: Its pairs, with what the space reads.
         store: The feature store that they are from; None for the corpus of a run.
-        learned: Ids of images that the space learned from.
+        is_learned: Of each image, whether the space learned from it.
     """
 
     space: Space
     pairs: Pairs
     store: Path | None
-    learned: frozenset[str] = frozenset()
+    is_learned: Sequence[bool] | None = None
 
 
 def build_index(
@@ -120,8 +121,11 @@ def build_index(
     made = _made(target, out, config, embedding, of, tell)
     make_folder(out)
     with alone_in(out):
+        if (out / INDEX).exists():  # made by another process meanwhile
+            return finished_index(target, out, config, embedding, of)
         save_space(made.space, out)
-        written = _written_segment(made, out, "00000", config.pairs)
+        with made.space.encoding_on(config.device):
+            written = _written_segment(made, out, "00000", config.pairs)
         manifest = Manifest(made.space.description, written.width, asdict(config), (written.segment,))
         return _finished(out, manifest, made.space, config, tell)
 
@@ -149,12 +153,15 @@ def add_to_index(
         store = Path(target)
         if not is_embeddings(store):
             wanted = embed_config(index.space)
-            wanted = replace(wanted, source=wanted.source if embedding is None else embedding.source)
+            if embedding is not None:
+                wanted = replace(wanted, source=embedding.source, device=embedding.device)
             data = embedded_corpus(DataConfig(target, wanted.source), out / f"added-{name}", wanted, tell)
             store = Path(data.path)
         _refuse_other_encoders(index.space, store)
         pairs = _new_names(index, pairs_of_store(index.space, store), name, target)
-        written = _written_segment(_Made(index.space, pairs, store.resolve(), _learned(index.space)), out, name, "all")
+        is_learned = _of_names(pairs, _learned_names(index.space))
+        with index.space.encoding_on("cpu" if embedding is None else embedding.device):
+            written = _written_segment(_Made(index.space, pairs, store.resolve(), is_learned), out, name, "all")
         if written.width != manifest.width:
             raise DataError(f"{target} gives vectors of {written.width} values, but {out} holds {manifest.width}")
         changed = replace(manifest, segments=(*manifest.segments, written.segment))
@@ -209,7 +216,7 @@ def _within(starts: Sequence[int], number: int, rows: set[int]) -> list[int]:
 def _made(target: str, out: Path, config: IndexConfig, embedding: EmbedConfig, of: Path | None, tell: Tell) -> _Made:
     path = Path(target)
     if (path / "run.json").exists():
-        return _made_by_run(path, config, of)
+        return _made_by_run(path, config, embedding, of)
     if of is not None:
         raise ConfigError(
             f"--of is {of}, but {target} is no run: a feature store is encoded by a run (truepair index RUN --of STORE)"
@@ -261,20 +268,58 @@ def _named_encoders(by: Encoded, target: str, embedding: EmbedConfig) -> Encoded
     )
 
 
-def _made_by_run(folder: Path, config: IndexConfig, of: Path | None) -> _Made:
-    space = run_space(folder, config.device)
-    learned = _learned(space)
+def _made_by_run(folder: Path, config: IndexConfig, embedding: EmbedConfig, of: Path | None) -> _Made:
+    space = _with_named_encoders(run_space(folder), folder, embedding)
     if of is not None:
         _refuse_other_encoders(space, of)
-        return _Made(space, pairs_of_store(space, of), of.resolve(), learned)
-    return _Made(space, pairs_of_run(folder, config.pairs), None, learned)
+        pairs = pairs_of_store(space, of)
+        return _Made(space, pairs, of.resolve(), _of_names(pairs, _learned_names(space)))
+    run = load_run(folder)
+    learned = _learned(run)
+    of_splits = learned.values() if config.pairs == "all" else [learned[config.pairs]]
+    return _Made(space, pairs_of_run(run, config.pairs), None, [*chain.from_iterable(of_splits)])
 
 
-def _learned(space: Space) -> frozenset[str]:
-    """Ids of the images that a space learned from."""
+def _with_named_encoders(space: Space, folder: Path, embedding: EmbedConfig) -> Space:
+    """The space of a run, with the encoders that the user names where its features do not say what made them.
+
+    Raises:
+        ConfigError: If they say something else, or the run reads no features of that side.
+    """
+    named = named_encoders(embedding)
+    reads_vectors = space.vocabulary is None or space.reads_vectors_beside_words
+    reads = {"image": space.reads.image == "features", "text": space.reads.text == "features" and reads_vectors}
+    for side, name in named.items():
+        known = getattr(space.by, side)
+        if known is not None or not reads[side]:
+            said = f"reads {side} features of {known}" if reads[side] else f"reads no {side} features"
+            raise ConfigError(f"--{side}-encoder is {name!r}, but {folder} {said}: leave it out")
+    space.by = replace(space.by, image=named.get("image", space.by.image), text=named.get("text", space.by.text))
+    space.description |= {"named": named} if named else {}
+    return space
+
+
+def _learned(run: TrainedRun) -> dict[str, list[bool]]:
+    """By split, in its order, which images a run learned from: those of training pairs, and of trusted ones."""
+    stored, left = run.corpus.splits, run.splits
+    found = {"train": [True] * len(stored.train.images)}
+    for name, part, kept in (("dev", stored.dev, left.dev), ("test", stored.test, left.test)):
+        held_out = set(kept.image_ids)
+        found[name] = [image not in held_out for image in part.image_ids]
+    return found
+
+
+def _learned_names(space: Space) -> set[str]:
+    """Names of the images that a space learned from."""
     if space.description["kind"] != "run":
-        return frozenset()
-    return frozenset(load_run(Path(space.description["folder"])).corpus.splits.train.image_ids)
+        return set()
+    run = load_run(Path(space.description["folder"]))
+    of_splits = ((getattr(run.corpus.splits, split).image_ids, learned) for split, learned in _learned(run).items())
+    return {name for names, learned in of_splits for name, is_learned in zip(names, learned, strict=True) if is_learned}
+
+
+def _of_names(pairs: Pairs, names: Container[str]) -> list[bool]:
+    return [name in names for name in pairs.image_ids]
 
 
 @dataclass(frozen=True)
@@ -346,7 +391,7 @@ def _image_table(made: _Made) -> pa.Table:
     columns = {
         "image_id": pa.array(pairs.image_ids, pa.string()),
         "reference": pa.array(references, pa.string()),
-        "is_learned": pa.array([name in made.learned for name in pairs.image_ids]),
+        "is_learned": pa.array(made.is_learned or [False] * len(pairs.images), pa.bool_()),
     }
     return pa.table(columns | columns_to_filter(made.store, references, (*columns, "caption", "caption_id")))
 

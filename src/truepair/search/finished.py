@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
 
 from truepair.config import DataConfig, EmbedConfig
 from truepair.config.search import IndexConfig
@@ -38,18 +37,21 @@ def finished_index(target: str, out: Path, config: IndexConfig, embedding: Embed
         raise _another(out, f"it was made of {first.store or space.get('folder')}, not of {target}")
     if embeds:
         embedded_corpus(data, out, embedding)  # refuses another source, and other encoders
-    asked = asdict(config) | ({} if is_run or embeds else _named_encoders(embedding))
-    known = manifest.config | {"image_encoder": space.get("image"), "text_encoder": space.get("text")}
+    asked = asdict(config) | (
+        {} if embeds else {f"{side}_encoder": name for side, name in named_encoders(embedding).items()}
+    )
+    by = space.get("named", {}) if is_run else space
+    known = manifest.config | {"image_encoder": by.get("image"), "text_encoder": by.get("text")}
     for name, value in asked.items():
         if name != "device" and known.get(name) != value:
             raise _another(out, f"{name} is {known.get(name)!r} there, not {value!r}")
     return manifest
 
 
-def _named_encoders(embedding: EmbedConfig) -> dict[str, Any]:
-    """Encoders that were named, of features that do not say what made them."""
-    named = {name: getattr(embedding, name) for name in ("image_encoder", "text_encoder")}
-    return {name: value for name, value in named.items() if value != getattr(EmbedConfig, name)}
+def named_encoders(embedding: EmbedConfig) -> dict[str, str]:
+    """Encoders that the user named, by side ("image", "text"), of features that do not say what made them."""
+    named = {side: getattr(embedding, f"{side}_encoder") for side in ("image", "text")}
+    return {side: name for side, name in named.items() if name != getattr(EmbedConfig, f"{side}_encoder")}
 
 
 def _whole(path: Path | str | None) -> str | None:

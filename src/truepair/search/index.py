@@ -20,7 +20,7 @@ from torch import Tensor
 from truepair.data.batch import Padded, joined
 from truepair.data.pairs import Inputs, Pairs
 from truepair.errors import ConfigError, DataError
-from truepair.scoring.best import NONE
+from truepair.scoring.best import NONE, Best
 from truepair.search.approximate import ApproximateSide
 from truepair.search.calibration import (
     LEAST_ANSWERED,
@@ -297,14 +297,9 @@ class Index:
 
     def hits(self, queries: Queries, side: Side, count: int, allowed: Bool[Tensor, " rows"] | None) -> Hits:
         """The best rows of one side for each query."""
-        rows = self.side(side)
         is_ranked_again = bool(queries.encodings) and queries.side != side
         wanted = max(count, RE_RANKED) if is_ranked_again else count + 1
-        best = (
-            self._approximate(side).nearest(queries.vectors, wanted, allowed) if side in self._has_approximate else None
-        )
-        if best is None:
-            best = nearest(queries.vectors, rows.vectors, wanted, allowed)
+        best = self.nearest(queries.vectors, side, wanted, allowed)
         found = Hits(best.where, best.best, best.best)
         if is_ranked_again:
             found = self._ranked_again(queries, side, found)
@@ -312,6 +307,17 @@ class Index:
         if queries.rows is not None and queries.side == side:
             is_self = found.rows == queries.rows[:, None]
         return found.without(is_self, count)
+
+    def nearest(
+        self,
+        vectors: Float[Tensor, "queries dim"],
+        side: Side,
+        count: int,
+        allowed: Bool[Tensor, " rows"] | None,
+    ) -> Best:
+        """The nearest rows by whole vectors: what the approximate index finds, where there is one that can."""
+        found = self._approximate(side).nearest(vectors, count, allowed) if side in self._has_approximate else None
+        return nearest(vectors, self.side(side).vectors, count, allowed) if found is None else found
 
     @property
     def _has_approximate(self) -> set[str]:

@@ -150,12 +150,11 @@ class Rows:
             mapped_vectors(folder / segment.name / f"{side}.npy", segment.count(side), manifest.width)
             for segment in manifest.segments
         ]
-        self.table = pa.concat_tables(
+        self.table = one_table(
             [
                 _mapped_table(folder / segment.name / f"{side}.arrow", segment.count(side))
                 for segment in manifest.segments
-            ],
-            promote_options="default",
+            ]
         )
         self.is_there: Bool[Tensor, " rows"] = torch.ones(self.starts[-1], dtype=torch.bool)
         for start, segment in zip(self.starts, manifest.segments, strict=False):
@@ -196,6 +195,25 @@ class Rows:
                 f"{missing[0]!r})"
             )
         return [row_of[name] for name in ids]
+
+
+def one_table(tables: Sequence[pa.Table]) -> pa.Table:
+    """The tables of all segments as one.
+
+    A column that has unlike types in them is of the type that holds all, or of text where there is none: the columns
+    of tables that are added later may hold anything.
+    """
+    for name in dict.fromkeys(name for table in tables for name in table.column_names):
+        schemas = [pa.schema([table.schema.field(name)]) for table in tables if name in table.column_names]
+        try:
+            pa.unify_schemas(schemas, promote_options="permissive")
+        except pa.ArrowException:
+            tables = [_as_text(table, name) if name in table.column_names else table for table in tables]
+    return pa.concat_tables(tables, promote_options="permissive")
+
+
+def _as_text(table: pa.Table, name: str) -> pa.Table:
+    return table.set_column(table.column_names.index(name), name, table.column(name).cast(pa.large_string()))
 
 
 def mapped_vectors(path: Path, rows: int, width: int) -> Float16[Tensor, "rows dim"]:

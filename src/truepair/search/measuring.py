@@ -10,6 +10,9 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from truepair.data.joining import JoinedInputs
+from truepair.data.loader import inputs_of_captions
+from truepair.data.pairs import Pairs, Subset
 from truepair.evaluation.recall import RankCounts, RetrievalMetrics, retrieval_metrics
 from truepair.evaluation.retrieval import evaluate
 from truepair.progress import progress
@@ -62,12 +65,8 @@ def measure_index(index: Index) -> IndexMetrics:
 
 def _of_cosines(index: Index) -> RetrievalMetrics:
     """From the stored vectors, a rectangle at a time."""
-    images = index.images.is_there.nonzero().flatten()
-    captions = index.captions.is_there.nonzero().flatten()
-    number = torch.full((len(index.images),), -1)
-    number[images] = torch.arange(len(images))
-    owner = number[index.image_of_caption[captions]]
-    captions, owner = captions[owner >= 0], owner[owner >= 0]
+    there = _there(index)
+    images, captions, owner = there.images, there.captions, there.owner
     own = torch.cat(
         [_products(index, i, c) for i, c in zip(images[owner].split(4096), captions.split(4096), strict=True)]
     )
@@ -82,13 +81,48 @@ def _of_cosines(index: Index) -> RetrievalMetrics:
     return retrieval_metrics(counts.ranks())
 
 
+@dataclass(frozen=True)
+class _There:
+    """Rows that were not dropped.
+
+    Attributes:
+        images: Rows of the images.
+        captions: Rows of the captions whose image is there.
+        owner: Of each of these captions, the place of its image in `images`.
+    """
+
+    images: Int[Tensor, " images"]
+    captions: Int[Tensor, " captions"]
+    owner: Int[Tensor, " captions"]
+
+
+def _there(index: Index) -> _There:
+    images = index.images.is_there.nonzero().flatten()
+    captions = index.captions.is_there.nonzero().flatten()
+    number = torch.full((len(index.images),), -1)
+    number[images] = torch.arange(len(images))
+    owner = number[index.image_of_caption[captions]]
+    return _There(images, captions[owner >= 0], owner[owner >= 0])
+
+
 def _products(index: Index, images: Int[Tensor, " p"], captions: Int[Tensor, " p"]) -> Float[Tensor, " p"]:
     return (index.images.take(images).float() * index.captions.take(captions).float()).sum(1)
 
 
 def _of_models(index: Index) -> RetrievalMetrics:
-    """By every pair of the first segment, whose embeddings are opened again."""
-    return evaluate(index.space.models, index.segment_pairs(0))
+    """By every pair that is there, whose embeddings are opened again."""
+    segments = [index.segment_pairs(number) for number in range(len(index.manifest.segments))]
+    there = _there(index)
+    pairs = Pairs(
+        images=Subset(JoinedInputs([pairs.images for pairs in segments]), there.images),
+        captions=[""] * len(there.captions),
+        image_of_caption=there.owner,
+        image_ids=[str(row) for row in there.images.tolist()],
+        caption_ids=[str(row) for row in there.captions.tolist()],
+        caption_inputs=Subset(JoinedInputs([inputs_of_captions(pairs) for pairs in segments]), there.captions),
+        has_texts=False,
+    )
+    return evaluate(index.space.models, pairs)
 
 
 def _approximate_recall(index: Index) -> dict[str, float]:
@@ -97,13 +131,9 @@ def _approximate_recall(index: Index) -> dict[str, float]:
         if not any(side in segment.approximate for segment in index.manifest.segments):
             continue
         queries = _stored_queries(index, side, _ASKED)
-        exact = nearest(queries, index.side(side).vectors, 10, index.allowed(side, None)).where
-        hits = torch.cat(
-            [
-                index.hits(index.row_queries(*_one(side, row)), side, 10, index.allowed(side, None)).rows
-                for row in _query_rows(index, side, _ASKED)
-            ]
-        )
+        allowed = index.allowed(side, None)
+        exact = nearest(queries, index.side(side).vectors, 10, allowed).where
+        hits = torch.cat([index.nearest(query, side, 10, allowed).where for query in queries.split(1)])
         found[side] = float((exact[:, :, None] == hits[:, None]).any(2).double().mean())
     return found
 

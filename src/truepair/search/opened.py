@@ -15,7 +15,7 @@ from truepair.pretrained.pictures import picture_reader
 from truepair.search.layout import Segment
 from truepair.search.spaces import Space
 from truepair.sources.decoding import MOST_PIXELS
-from truepair.training.folder import load_run
+from truepair.training.folder import TrainedRun, load_run
 
 
 def pairs_of_store(space: Space | None, store: Path) -> Pairs:
@@ -40,20 +40,19 @@ def pairs_of_store(space: Space | None, store: Path) -> Pairs:
         pairs = with_pixels(pairs, picture_reader(space.reads.image_encoder), MOST_PIXELS, str(store))
     if space.reads.text != "features":
         return with_tokens(pairs, CaptionReader(space.reads.text_encoder), str(store)).pairs
-    reads_vectors = space.vocabulary is None or space.by.text is not None
-    if reads_vectors and pairs.caption_inputs is None:
+    if (space.vocabulary is None or space.reads_vectors_beside_words) and pairs.caption_inputs is None:
         raise ConfigError(
             f"the index reads vectors of captions, and {store} has none: embed it again, with the text encoder of the "
             f"index ({space.by.text or 'not known'})"
         )
     if space.vocabulary is None:
         return pairs
-    return tokenised(pairs, space.vocabulary, beside_features=space.by.text is not None)
+    return tokenised(pairs, space.vocabulary, beside_features=space.reads_vectors_beside_words)
 
 
-def pairs_of_run(folder: Path, split: str) -> Pairs:
+def pairs_of_run(run: TrainedRun, split: str) -> Pairs:
     """The pairs of a run's corpus, as stored: all of them, or one split."""
-    splits = load_run(folder).corpus.splits
+    splits = run.corpus.splits
     pairs: Pairs = every_pair(splits) if split == "all" else getattr(splits, split)
     return pairs
 
@@ -65,7 +64,7 @@ def pairs_of_segment(space: Space, segment: Segment) -> Pairs:
         DataError: If they are gone, or not the same any more.
     """
     if segment.store is None:
-        pairs = pairs_of_run(Path(space.description["folder"]), segment.split)
+        pairs = pairs_of_run(load_run(Path(space.description["folder"])), segment.split)
     else:
         pairs = pairs_of_store(space, Path(segment.store))
     if (len(pairs.images), len(pairs)) != (segment.images, segment.captions):

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import hashlib
 import unicodedata
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -35,6 +36,7 @@ from truepair.embedding.image_encoders import ImageEncoder
 from truepair.embedding.plan import CACHE
 from truepair.embedding.text_encoders import TextEncoder, encode_by_length
 from truepair.encoders.shared_space import Centred, ClassesOfCaptions, ClassesOfImages, SharedVectors
+from truepair.encoders.words import WordsBesideVector
 from truepair.errors import CheckpointError, ConfigError, DataError
 from truepair.files.checkpoint import load_checkpoint, save_checkpoint
 from truepair.files.json import read_json
@@ -86,7 +88,7 @@ class Encoded:
         """What made the features at a path, as far as that is known."""
         if str(path) == DEMO:
             return cls(None, MINILM)  # its image features are a projection of EfficientNet-Lite0's
-        described = read_json(Path(path) / DESCRIPTION)
+        described = read_json(Path(path) / DESCRIPTION, holds={"image_encoder": {"name": str, "grid": int | None}})
         if described is None:
             return cls(None, None)
         text = described.get("text_encoder") or {}
@@ -130,6 +132,28 @@ class Space:
         """Whether a score costs thousands of times as much as a product (SAF, SGR)."""
         return are_local(self.models)
 
+    @property
+    def reads_vectors_beside_words(self) -> bool:
+        """Whether captions are read as words and as vectors."""
+        parts = (part for model in self.models for part in model.text_encoder.modules())
+        return any(isinstance(part, WordsBesideVector) for part in parts)
+
+    @contextmanager
+    def encoding_on(self, device: str) -> Iterator[None]:
+        """Encode on a device meanwhile; everything else is done on the CPU.
+
+        Args:
+            device: "cpu", "cuda", "mps", or "auto" for a GPU if there is one.
+        """
+        where = make_fabric(device).device
+        try:
+            for model in self.models:
+                model.to(where)
+            yield
+        finally:
+            for model in self.models:
+                model.to("cpu")
+
     def vectors_of_images(self, inputs: Inputs, rows: Tensor) -> Float[Tensor, "rows dim"]:
         """Unit vectors, whose products are the mean of the models' cosines."""
         return self.joined_vectors(self.encoded_images(inputs, rows))
@@ -159,7 +183,7 @@ class Space:
         device = torch.device("cpu") if weights is None else weights.device
         with evaluating(self.models):
             blocks = [inputs.take(some).to(device) for some in rows.split(_BATCH)]
-            return [joined([encoder(block) for block in blocks]) for encoder in encoders]
+            return [joined([encoder(block).to(torch.device("cpu")) for block in blocks]) for encoder in encoders]
 
     def inputs_of_texts(self, texts: Sequence[str], tell: Callable[[str], None]) -> Inputs:
         """What the models read of queries.
@@ -174,7 +198,7 @@ class Space:
         if self.vocabulary is not None:
             _tell_unknown(cut, self.vocabulary, tell)
         if self.by.text is None:
-            if words is None:
+            if words is None or self.reads_vectors_beside_words:
                 raise ConfigError(_NO_MATCH.format(what="a text", flag="--text-encoder"))
             return words
         if self.by.text in (MINILM,):
@@ -240,14 +264,13 @@ def untrained_space(pairs: Pairs, by: Encoded, where: str) -> Space:
     return Space([model], description, by)
 
 
-def run_space(folder: Path, device: str) -> Space:
-    """The space of a run.
+def run_space(folder: Path) -> Space:
+    """The space of a run, on the CPU.
 
     Raises:
         CheckpointError: If the folder holds no finished run.
     """
     run = load_models(folder)
-    where = make_fabric(device).device
     data = run.recipe.data
     reads = run.recipe.network
     by = encoders_of(data)
@@ -257,7 +280,7 @@ def run_space(folder: Path, device: str) -> Space:
         by.grid if reads.image == "features" else None,
     )
     description = {"kind": "run", "folder": str(folder.resolve()), "sha256": _digest(folder / _WEIGHTS)}
-    return Space([model.to(where) for model in run.models], description, by, run.vocabulary, reads=reads)
+    return Space(run.models, description, by, run.vocabulary, reads=reads)
 
 
 def encoders_of(data: DataConfig) -> Encoded:
@@ -289,10 +312,11 @@ def opened_space(description: dict[str, Any], folder: Path) -> Space:
         if not (run / _WEIGHTS).exists() or _digest(run / _WEIGHTS) != description["sha256"]:
             raise DataError(
                 f"{folder} was made by the run in {run}, which is gone or was trained anew: restore it, or make the "
-                f"index again (truepair index {run} --out …)"
+                f"index again in a new folder (truepair index {run} --out …)"
             )
-        space = run_space(run, "cpu")
-        space.cache = cache
+        space = run_space(run)
+        space.by = replace(space.by, **description.get("named", {}))
+        space.description, space.cache = description, cache
         return space
     by = Encoded(description["image"], description["text"], description["grid"])
     try:

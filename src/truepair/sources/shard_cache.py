@@ -70,6 +70,7 @@ class ShardCache:
 
         Raises:
             DataError: If there is no room for it.
+            OSError: What `fetch` raises, where it is no error of the disk.
         """
         path = self.folder / name
         if _touched(path):
@@ -81,6 +82,8 @@ class ShardCache:
                     self._make_room(size)
                     self._write(path, fetch)
         except OSError as error:
+            if error.errno is None:  # not of the disk, but of what is copied, which Arrow cannot read
+                raise
             raise DataError(
                 f"no copy of {size / 1e9:,.2f} GB can be kept in {self.folder} ({said_by(error)}): make room, lower "
                 f"--cache-size, or name another folder in {FOLDER_VARIABLE}"

@@ -83,7 +83,9 @@ def _file_of(row: Row, where: str) -> RecipeFile:
 
 
 def with_options(nested: Mapping[str, Any], options: Mapping[str, Any]) -> dict[str, Any]:
-    """A recipe's nested options with some of them replaced; another method comes with its own defaults.
+    """A recipe's nested options with some of them replaced.
+
+    With another method, the options of the method before go; the backbone stays the recipe's.
 
     Raises:
         ConfigError: If a dotted name goes on after an option.

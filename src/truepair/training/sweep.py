@@ -6,13 +6,12 @@ import json
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
-from functools import cache
 from itertools import product
 from pathlib import Path
 from typing import Any
 
 from truepair.config import Recipe
-from truepair.data.corpora import load_corpus
+from truepair.data.corpora import corpora_one_by_one
 from truepair.errors import ConfigError, DataError, TruepairError
 from truepair.files.json import parsed_json, write_json
 from truepair.files.locking import alone_in
@@ -144,14 +143,14 @@ def sweep(settings: Sequence[Setting], out: Path, tell: Callable[[Swept], None] 
 
 
 def _swept(settings: Sequence[Setting], tell: Callable[[Swept], None]) -> list[Swept]:
-    corpus = cache(load_corpus)
+    corpus = corpora_one_by_one()
     swept = []
     with progress("sweep", "runs", len(settings)) as shown:
         for setting in settings:
             shown.describe(setting.folder.name)
             try:
                 results = finished(setting.recipe, setting.folder)
-                results = results or run(setting.recipe, setting.folder, corpus(setting.recipe.data))
+                results = results or run(setting.recipe, setting.folder, corpus(setting.recipe))
                 swept.append(Swept(setting, results))
             except TruepairError as error:
                 swept.append(Swept(setting, None, str(error)))
