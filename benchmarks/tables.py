@@ -220,7 +220,7 @@ def detection_table(_: Sequence[Numbers]) -> str:
     """How well an audit finds mismatched pairs: the audits by rate, then small collections at 20 %."""
     rows = [
         (cells["corpus"], cells["AP"], cells["AUROC"], cells["calibration error"], cells["rate, %"])
-        for cells in where(result("audits"), order=("in the table's order",))
+        for cells in result("audits").cells()
     ]
     for cells in where(result("small_audits"), shuffled=("20 %",), pairs=_SMALL, **{"judged by": ("together",)}):
         means = [cells[name].split(" ± ")[0] for name in ("AP", "AUROC", "calibration error", "rate, % (interval)")]
@@ -236,9 +236,6 @@ def first_minutes_table(_: Sequence[Numbers]) -> str:
 
 
 VIEWS: Mapping[str, Callable[[Result], str]] = {
-    "audits": lambda table: pivoted(
-        table.cells(), ["corpus"], ["order"], "{AUROC} / {AP} / {calibration error} / {rate, %}"
-    ),
     "detectors": lambda table: pivoted(table.cells(), ["corpus", "noise"], ["system"], "{AP} / {AUROC}"),
     "disentangling": lambda table: pivoted(
         table.cells(), ["system"], ["noise"], "{c from S} / {a from X} / {c from X} / {c from X by a network}"
