@@ -17,6 +17,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from statistics import mean, stdev
 
+from accuracy import SAME_WITHOUT_NOISE
 from tables import MAIN, RESULTS, Numbers, chosen
 
 from truepair.figures.charts import curves_chart
@@ -32,7 +33,6 @@ SHOWN: Mapping[str, tuple[str, str]] = {
 """Picture → backbone and level of noise."""
 SYSTEMS = {system: system for system in MAIN} | {"plain oracle": "oracle"}
 """Systems and what they are called; the same line in all pictures."""
-WITHOUT_NOISE = {"plain oracle": "plain InfoNCE"}
 
 
 def curves(numbers: Sequence[Numbers], backbone: str, level: str) -> list[Curve]:
@@ -44,7 +44,7 @@ def curves(numbers: Sequence[Numbers], backbone: str, level: str) -> list[Curve]
 
 
 def _points(numbers: Sequence[Numbers], system: str, level: str) -> list[Point]:
-    clean = chosen(numbers, system=WITHOUT_NOISE.get(system, system), rate=0.0)
+    clean = chosen(numbers, system=SAME_WITHOUT_NOISE.get(system, system), rate=0.0)
     runs = clean + [run for run in chosen(numbers, system=system, level=level) if run["rate"]]
     points = []
     for rate in sorted({run["rate"] for run in runs}):

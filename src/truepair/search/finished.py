@@ -37,9 +37,8 @@ def finished_index(target: str, out: Path, config: IndexConfig, embedding: Embed
         raise _another(out, f"it was made of {first.store or space.get('folder')}, not of {target}")
     if embeds:
         embedded_corpus(data, out, embedding)  # refuses another source, and other encoders
-    asked = asdict(config) | (
-        {} if embeds else {f"{side}_encoder": name for side, name in named_encoders(embedding).items()}
-    )
+    named = {} if embeds else named_encoders(embedding)
+    asked = asdict(config) | {f"{side}_encoder": name for side, name in named.items()}
     by = space.get("named", {}) if is_run else space
     known = manifest.config | {"image_encoder": by.get("image"), "text_encoder": by.get("text")}
     for name, value in asked.items():

@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import cached_property
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -179,7 +180,7 @@ class Space:
 
     @torch.inference_mode()
     def _encoded(self, encoders: Sequence[nn.Module], inputs: Inputs, rows: Tensor) -> list[Padded]:
-        weights = next(self.models[0].parameters(), None)
+        weights = next(chain(self.models[0].parameters(), self.models[0].buffers()), None)
         device = torch.device("cpu") if weights is None else weights.device
         with evaluating(self.models):
             blocks = [inputs.take(some).to(device) for some in rows.split(_BATCH)]
