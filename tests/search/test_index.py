@@ -19,8 +19,8 @@ from truepair.errors import ConfigError, DataError
 from truepair.evaluation.retrieval import evaluate
 from truepair.files.locking import alone_in
 from truepair.scoring.encodings import Encodings
-from truepair.search import building
-from truepair.search.building import _learned, _with_named_encoders, add_to_index, build_index, drop_from_index
+from truepair.search import building, spaces
+from truepair.search.building import _learned, add_to_index, build_index, drop_from_index
 from truepair.search.index import SCHEMA, open_index
 from truepair.search.layout import one_table, read_manifest
 from truepair.search.measuring import measure_index
@@ -203,11 +203,13 @@ def test_vectors_of_two_spaces_need_a_run(tmp_path):
     assert not (tmp_path / "index").exists()
 
 
-def test_a_folder_of_something_else_is_left_alone(made, vectors):
+def test_a_folder_of_something_else_is_left_alone(made, vectors, tmp_path):
     with pytest.raises(ConfigError, match=r"holds an index, but another one \(seed is 0 there, not 1\)"):
         build_index(str(vectors), made, IndexConfig(calibration=200, references=64, seed=1))
     with pytest.raises(ConfigError, match=r"holds an index, but another one \(it was made of "):
-        build_index("demo", made, IndexConfig(calibration=200, references=64))
+        build_index(str(write_vectors(tmp_path, 30, seed=0)), made, IndexConfig(calibration=200, references=64))
+    with pytest.raises(ConfigError, match=r"--of is .*, but .* is no run"):
+        build_index(str(vectors), made, IndexConfig(calibration=200, references=64), of=tmp_path)
     with pytest.raises(ConfigError, match=r"another one \(image_encoder is None there, not 'clip'\)"):
         build_index(str(vectors), made, IndexConfig(calibration=200, references=64), EmbedConfig("clip", "clip"))
     with pytest.raises(ConfigError, match=r"holds images.npy, of something else"):
@@ -315,7 +317,7 @@ def test_an_index_that_another_process_makes_meanwhile_stays(vectors, tmp_path, 
     assert len(open_index(out)) == IMAGES - 1
 
 
-def test_features_of_unknown_encoders_beside_words_need_their_encoder_named(vectors, tmp_path):
+def test_features_of_unknown_encoders_beside_words_need_their_encoder_named(vectors, tmp_path, monkeypatch):
     recipe = Recipe(
         DataConfig(str(vectors), minimum_word_count=1),
         model=ModelConfig(embedding=8, word_size=6, words="mean", projection="plain"),
@@ -330,7 +332,7 @@ def test_features_of_unknown_encoders_beside_words_need_their_encoder_named(vect
     build_index(str(tmp_path / "run"), tmp_path / "more index", of=tmp_path / "more")
     assert len(open_index(tmp_path / "more index").search(like="image-0", find="captions", k=5)) == 5
     with pytest.raises(ConfigError, match=r"--image-encoder is 'clip', but .* reads image features of efficientnet"):
-        _with_named_encoders(_of(run_space(tmp_path / "run"), "efficientnet"), tmp_path, EmbedConfig("clip"))
+        _made_by(monkeypatch, Encoded("efficientnet", None), lambda: run_space(tmp_path / "run", {"image": "clip"}))
     named = EmbedConfig(text_encoder="st:mine")
     build_index(str(tmp_path / "run"), tmp_path / "named", IndexConfig(calibration=0), named)
     assert open_index(tmp_path / "named").space.by.text == "st:mine"
@@ -339,9 +341,10 @@ def test_features_of_unknown_encoders_beside_words_need_their_encoder_named(vect
         build_index(str(tmp_path / "run"), tmp_path / "named", IndexConfig(calibration=0), EmbedConfig("clip", "clip"))
 
 
-def _of(space, image):
-    space.by = Encoded(image, None)
-    return space
+def _made_by(monkeypatch, encoders, opened):
+    with monkeypatch.context() as patch:
+        patch.setattr(spaces, "encoders_of", lambda data: encoders)
+        opened()
 
 
 def test_what_a_run_learned_from_is_known_by_place(word_run):

@@ -12,7 +12,7 @@ from jaxtyping import Float, Int
 from PIL import Image
 
 from truepair.data.pairs import Pictures
-from truepair.sources.decoding import MOST_PIXELS, decoded
+from truepair.sources.decoding import MOST_PIXELS, decoded, decoded_side
 from truepair.sources.picture_files import encoded_picture
 from truepair.sources.protocol import Source
 
@@ -89,7 +89,7 @@ def patches(
         UnreadablePictureError: If the picture cannot be decoded.
     """
     side = grid * pixels
-    square = decoded(data, 2 * side, most_pixels).resize((side, side), Image.Resampling.BILINEAR)
+    square = decoded(data, decoded_side(side), most_pixels).resize((side, side), Image.Resampling.BILINEAR)
     values = np.asarray(square, dtype=np.float32) / 255.0 - 0.5
     tiles = values.reshape(grid, pixels, grid, pixels, 3).transpose(0, 2, 1, 3, 4)  # [row, column, y, x, colour]
     return tiles.reshape(grid * grid, pixels * pixels * 3)

@@ -15,11 +15,8 @@ from truepair.data.batch import Padded
 from truepair.data.pairs import Inputs, Pairs, Pictures, Subset
 from truepair.errors import ConfigError, DataError
 from truepair.pretrained.pictures import PictureReader
-from truepair.sources.decoding import MOST_PIXELS, decoded
+from truepair.sources.decoding import MOST_PIXELS, decoded, decoded_side
 from truepair.sources.picture_files import UnreadablePictureError
-
-_ENOUGH = 2
-"""JPEG may decode at a fraction of its size as long as so many times the network's side remain."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -56,7 +53,7 @@ class Pixels:
 
     def _of(self, image: int) -> Float32[np.ndarray, "3 side side"]:
         try:
-            return self.reader(decoded(self.pictures[image], _ENOUGH * self.reader.side, self.most_pixels))
+            return self.reader(decoded(self.pictures[image], decoded_side(self.reader.side), self.most_pixels))
         except DataError as error:
             if self.is_lenient and isinstance(error, UnreadablePictureError):
                 self.lost[image] = str(error)
@@ -101,7 +98,7 @@ def pixels_of(pictures: Sequence[bytes], reader: PictureReader) -> PixelsInMemor
     Raises:
         UnreadablePictureError: If one cannot be decoded.
     """
-    return PixelsInMemory(np.stack([reader(decoded(data, _ENOUGH * reader.side)) for data in pictures]))
+    return PixelsInMemory(np.stack([reader(decoded(data, decoded_side(reader.side))) for data in pictures]))
 
 
 def with_pixels(pairs: Pairs, reader: PictureReader, most_pixels: int, where: str) -> Pairs:

@@ -26,13 +26,10 @@ from truepair.embedding.store import (
 )
 from truepair.embedding.text_encoders import TextEncoder, batches_by_length, encode_batches
 from truepair.errors import DataError
-from truepair.sources.decoding import MOST_PIXELS, DecodingMemory, decoded
+from truepair.sources.decoding import MOST_PIXELS, DecodingMemory, decoded, decoded_side
 from truepair.sources.facts import PictureFacts, facts_of
 from truepair.sources.picture_files import UnreadablePictureError, left_out
 from truepair.sources.protocol import Sample, Skipped
-
-_ENOUGH = 2
-"""JPEG may decode at a fraction of its size as long as so many times the network's side remain."""
 
 
 @dataclass(frozen=True)
@@ -149,7 +146,7 @@ def _awaited(item: Future[_Seen | Skipped] | Skipped) -> _Seen | Skipped:
 
 
 def _see(sample: Sample, encoders: Encoders) -> _Seen | Skipped:
-    side = _ENOUGH * encoders.image.description.side
+    side = decoded_side(encoders.image.description.side)
     with encoders.memory.of(sample.picture, side):
         try:
             picture = decoded(sample.picture, side, encoders.most_pixels)

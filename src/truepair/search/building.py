@@ -15,16 +15,13 @@ import torch
 from jaxtyping import Int
 from torch import Tensor
 
-from truepair.cleaning.generation import SUMMARY
-from truepair.cleaning.summary import read_summary
 from truepair.config import DataConfig, EmbedConfig
 from truepair.config.search import IndexConfig
-from truepair.data.corpora import reads_patches
 from truepair.data.embeddings import is_embeddings
 from truepair.data.loader import inputs_of_captions
 from truepair.data.pairs import Pairs
 from truepair.data.splitting import one_of_each_image
-from truepair.embedding.run import EMBEDDINGS, embedded_corpus
+from truepair.embedding.run import embedded_corpus
 from truepair.embedding.store import RowWriter
 from truepair.errors import ConfigError, DataError, of_system
 from truepair.files.locking import alone_in, make_folder
@@ -34,7 +31,6 @@ from truepair.random_streams import Stream
 from truepair.search.approximate import ApproximateFile, faiss
 from truepair.search.calibration import LOOKED_AT, calibrated
 from truepair.search.columns import columns_to_filter
-from truepair.search.finished import finished_index, named_encoders
 from truepair.search.index import Index, open_index
 from truepair.search.layout import (
     ID_OF,
@@ -51,6 +47,7 @@ from truepair.search.layout import (
 )
 from truepair.search.opened import pairs_of_run, pairs_of_store
 from truepair.search.spaces import Encoded, Space, embed_config, run_space, save_space, untrained_space
+from truepair.search.target import Target, finished_index, named_encoders, target_of
 from truepair.training.folder import TrainedRun, load_run
 
 _ROWS_AT_A_TIME = 4_096
@@ -110,19 +107,19 @@ def build_index(
             no run; or if faiss is missing.
         TruepairError: If something cannot be read or embedded.
     """
-    target = _target(target)
+    asked = target_of(target, out, config, embedding, of)
     if (out / INDEX).exists():
-        manifest = finished_index(target, out, config, embedding, of)
+        manifest = finished_index(asked, out, config, embedding)
         tell(f"{out} holds this index already: nothing was made")
         return manifest
     _refuse_folder(out)
     if config.approximate != "none":
         faiss()  # before hours of encoding
-    made = _made(target, out, config, embedding, of, tell)
+    made = _made(asked, out, config, embedding, tell)
     make_folder(out)
     with alone_in(out):
         if (out / INDEX).exists():  # made by another process meanwhile
-            return finished_index(target, out, config, embedding, of)
+            return finished_index(asked, out, config, embedding)
         save_space(made.space, out)
         with made.space.encoding_on(config.device):
             written = _written_segment(made, out, "00000", config.pairs)
@@ -213,46 +210,17 @@ def _within(starts: Sequence[int], number: int, rows: set[int]) -> list[int]:
     return [row - starts[number] for row in rows if starts[number] <= row < starts[number + 1]]
 
 
-def _made(target: str, out: Path, config: IndexConfig, embedding: EmbedConfig, of: Path | None, tell: Tell) -> _Made:
-    path = Path(target)
-    if (path / "run.json").exists():
-        return _made_by_run(path, config, embedding, of)
-    if of is not None:
-        raise ConfigError(
-            f"--of is {of}, but {target} is no run: a feature store is encoded by a run (truepair index RUN --of STORE)"
-        )
-    if config.pairs != "all":
-        raise ConfigError(f"pairs is {config.pairs!r}, but {target} is no run: its pairs are indexed together")
-    data = DataConfig(target, embedding.source)
-    if reads_patches(data):
-        data = embedded_corpus(data, out, embedding, tell)
-    elif not is_embeddings(path):
-        raise ConfigError(f"{target} cannot be searched without training: train a run on it, and index the run")
-    pairs = pairs_of_store(None, Path(data.path))
-    by = Encoded.of_features(data.path)
-    if data.path == target:
-        by = _named_encoders(by, target, embedding)
-    return _Made(untrained_space(pairs, by, target), pairs, Path(data.path).resolve())
-
-
-def _target(target: str) -> str:
-    """What to index: of an audit's folder what it embedded, or the run that it audited.
-
-    Raises:
-        ConfigError: If it audited features from elsewhere.
-    """
-    folder = Path(target)
-    if not (folder / SUMMARY).exists():
-        return target
-    run = read_summary(folder).scored_by.run
-    if run is not None:
-        return run
-    if not is_embeddings(folder / EMBEDDINGS):
-        raise ConfigError(
-            f"{folder} is an audit that embedded nothing itself: index the features that it audited (truepair index "
-            "FEATURES --out …)"
-        )
-    return str(folder / EMBEDDINGS)
+def _made(target: Target, out: Path, config: IndexConfig, embedding: EmbedConfig, tell: Tell) -> _Made:
+    if target.run is not None:
+        return _made_by_run(target.run, target.store, config, embedding)
+    if target.is_embedded:
+        embedded_corpus(DataConfig(target.name, embedding.source), out, embedding, tell)
+    assert target.store is not None
+    pairs = pairs_of_store(None, target.store)
+    by = Encoded.of_features(target.store)
+    if not target.is_embedded:
+        by = _named_encoders(by, target.name, embedding)
+    return _Made(untrained_space(pairs, by, target.name), pairs, target.store.resolve())
 
 
 def _named_encoders(by: Encoded, target: str, embedding: EmbedConfig) -> Encoded:
@@ -268,35 +236,16 @@ def _named_encoders(by: Encoded, target: str, embedding: EmbedConfig) -> Encoded
     )
 
 
-def _made_by_run(folder: Path, config: IndexConfig, embedding: EmbedConfig, of: Path | None) -> _Made:
-    space = _with_named_encoders(run_space(folder), folder, embedding)
-    if of is not None:
-        _refuse_other_encoders(space, of)
-        pairs = pairs_of_store(space, of)
-        return _Made(space, pairs, of.resolve(), _of_names(pairs, _learned_names(space)))
+def _made_by_run(folder: Path, store: Path | None, config: IndexConfig, embedding: EmbedConfig) -> _Made:
+    space = run_space(folder, named_encoders(embedding))
+    if store is not None:
+        _refuse_other_encoders(space, store)
+        pairs = pairs_of_store(space, store)
+        return _Made(space, pairs, store.resolve(), _of_names(pairs, _learned_names(space)))
     run = load_run(folder)
     learned = _learned(run)
     of_splits = learned.values() if config.pairs == "all" else [learned[config.pairs]]
     return _Made(space, pairs_of_run(run, config.pairs), None, [*chain.from_iterable(of_splits)])
-
-
-def _with_named_encoders(space: Space, folder: Path, embedding: EmbedConfig) -> Space:
-    """The space of a run, with the encoders that the user names where its features do not say what made them.
-
-    Raises:
-        ConfigError: If they say something else, or the run reads no features of that side.
-    """
-    named = named_encoders(embedding)
-    reads_vectors = space.vocabulary is None or space.reads_vectors_beside_words
-    reads = {"image": space.reads.image == "features", "text": space.reads.text == "features" and reads_vectors}
-    for side, name in named.items():
-        known = getattr(space.by, side)
-        if known is not None or not reads[side]:
-            said = f"reads {side} features of {known}" if reads[side] else f"reads no {side} features"
-            raise ConfigError(f"--{side}-encoder is {name!r}, but {folder} {said}: leave it out")
-    space.by = replace(space.by, image=named.get("image", space.by.image), text=named.get("text", space.by.text))
-    space.description |= {"named": named} if named else {}
-    return space
 
 
 def _learned(run: TrainedRun) -> dict[str, list[bool]]:

@@ -8,12 +8,13 @@ from __future__ import annotations
 
 import hashlib
 import unicodedata
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import cached_property
 from itertools import chain
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -47,16 +48,13 @@ from truepair.pretrained.captions import MINILM, CaptionReader
 from truepair.pretrained.pictures import picture_reader
 from truepair.scoring.encodings import are_local, evaluating, item_vectors
 from truepair.similarity.cosine import CosineSimilarity
-from truepair.sources.decoding import decoded
+from truepair.sources.decoding import decoded, decoded_side
 from truepair.sources.demo import DEMO
 from truepair.training.device import make_fabric
 from truepair.training.folder import load_models
 
 SPACE = "space.safetensors"
 _WEIGHTS = "best.safetensors"
-_ENOUGH = 2
-"""As `embedding.shard`: JPEG may decode at a fraction of its size as long as so many times the network's side
-remain."""
 _MOST_CHARACTERS = 20_000
 """A query is cut here before an encoder cuts it at its own number of tokens."""
 _BATCH = 256
@@ -227,7 +225,7 @@ class Space:
         if self.by.image == "patches":
             return Features(np.stack([patches(data) for data in pictures]))
         encoder = self._image_encoder
-        side = _ENOUGH * encoder.description.side
+        side = decoded_side(encoder.description.side)
         seen = (encoder.preprocess(decoded(data, side)) for data in pictures)
         return Features(np.concatenate([encoder.encode(values[None]) for values in seen]))
 
@@ -265,23 +263,44 @@ def untrained_space(pairs: Pairs, by: Encoded, where: str) -> Space:
     return Space([model], description, by)
 
 
-def run_space(folder: Path) -> Space:
+def run_space(folder: Path, named: Mapping[str, str] = MappingProxyType({}), cache: Path | None = None) -> Space:
     """The space of a run, on the CPU.
+
+    Args:
+        folder: The run.
+        named: The encoders, by side ("image", "text"), that the user names because its features do not say what made
+            them.
+        cache: See `Space`.
 
     Raises:
         CheckpointError: If the folder holds no finished run.
+        ConfigError: If the features do say what made them, or the run reads none of that side.
     """
     run = load_models(folder)
-    data = run.recipe.data
-    reads = run.recipe.network
+    data, reads = run.recipe.data, run.recipe.network
     by = encoders_of(data)
     by = Encoded(
         by.image if reads.image == "features" else None,
         by.text if reads.text == "features" else None,
         by.grid if reads.image == "features" else None,
     )
-    description = {"kind": "run", "folder": str(folder.resolve()), "sha256": _digest(folder / _WEIGHTS)}
-    return Space(run.models, description, by, run.vocabulary, reads=reads)
+    description: dict[str, Any] = {"kind": "run", "folder": str(folder.resolve()), "sha256": _digest(folder / _WEIGHTS)}
+    if named:
+        description["named"] = dict(named)
+    told = replace(by, image=named.get("image", by.image), text=named.get("text", by.text))
+    space = Space(run.models, description, told, run.vocabulary, cache, reads)
+    _refuse_named(space, by, named, folder)
+    return space
+
+
+def _refuse_named(space: Space, by: Encoded, named: Mapping[str, str], folder: Path) -> None:
+    reads_vectors = space.vocabulary is None or space.reads_vectors_beside_words
+    reads = {"image": space.reads.image == "features", "text": space.reads.text == "features" and reads_vectors}
+    for side, name in named.items():
+        known = getattr(by, side)
+        if known is not None or not reads[side]:
+            said = f"reads {side} features of {known}" if reads[side] else f"reads no {side} features"
+            raise ConfigError(f"--{side}-encoder is {name!r}, but {folder} {said}: leave it out")
 
 
 def encoders_of(data: DataConfig) -> Encoded:
@@ -315,10 +334,7 @@ def opened_space(description: dict[str, Any], folder: Path) -> Space:
                 f"{folder} was made by the run in {run}, which is gone or was trained anew: restore it, or make the "
                 f"index again in a new folder (truepair index {run} --out …)"
             )
-        space = run_space(run)
-        space.by = replace(space.by, **description.get("named", {}))
-        space.description, space.cache = description, cache
-        return space
+        return run_space(run, description.get("named", {}), cache)
     by = Encoded(description["image"], description["text"], description["grid"])
     try:
         weights = load_checkpoint(folder / SPACE)["weights"]

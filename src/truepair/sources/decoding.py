@@ -47,8 +47,8 @@ def decoded(data: bytes, largest_side: int | None = None, most_pixels: int = MOS
 
     Args:
         data: An encoded picture in one of `FORMATS`; HEIC if pillow-heif is installed.
-        largest_side: A hint, in pixels, that no more is needed; lets JPEG decode at a fraction of its size, and makes
-            other pictures of more than 50 million pixels smaller.
+        largest_side: A hint, in pixels, that no more is needed (`decoded_side`); lets JPEG decode at a fraction of its
+            size, and makes other pictures of more than 50 million pixels smaller.
         most_pixels: Width × height above which a picture is not decoded.
 
     Raises:
@@ -85,6 +85,11 @@ def decoded(data: bytes, largest_side: int | None = None, most_pixels: int = MOS
         ) from error
 
 
+def decoded_side(side: int) -> int:
+    """`largest_side` of a picture that will be made `side` pixels wide: twice that, so that pixels are averaged."""
+    return 2 * side
+
+
 def thumbnail(data: bytes, side: int) -> bytes:
     """A small copy as WebP, for reports: nothing of the file but its pixels remains (no EXIF, no position).
 
@@ -95,7 +100,7 @@ def thumbnail(data: bytes, side: int) -> bytes:
     Raises:
         UnreadablePictureError: If the picture cannot be decoded or is huge (see `decoded`).
     """
-    picture = decoded(data, largest_side=2 * side)
+    picture = decoded(data, decoded_side(side))
     picture.thumbnail((side, side), Image.Resampling.LANCZOS)
     written = io.BytesIO()
     picture.save(written, "WEBP", quality=80)
