@@ -54,7 +54,9 @@ class SmallLoss:
             yield self.optimiser.step(info_nce(self.optimiser.model(batch), 0.05, weights=weights), float(epoch))
 
     def confidence(self, loaders: Loaders) -> Tensor:
-        return confidence_against_random_pairs(self.models, loaders, temperature=0.05)
+        found = confidence_against_random_pairs(self.models, loaders, temperature=0.05)
+        self.notes = found.warnings
+        return found.confidence
 
     def state_dict(self) -> dict[str, Any]:
         return {"is_kept": self.is_kept, **self.optimiser.state_dict()}

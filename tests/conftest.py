@@ -114,7 +114,7 @@ class Twins:
             yield from twin.train_epoch(epoch, loaders)
 
     def confidence(self, loaders):
-        return confidence_of_two_components(self.models, loaders, 0.05)
+        return confidence_of_two_components(self.models, loaders, 0.05).confidence
 
     def state_dict(self):
         return {"twins": [twin.state_dict() for twin in self.twins]}

@@ -21,7 +21,7 @@ def scores():
     return Scores(*(torch.randn(30, generator=generator) for _ in range(3)))
 
 
-def found_with(pairs, scores, probability, models_for):
+def found_with(pairs, scores, probability, models_for, at_least=5, at_most=10):
     return find(
         pairs,
         scores,
@@ -29,8 +29,8 @@ def found_with(pairs, scores, probability, models_for):
         models_for,
         threshold=0.5,
         re_pair_threshold=0.5,
-        at_least=5,
-        at_most=10,
+        at_least=at_least,
+        at_most=at_most,
         seed=0,
     )
 
@@ -49,6 +49,17 @@ def test_unknown_probabilities_make_no_suspects_and_train_no_models_for_partners
         assert table[column].null_count == 30
     assert not any(table["is_suspect"].to_pylist())
     assert table["log_odds"].to_pylist() == sorted(scores.log_odds.tolist())
+
+
+@pytest.mark.parametrize(("at_least", "at_most", "suspects"), [(5, 0, 15), (0, 10, 0)])
+def test_where_no_partner_is_wanted_no_model_is_trained(pairs, scores, at_least, at_most, suspects):
+    def no_models(asked):
+        raise AssertionError("no partners are looked for")
+
+    probability = (torch.arange(30) < suspects).float()
+    findings = found_with(pairs, scores, probability, no_models, at_least, at_most)
+    assert findings.is_suspect.sum() == suspects
+    assert findings_table(findings)["suggested_image_id"].null_count == 30
 
 
 def test_known_probabilities_order_the_pairs_and_stay_numbers(pairs, scores, small):

@@ -3,11 +3,14 @@ from dataclasses import replace
 import pytest
 import torch
 from latent_factors import latent_factor_pairs
+from one_space import zero_shot
 
+from truepair.audit import sensitivity as audit_sensitivity
 from truepair.audit.crossfit import trained
 from truepair.audit.sensitivity import sensitivity
 from truepair.data.noise import inject_noise
 from truepair.scoring.cross_fitting import cross_fitted_features
+from truepair.scoring.pair_features import pair_features
 from truepair.scoring.probability import probabilities
 
 
@@ -37,6 +40,26 @@ def test_images_of_similar_captions_are_found_less_often_and_a_lower_threshold_f
     assert 0 < strict.alike < strict.random
     assert strict.alike < loose.alike
     assert strict.random <= loose.random
+
+
+@pytest.mark.parametrize("is_untrained", [False, True])
+def test_reference_pairs_are_none_of_the_pairs_that_were_moved(audited, is_untrained, monkeypatch):
+    folds, pairs, found = audited
+    if is_untrained:
+        folds = zero_shot(pairs)
+    seen = []
+
+    def features(models, moved, chosen, reference, *given, **options):
+        seen.append((moved.image_of_caption != pairs.image_of_caption, chosen, reference))
+        return pair_features(models, moved, chosen, reference, *given, **options)
+
+    monkeypatch.setattr(audit_sensitivity, "pair_features", features)
+    assert tried((folds, pairs, found)).alike is not None
+    for is_moved, chosen, reference in seen:
+        assert is_moved[chosen].all()
+        assert not is_moved[reference].any()
+        assert len(chosen) > 20
+        assert len(reference) > 20
 
 
 def test_nothing_is_tried_where_no_pair_is_sure_to_match(audited):

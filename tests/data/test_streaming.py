@@ -14,9 +14,11 @@ from made_stores import in_memory
 from owned_elsewhere import owned_elsewhere
 from photographs import write_photographs
 
+from truepair import processes
 from truepair.config import DataConfig, EmbedConfig, ModelConfig, SourceConfig
 from truepair.data import streaming
 from truepair.data.corpora import load_corpus
+from truepair.data.labelled import LabelledDraw
 from truepair.data.loader import Loaders
 from truepair.data.streaming import index_of_source
 from truepair.errors import ConfigError, DataError
@@ -264,6 +266,48 @@ def test_pairs_of_broken_pictures_are_in_no_batch_and_counted(tmp_path, model, w
         assert len(batch.images) == len(batch.captions) == len(batch)
         expected = pairs.images.take(pairs.image_of_caption[batch.pair])
         assert torch.equal(batch.images.values[batch.images.places], expected.values[expected.places])
+
+
+@pytest.mark.parametrize(
+    ("broken", "left", "counts"),
+    [([2], [0, 1, 3, 4, 5, 6], [2, 1, 3]), ([0, 1, 2], [3, 4, 5, 6], None), ([0, 1, 2, 3], "too many", None)],
+)
+def test_whether_too_many_are_broken_is_asked_of_the_batch_of_all_processes(
+    shards, model, tmp_path, monkeypatch, broken, left, counts
+):
+    """Seven pairs in shares of 2, 2 and 3, of which this process is the second."""
+    given = loaders(load_corpus(data(shards, tmp_path), model), 2)
+    whole = torch.arange(10, 17)
+    monkeypatch.setattr(processes, "count", lambda: 3)
+    monkeypatch.setattr(processes, "rank", lambda: 1)
+    monkeypatch.setattr(processes, "anywhere", lambda flags: flags | torch.isin(torch.arange(7), torch.tensor(broken)))
+    read = given._dataset._batch(whole[2:4])
+    lost = {int(whole[place]): "broken" for place in broken if place in (2, 3)}
+    read = replace(read, lost=lost)
+    if left == "too many":
+        with pytest.raises(DataError, match="4 of 7 pictures of a batch cannot be decoded, too many"):
+            given._whole(whole, read)
+    elif counts is None:
+        assert given._whole(whole, read) is None
+        assert sorted(given.lost) == whole[broken].tolist()
+    else:
+        made = given._whole(whole, read)
+        assert (made.pair.tolist(), made.counts) == (whole[left].tolist(), counts)
+
+
+def test_a_share_of_broken_pictures_alone_is_handed_over(tmp_path, model):
+    pairs = load_corpus(data(write_captioned(tmp_path / "shards", broken=(3, 11)), tmp_path), model).splits.train
+    names = [pairs.image_ids[image].partition("/")[2] for image in pairs.image_of_caption.tolist()]
+    broken = [pair for pair, name in enumerate(names) if name in ("003", "011")]
+    given = Loaders(pairs, 4, 0, torch.device("cpu"))
+    assert sorted(given._dataset._batch(torch.tensor(broken)).lost) == broken
+    some = LabelledDraw(pairs, pairs, 0, 0, torch.device("cpu"))
+    kept = torch.tensor([pair for pair in range(len(pairs)) if pair not in broken][:6])
+    batch, labels = some._batch(torch.tensor([*broken[:1], *kept[:3]]), kept[3:])
+    assert labels.tolist() == [1.0, 1.0, 1.0, 0.0, 0.0, 0.0]
+    assert len(batch.images) == len(batch.captions) == len(batch) == 6
+    with pytest.raises(DataError, match="pictures of trusted and mismatched pairs cannot be decoded, too many"):
+        some._batch(torch.tensor(broken[:2]), kept[:1])
 
 
 def test_a_source_that_is_gone_ends_the_run(shards, model, tmp_path):

@@ -44,7 +44,10 @@ def test_longer_captions_are_cut_and_counted(bert_folder):
 
 @pytest.mark.parametrize(
     "stored",
-    [{"pooling_mode_cls_token": True, "pooling_mode_mean_tokens": False}, {"pooling_mode": "cls"}],
+    [
+        {"pooling_mode_cls_token": True, "pooling_mode_mean_tokens": False, "include_prompt": True},
+        {"pooling_mode": "cls"},
+    ],
 )
 def test_a_pooling_file_that_says_cls_gives_the_first_token(bert_folder, tmp_path, stored):
     shutil.copytree(bert_folder, tmp_path / "cls")
@@ -61,6 +64,28 @@ def test_another_pooling_is_refused(bert_folder, tmp_path):
     (tmp_path / "max" / "1_Pooling" / "config.json").write_text('{"pooling_mode_max_tokens": true}')
     with pytest.raises(ConfigError, match="pools its tokens by max_tokens; only mean and cls"):
         load_text_encoder(str(tmp_path / "max"), CPU)
+
+
+def test_a_layer_behind_the_pooling_is_not_passed_over(bert_folder, tmp_path):
+    folder = shutil.copytree(bert_folder, tmp_path / "dense")
+    known = [{"type": f"sentence_transformers.models.{kind}"} for kind in ("Transformer", "Pooling", "Normalize")]
+    (folder / "modules.json").write_text(json.dumps(known))
+    assert load_text_encoder(str(folder), CPU) is not None
+    dense = {"type": "sentence_transformers.sentence_transformer.modules.dense.Dense", "path": "2_Dense"}
+    (folder / "modules.json").write_text(json.dumps([*known, dense]))
+    with pytest.raises(ConfigError, match=r"has Dense behind its network, .* --text-encoder st:.*dense"):
+        load_text_encoder(str(folder), CPU)
+    (folder / "modules.json").write_text('{"modules": []}')
+    with pytest.raises(ConfigError, match=r"modules\.json is no JSON list"):
+        load_text_encoder(str(folder), CPU)
+
+
+def test_a_network_with_a_decoder_is_refused(bert_folder, tmp_path):
+    folder = shutil.copytree(bert_folder, tmp_path / "t5")
+    sizes = {"d_model": 8, "d_kv": 4, "d_ff": 8, "num_layers": 1, "num_heads": 2, "vocab_size": 40}
+    transformers.T5Model(transformers.T5Config(**sizes)).save_pretrained(folder)
+    with pytest.raises(ConfigError, match=r"is a t5, no network that gives one state a token, .* st:"):
+        load_text_encoder(str(folder), CPU)
 
 
 def test_none_is_no_encoder():

@@ -11,6 +11,7 @@ from truepair.config import OptimisationConfig
 from truepair.data.batch import Padded
 from truepair.encoders.finetuning import TowerEncoder, Tuning, learning_rate_factors, random_crops
 from truepair.encoders.projection import VectorEncoder
+from truepair.encoders.recurrent import twice_differentiable
 from truepair.errors import ConfigError
 from truepair.optimisation import Optimiser
 
@@ -190,6 +191,40 @@ def test_a_crop_is_a_part_of_the_picture_the_right_way_round():
     span = row[:, -1] - row[:, 0]
     assert 0.4 < span.min() < span.max() <= 1
     torch.testing.assert_close(random_crops(ramp, 1.0).mean(), ramp.mean(), atol=0.05, rtol=0)
+
+
+def test_crops_are_at_the_same_places_in_16_bits():
+    pixels = torch.rand(4, 3, 96, 96)
+    torch.manual_seed(0)
+    whole = random_crops(pixels, 0.3)
+    torch.manual_seed(0)
+    with torch.autocast("cpu", torch.bfloat16):
+        assert torch.equal(random_crops(pixels, 0.3), whole)
+
+
+def test_dropout_draws_the_same_numbers_with_and_without_gradients(folders):
+    """A meta step takes the difference of vectors that were made with gradients and of some that were not."""
+    network = encoder(folders, "bert", side="text").train()
+    lengths = torch.arange(40) % 8 + 3
+    texts = Padded(torch.randint(3, 10, (40, 10)) * (torch.arange(10) < lengths[:, None]), lengths)
+    made = []
+    for is_learned in (True, False):
+        torch.manual_seed(5)
+        with torch.set_grad_enabled(is_learned):
+            made.append(network(texts).values.detach())
+    assert torch.equal(*made)
+    assert not torch.allclose(network(texts).values, made[0]), "dropout is on"
+
+
+@pytest.mark.parametrize(("kind", "side"), [("clip", "image"), ("clip", "text"), ("bert", "text")])
+def test_gradients_can_be_differentiated_again(folders, kind, side):
+    network = encoder(folders, kind, side=side).train()
+    trained = [weight for weight in network.tower.parameters() if weight.requires_grad]
+    with twice_differentiable(network):
+        vectors = network(images() if side == "image" else TOKENS).values
+        gradients = torch.autograd.grad(vectors[:, 0].sum(), trained, create_graph=True)
+    sum(gradient.square().sum() for gradient in gradients).backward()
+    assert any(weight.grad is not None and weight.grad.abs().max() > 0 for weight in trained)
 
 
 def test_recomputed_activations_give_the_same_gradients(folders):

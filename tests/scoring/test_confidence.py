@@ -10,9 +10,11 @@ from moved_captions import moved_captions
 from one_space import zero_shot
 
 from truepair.config import BaselineConfig, CrclConfig, ModelConfig
+from truepair.data.loader import Loaders
 from truepair.methods.baseline import Baseline
 from truepair.methods.crcl import Crcl
 from truepair.model import InputShape, make_model
+from truepair.scoring import confidence
 from truepair.scoring.confidence import (
     confidence_against_random_pairs,
     confidence_at,
@@ -25,6 +27,7 @@ from truepair.scoring.confidence import (
     shifted_to_mean,
     warnings_about,
 )
+from truepair.scoring.log_odds import Scores
 from truepair.scoring.noise_rate import share_above
 from truepair.scoring.pair_features import PairFeatures
 
@@ -39,10 +42,32 @@ def model(make):
 
 @pytest.mark.parametrize("estimate", [confidence_against_random_pairs, confidence_of_two_components])
 def test_confidence_is_in_0_1_and_rises_with_the_log_odds(model, loaders, estimate):
-    confidence, scores = estimate([model], loaders, TEMPERATURE), pair_scores([model], loaders, TEMPERATURE)
+    scores = pair_scores([model], loaders, TEMPERATURE)
+    confidence = estimate([model], loaders, TEMPERATURE).confidence
     assert confidence.min() >= 0
     assert confidence.max() <= 1
     assert (confidence[scores.log_odds.argsort()].diff() >= 0).all()
+
+
+@pytest.mark.parametrize("estimate", [confidence_against_random_pairs, confidence_of_two_components])
+@pytest.mark.parametrize("seed", range(4))
+def test_pairs_that_score_like_random_pairs_have_no_confidence(model, loaders, estimate, seed, monkeypatch):
+    draw = partial(torch.randn, 3000, generator=torch.Generator().manual_seed(seed))
+    monkeypatch.setattr(confidence, "pair_scores", lambda *given: Scores(draw(), draw(), draw()))
+    found = estimate([model], loaders, TEMPERATURE)
+    assert (found.confidence == 0.5).all()
+    assert re.search(
+        "nothing consistent was learned: pairs are more plausible than random pairs in", found.warnings[-1]
+    )
+
+
+@pytest.mark.parametrize("estimate", [confidence_against_random_pairs, confidence_of_two_components])
+@pytest.mark.parametrize("images", [1, 2, 3])
+def test_so_few_images_cannot_be_compared(make, loaders, estimate, images):
+    few = loaders.pairs.select((loaders.pairs.image_of_caption < images).nonzero().flatten())
+    found = estimate([make()], Loaders(few, 2, 0, torch.device("cpu")), TEMPERATURE)
+    assert (found.confidence == 1).all()
+    assert found.warnings == (f"there are pairs of {images} images, too few to compare them: every confidence is 1",)
 
 
 @pytest.mark.parametrize("method", [(Baseline, BaselineConfig()), (Crcl, CrclConfig())], ids=["baseline", "crcl"])

@@ -362,8 +362,11 @@ def test_a_run_is_audited_indexed_and_searched(recipe, tmp_path):
     build_index(str(tmp_path / "run"), tmp_path / "index")
     index = open_index(tmp_path / "index")
     pictures = audited.corpus.splits.test.pictures
-    for given in ({"images": [pictures[0]]}, {"texts": "a red dog"}):
-        assert len(index.search(**given, k=1)) == 1
+    said = []
+    for given in ({"images": [pictures[0]]}, {"texts": "a red dog"}, {"texts": ["a dog", "a cat and a dog " * 9]}):
+        assert index.search(**given, k=1, tell=said.append)
+    assert said == ["1 of 2 queries are longer than the 10 tokens that are read, and were cut"]
+    assert index.space._caption_reader is index.space._caption_reader  # loaded once
 
 
 @pytest.mark.parametrize(("model_text", "text"), [("full", "auto"), ("features", "features")])

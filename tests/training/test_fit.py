@@ -176,10 +176,19 @@ def test_a_best_checkpoint_put_in_place_of_the_last_is_refused(trained, tmp_path
         trained(BASELINE, "run")
 
 
-def test_a_checkpoint_of_other_pairs_is_refused(trained, world):
-    trained(CRCL, "run")
-    with pytest.raises(CheckpointError, match=r"does not fit .*correspondence for 40 pairs, but there are 30"):
-        trained(CRCL, "run", pairs=world.select(torch.arange(30)))
+@EITHER
+def test_a_checkpoint_of_other_pairs_is_refused(trained, world, tmp_path, config):
+    trained(config, "run")
+    with pytest.raises(CheckpointError, match=r"safetensors learned from other training pairs \(40 there, 30 here"):
+        trained(config, "run", pairs=world.select(torch.arange(30)))
+    with pytest.raises(CheckpointError, match=r"other training pairs \(as many, 40, but not the same\)"):
+        trained(config, "run", pairs=replace(world, captions=[*world.captions[:-1], "another text"]))
+    last = tmp_path / "run" / "last.safetensors"
+    of_before = load_checkpoint(last)
+    del of_before["pairs"]
+    save_checkpoint(last, of_before)
+    _, state = trained(config, "run")
+    assert state.epoch == 4
 
 
 def test_a_checkpoint_of_another_network_is_refused(trained, tmp_path):
@@ -189,7 +198,7 @@ def test_a_checkpoint_of_another_network_is_refused(trained, tmp_path):
     del saved["method"]["network"]["image_encoder.encoder.projection.linear.weight"]
     save_checkpoint(last, saved)
     with pytest.raises(CheckpointError, match=r"(?s)does not fit this run .*projection\.linear\.weight"):
-        resume(last, method, {"method": "baseline"})
+        resume(last, method, {"method": "baseline"}, saved["pairs"])
 
 
 def test_divergence_leaves_the_checkpoint_of_the_epoch_before(trained, tmp_path):
@@ -203,7 +212,8 @@ def test_resuming_restores_epoch_and_random_generator(trained, tmp_path, make, f
     after = torch.random.get_rng_state()
     torch.manual_seed(5)
     other = METHODS["baseline"](BASELINE, make, 40, fabric)
-    restored = resume(tmp_path / "run" / "last.safetensors", other, {"method": "baseline"})
+    last = tmp_path / "run" / "last.safetensors"
+    restored = resume(last, other, {"method": "baseline"}, load_checkpoint(last)["pairs"])
     assert isinstance(restored, RunState)
     assert restored == state
     assert torch.equal(torch.random.get_rng_state(), after)

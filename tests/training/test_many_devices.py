@@ -287,6 +287,34 @@ def test_processes_that_would_learn_from_other_pairs_are_refused(world, tmp_path
     assert all(text.startswith("TrainingError: process 1 would learn") for text in said_by_each(train, tmp_path))
 
 
+@pytest.mark.parametrize(("how", "is_refused"), [("frozen", True), ("full", False)])
+def test_frozen_networks_with_other_weights_are_refused(tmp_path, how, is_refused):
+    pytest.importorskip("transformers", reason="needs the extra hf")
+    from tiny_networks import save_bert
+
+    from truepair.encoders.finetuning import TowerEncoder, Tuning
+    from truepair.encoders.projection import VectorEncoder
+    from truepair.encoders.towers import load_text_tower
+
+    folder = save_bert(tmp_path / "bert")
+
+    def begun(rank):
+        tower = load_text_tower(folder)
+        with torch.no_grad():
+            next(tower.parameters()).add_(rank)
+        encoder = TowerEncoder(tower, VectorEncoder(tower.width, 4), Tuning(how, 0.1, 0.5, 2, (), checkpoints=False))
+        with training_fabric(CPU) as fabric:
+            fabric.setup_module(encoder)
+            return {"weights": next(tower.parameters()).detach()}
+
+    if is_refused:
+        for rank, text in enumerate(said_by_each(begun, tmp_path / "told")):
+            said = "process 1 has a pretrained network with other weights than process 0 (this is process"
+            assert text.startswith(f"DataError: {said} {rank}): ")
+    else:
+        assert_same(*together(begun, tmp_path / "together"), tolerance=0.0)
+
+
 def test_a_process_that_does_not_answer_is_not_waited_for_for_ever(tmp_path, monkeypatch):
     monkeypatch.setattr(processes, "PATIENCE", timedelta(seconds=1))
 

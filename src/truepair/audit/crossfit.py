@@ -105,7 +105,8 @@ def trained_without(
     is_enough = rest.sum() >= batch_size_of(len(pairs), config)
     learned = rest.nonzero().flatten() if is_enough else torch.arange(len(pairs))
     some = pairs.select(at_most(learned, config.most_learned, config.seed))
-    method = replace(config.method, fold_epochs=0, judge_every=0)  # what looks wrong has been left out already
+    # What looks wrong has been left out already.
+    method = replace(config.method, fold_epochs=0, judge_every=0, start=None)
     with progress("learning from the rest", "epochs", method.epochs) as shown:
         teacher, _ = _trained(some, vocabulary, method, config, _seed(config.seed + 1, 0), shown.advance)
     return _judging(teacher.models)

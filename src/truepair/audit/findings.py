@@ -104,7 +104,8 @@ def find(
         threshold: From which probability on a pair is a suspect.
         re_pair_threshold: From which suggestion probability on a mutual suggestion may be taken.
         at_least: Number of pairs that partners are looked for, even if fewer are suspects: those that a report shows.
-        at_most: Largest number of suspects that partners are looked for, the most suspicious ones.
+        at_most: Largest number of pairs that partners are looked for, the most suspicious ones; counts before
+            `at_least`.
         seed: Of the probes.
     """
     by_score = scores.log_odds.argsort(stable=True)
@@ -113,7 +114,10 @@ def find(
         return Findings(pairs, mismatch_probability, threshold, re_pair_threshold, scores, by_score, none)
     order = by_score[mismatch_probability[by_score].argsort(stable=True, descending=True)]
     suspects = int((mismatch_probability >= threshold).sum())
-    asked = order[: max(min(suspects, at_most), at_least)]
+    asked = order[: min(max(suspects, at_least), at_most)]
+    if not len(asked):
+        none = Partners.none(len(pairs))
+        return Findings(pairs, mismatch_probability, threshold, re_pair_threshold, scores, order, none)
     probes = _probes(pairs, mismatch_probability, asked, seed)
     models = models_for(torch.cat([order[:suspects], asked[suspects:], probes]))
     partners = Partners.none(len(pairs)) if are_local(models) else best_partners(models, pairs, asked, probes)
@@ -140,10 +144,10 @@ def findings_table(findings: Findings) -> pa.Table:
     Columns: ``rank`` (from 1), ``pair`` (its place among the audited pairs, from 0), ``caption_id``, ``image_id``,
     ``caption``, ``mismatch_probability`` (empty for every pair where nothing is known), ``is_suspect``, ``similarity``
     (a cosine, in [-1, 1]; in (0, 1) with SAF or SGR), ``log_odds``, ``suggested_image_id`` and
-    ``suggested_caption_id`` with their similarities (empty where nothing is better, or the pair is no suspect),
-    ``suggestion_probability`` (that the pair does not match and the suggested image is the caption's very own),
-    ``suggestion_is_mutual`` (caption and image choose each other among the suspects), ``may_re_pair`` (and are likely
-    enough), and ``is_clean`` if the truth is known.
+    ``suggested_caption_id`` with their similarities (empty where nothing is better, or none was looked for: partners
+    are those of suspects and of a report's cards), ``suggestion_probability`` (that the pair does not match and the
+    suggested image is the caption's very own), ``suggestion_is_mutual`` (caption and image choose each other among the
+    pairs that were looked at), ``may_re_pair`` (and are likely enough), and ``is_clean`` if the truth is known.
     """
     pairs, partners, order = findings.pairs, findings.partners, findings.order
     ids = order.tolist()

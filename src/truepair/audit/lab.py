@@ -311,24 +311,31 @@ def _in_order_of_input(audit: AuditFolder) -> pa.Table:
         if "pair" not in findings.column_names:  # of an earlier version
             return findings
         ids, pairs = (findings[name].to_pylist() for name in ("caption_id", "pair"))
-        return findings.take(pa.array(_places_in_input(ids, pairs)))
+        return findings.take(pa.array(_places_in_input(None if audit.summary.corpus == IN_MEMORY else ids, pairs)))
     names = pa.array(caption_ids_of(source), pa.string())
     found = findings.take(pc.index_in(names, value_set=findings["caption_id"].combine_chunks()))
     return found.set_column(found.column_names.index("caption_id"), "caption_id", names)
 
 
-def _places_in_input(caption_ids: Sequence[str], pairs: Sequence[int]) -> list[int]:
+def _places_in_input(caption_ids: Sequence[str] | None, pairs: Sequence[int]) -> list[int]:
     """The rows of the findings in the order of the input.
 
     That is the number in ids that `data.embeddings` gave: such folders are split at random, and audited split by split.
+    Otherwise it is that of the audited pairs.
+
+    Args:
+        caption_ids: Of each row; None where they are the caller's own, whatever they look like.
+        pairs: Of each row, its place among the audited pairs.
 
     >>> _places_in_input(["row-3", "row-1"], [0, 1]), _places_in_input(["b", "a"], [1, 0])
     ([1, 0], [1, 0])
+    >>> _places_in_input(None, [1, 0, 2])
+    [1, 0, 2]
     """
-    numbers = [re.fullmatch(r"(?:row|caption)-(\d+)", name) for name in caption_ids]
+    numbers = [re.fullmatch(r"(?:row|caption)-(\d+)", name) for name in caption_ids or ()]
     keys = [int(number[1]) for number in numbers if number is not None]
-    wanted = keys if len(keys) == len(caption_ids) else pairs
-    return sorted(range(len(caption_ids)), key=wanted.__getitem__)
+    wanted = keys if len(keys) == len(pairs) else pairs
+    return sorted(range(len(pairs)), key=wanted.__getitem__)
 
 
 def _mismatches(findings: pa.Table) -> pa.Table:

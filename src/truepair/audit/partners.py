@@ -148,15 +148,19 @@ def _nearest_images(wanted: _Wanted, pairs: Pairs, progress: Callable[[int], obj
 
 def _best_captions(wanted: _Wanted, pairs: Pairs, progress: Callable[[int], object]) -> Best:
     """Of each image asked for, the most similar caption that it does not own and that says something else."""
-    number_of_text: dict[str, int] = {}
-    texts = torch.tensor([number_of_text.setdefault(text, len(number_of_text)) for text in pairs.captions])
+    number: dict[str, int] = {}  # of the texts of these pairs
+    present = torch.tensor(
+        [number.setdefault(pairs.captions[i], len(number)) for i in wanted.ids[: wanted.asked].tolist()]
+    )
     captions = Best.unfilled(wanted.asked, 1)
     for gallery in torch.arange(len(pairs)).split(_GALLERY_AT_A_TIME):
         encoded = Encodings.of(wanted.encodings.models, pairs, wanted.images[:1], gallery)
+        owner = pairs.image_of_caption[gallery]
+        texts = torch.tensor([number.get(pairs.captions[i], NONE) for i in gallery.tolist()])
         for rows in torch.arange(wanted.asked).split(_PAIRS_AT_A_TIME):
             image = wanted.image[rows]
             scores = similarity_between(wanted.encodings, image, encoded, torch.arange(len(gallery)))
-            captions.put(rows, scores, gallery, partial(_is_present, wanted, gallery, pairs.image_of_caption, texts))
+            captions.put(rows, scores, gallery, partial(_is_present, wanted, owner, texts, present))
         progress(len(gallery))
     return captions
 
@@ -168,14 +172,13 @@ def _is_hidden(wanted: _Wanted, gallery: Int[Tensor, " g"], rows: Int[Tensor, " 
 
 def _is_present(
     wanted: _Wanted,
-    gallery: Int[Tensor, " g"],
-    image_of_caption: Int[Tensor, " captions"],
-    texts: Int[Tensor, " captions"],
+    owner: Int[Tensor, " g"],
+    texts: Int[Tensor, " g"],
+    present: Int[Tensor, " asked"],
     rows: Int[Tensor, " rows"],
 ) -> Bool[Tensor, "rows g"]:
     """Whether a caption is the image's own, or says the same as its present one."""
-    is_own = image_of_caption[gallery] == wanted.images[wanted.image[rows]][:, None]
-    return is_own | (texts[gallery] == texts[wanted.ids[rows]][:, None])
+    return (owner == wanted.images[wanted.image[rows]][:, None]) | (texts == present[rows][:, None])
 
 
 @dataclass(frozen=True)

@@ -64,8 +64,12 @@ def sensitivity(
         sure = fold.pairs[is_sure[fold.pairs]]
         if len(sure) < FEWEST_REFERENCE_PAIRS:
             continue
-        # Mistakes: captions get the image of a similar caption.
-        chosen, lending = _images_of_similar_captions(fold, pairs, sure, generator)
+        # Mistakes: captions get the image of a similar caption. Where a fold's own pairs are reference pairs (models
+        # that learned nothing), half of them stay as they are, and reference pairs are of these.
+        tells_itself = bool(torch.isin(fold.pairs, fold.learned).any())
+        most = min(_MOST_TRIED, len(sure) // 2) if tells_itself else _MOST_TRIED
+        chosen, lending = _images_of_similar_captions(fold, pairs, sure, most, generator)
+        unmoved = replace(fold, learned=fold.learned[~torch.isin(fold.learned, chosen)])
         images = pairs.image_of_caption.clone()
         images[chosen] = images[lending]
         # Their probabilities, as the audit would give them.
@@ -73,7 +77,7 @@ def sensitivity(
             fold.models,
             replace(pairs, image_of_caption=images),
             chosen,
-            reference_pairs_of(fold, pairs, candidates, generator),
+            reference_pairs_of(unmoved, pairs, candidates, generator),
             images[chosen].unique(),
             temperature,
             generator,
@@ -85,11 +89,11 @@ def sensitivity(
 
 
 def _images_of_similar_captions(
-    fold: Fold, pairs: Pairs, sure: Int[Tensor, " sure"], generator: np.random.Generator
+    fold: Fold, pairs: Pairs, sure: Int[Tensor, " sure"], most: int, generator: np.random.Generator
 ) -> tuple[Int[Tensor, " tried"], Int[Tensor, " tried"]]:
-    """Some of the pairs, and for each the pair of another image whose caption is most similar to its own."""
+    """At most `most` of the pairs, and for each the pair of another image whose caption is most similar to its own."""
     lending = sure[torch.from_numpy(generator.permutation(len(sure))[:_MOST_LENDING])]
-    chosen = lending[:_MOST_TRIED]
+    chosen = lending[:most]
     similarity = torch.zeros(len(chosen), len(lending))  # of captions, summed over models
     for model in fold.models:
         captions = item_vectors(encode_captions(model, pairs.select(lending)))

@@ -510,7 +510,9 @@ class TeacherConfig:
 
     def fold_epochs_of(self, pairs: int) -> int:
         """Epochs of the networks of the folds of so many pairs."""
-        return (5 if pairs >= _MANY_PAIRS else 12) if self.fold_epochs is None else self.fold_epochs
+        if self.fold_epochs is not None:
+            return self.fold_epochs
+        return max(5 if pairs >= _MANY_PAIRS else 12, self.warmup_epochs)  # they judge once they are warm
 
     def network(self, model: ModelConfig) -> ModelConfig:
         """The backbone as it is."""

@@ -32,7 +32,7 @@ class IndexConfig:
 
     def __post_init__(self) -> None:
         """Refuse values that cannot work."""
-        for name, smallest in (("calibration", 0), ("references", 3), ("seed", 0)):
+        for name, smallest in (("calibration", 0), ("references", 4), ("seed", 0)):
             if getattr(self, name) < smallest:
                 raise ConfigError(f"{name} is {getattr(self, name)}, but it must be at least {smallest}")
         if not 0 < self.recall < 1:

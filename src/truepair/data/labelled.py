@@ -9,9 +9,10 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from truepair.data.batch import Batch, joined
+from truepair.data.batch import Batch, Padded, joined
 from truepair.data.loader import inputs_of_captions
 from truepair.data.pairs import Pairs
+from truepair.data.pixels import unreadable
 from truepair.errors import DataError
 from truepair.random_streams import Stream
 
@@ -37,8 +38,8 @@ class LabelledDraw:
     def endless(self, batch_size: int, done: int = 0) -> Iterator[tuple[Batch, Float[Tensor, " pairs"]]]:
         """Batches of both kinds with their labels, shuffled; again and again, in another order.
 
-        The last batch of a round may be smaller; a pair left alone sits the round out. `Batch.pair` is -1. The first
-        `done` batches are left out.
+        The last batch of a round may be smaller; a pair left alone sits the round out, and so do pairs of pictures that
+        cannot be decoded. `Batch.pair` is -1. The first `done` batches are left out.
         """
         count, generator = len(self.matched), Stream.LABELLED_PAIRS.generator(self.seed, self.key, 1)
         while True:
@@ -50,15 +51,26 @@ class LabelledDraw:
                     yield self._batch(rows[rows < count], rows[rows >= count] - count)
 
     def _batch(self, matched: Tensor, mismatched: Tensor) -> tuple[Batch, Float[Tensor, " pairs"]]:
-        both = [(self.matched, matched), (self.mismatched, mismatched)]
-        parts = [(pairs, rows) for pairs, rows in both if len(rows)]
-        batch = Batch(
-            torch.full((len(matched) + len(mismatched),), -1),
-            joined([pairs.images.take(pairs.image_of_caption[rows]) for pairs, rows in parts]),
-            joined([inputs_of_captions(pairs).take(rows) for pairs, rows in parts]),
-        )
-        labels = torch.cat([torch.ones(len(matched)), torch.zeros(len(mismatched))])
-        return batch.to(self.device), labels.to(self.device)
+        """Both kinds with their labels, without pictures that cannot be decoded."""
+        images, captions, labels = list[Padded](), list[Padded](), list[Tensor]()
+        for pairs, rows, label in ((self.matched, matched, 1.0), (self.mismatched, mismatched, 0.0)):
+            image = pairs.image_of_caption[rows]
+            if not len(rows):
+                continue
+            taken, lost = pairs.images.take(image), unreadable(pairs.images, image)
+            kept = torch.tensor([place for place in range(len(rows)) if place not in lost], dtype=torch.int64)
+            if len(kept):
+                images.append(taken.rows(kept) if lost else taken)
+                captions.append(inputs_of_captions(pairs).take(rows[kept]))
+                labels.append(torch.full((len(kept),), label))
+        count, asked = sum(map(len, labels)), len(matched) + len(mismatched)
+        if 2 * count < asked or count < 2:
+            raise DataError(
+                f"{asked - count:,} of {asked:,} pictures of trusted and mismatched pairs cannot be decoded, too many "
+                "to go on without them: is the source still there?"
+            )
+        batch = Batch(torch.full((count,), -1), joined(images), joined(captions))
+        return batch.to(self.device), torch.cat(labels).to(self.device)
 
 
 class LabelledPairs:

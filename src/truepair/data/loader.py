@@ -150,16 +150,28 @@ class Loaders:
     def _whole(self, pair: Int[Tensor, " pairs"], batch: Batch) -> Batch | None:
         """The batch of all processes, without the pairs that any of them lost; None if too few are left.
 
+        That is fewer than two, or none of a process's share.
+
         Args:
             pair: All pairs that were to be in it.
-            batch: What this process has read.
+            batch: What this process has read; with all of its pairs where all were lost.
+
+        Raises:
+            DataError: If more than half of the pairs were lost, on all processes alike.
         """
         is_shared = processes.share_of(len(pair)) is not None
         shares = processes.shares(len(pair), processes.count()) if is_shared else [slice(0, len(pair))]
         kept = torch.ones(len(pair), dtype=torch.bool)
         if self.pairs.shard_of_image is not None:
             kept = ~processes.anywhere(torch.isin(pair, torch.tensor([*batch.lost], dtype=torch.int64)))
-            self.lost |= {**dict.fromkeys(pair[~kept].tolist(), "as another process found"), **batch.lost}
+            why = {**dict.fromkeys(pair[~kept].tolist(), "as another process found"), **batch.lost}
+            if 2 * len(why) > len(pair):
+                first = next(iter(why))
+                raise DataError(
+                    f"{len(why):,} of {len(pair):,} pictures of a batch cannot be decoded, too many to go on without "
+                    f"them (first: that of {self.pairs.caption_ids[first]}: {why[first]}): is the source still there?"
+                )
+            self.lost |= why
         counts = [int(kept[share].sum()) for share in shares]
         if min(counts) == 0 or sum(counts) < 2:
             return None
@@ -222,18 +234,12 @@ class _BatchDataset(Dataset[Batch | TruepairError]):
         rows = self.pairs.image_of_caption[pair]
         images = self.pairs.images.take(rows)
         lost = unreadable(self.pairs.images, rows)
-        if 2 * len(lost) > len(pair):
-            place, why = next(iter(lost.items()))
-            raise DataError(
-                f"{len(lost):,} of {len(pair):,} pictures of a batch cannot be decoded, too many to go on without them "
-                f"(first: that of {self.pairs.caption_ids[int(pair[place])]}: {why}): is the source still there?"
-            )
-        kept = torch.ones(len(pair), dtype=torch.bool)
-        kept[[*lost]] = False
-        if lost:
-            images = images.rows(kept.nonzero().flatten())
-        captions = self.captions.take(pair[kept])
-        return Batch(pair[kept], images, captions, lost={int(pair[place]): why for place, why in lost.items()})
+        why_lost = {int(pair[place]): why for place, why in lost.items()}
+        if 0 < len(lost) < len(pair):
+            kept = torch.ones(len(pair), dtype=torch.bool)
+            kept[[*lost]] = False
+            pair, images = pair[kept], images.rows(kept.nonzero().flatten())
+        return Batch(pair, images, self.captions.take(pair), lost=why_lost)
 
 
 def inputs_of_captions(pairs: Pairs) -> Inputs:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Protocol, runtime_checkable
@@ -118,6 +119,14 @@ class Pairs:
         """The share of pairs, in [0, 1], that truly do not match; None if the truth is not known."""
         clean = self.is_clean
         return None if clean is None else 1.0 - float(clean.double().mean())
+
+    def digest(self) -> bytes:
+        """SHA-256 of texts, names and which caption is paired with which image; not of the inputs."""
+        digest = hashlib.sha256(self.image_of_caption.numpy().tobytes())
+        for texts in (self.captions, self.caption_ids, self.image_ids):
+            for text in texts:
+                digest.update(text.encode("utf-8", "surrogatepass") + b"\0")
+        return digest.digest()
 
     def select(self, captions: Int[Tensor, " chosen"]) -> Pairs:
         """The chosen pairs only; images stay as they are, so image rows keep their numbers."""

@@ -20,9 +20,9 @@ from truepair.errors import ConfigError, said_by
 from truepair.layers import full_precision
 
 _ITEMS_AT_A_TIME = 32
-"""Without gradients, so many items go through a network together, however many there are."""
+"""In evaluation, so many items go through a network together, however many there are."""
 _LIKE_LENGTHS = 16
-"""With gradients, on a CPU: so many token sequences of about one length go through a network together."""
+"""In training, on a CPU: so many token sequences of about one length go through a network together."""
 _RATIO = 4 / 3
 """The longer side of a random crop by the shorter one, at most (Szegedy et al., CVPR 2015)."""
 
@@ -146,12 +146,14 @@ class TowerEncoder(nn.Module):
         if self.training and self.smallest_crop < 1:
             rows = Padded(random_crops(rows.values, self.smallest_crop))
         is_learned = self._frozen is None and torch.is_grad_enabled()
-        if is_learned and (rows.lengths is None or rows.values.device.type != "cpu"):
-            vectors: Tensor = self.network(rows)
-            return vectors
-        order = torch.arange(len(rows)) if rows.lengths is None else rows.lengths.argsort(stable=True)
-        groups = order.split(_LIKE_LENGTHS if is_learned else _ITEMS_AT_A_TIME)
+        # Grouped in training mode as with gradients: dropout then draws the same numbers with and without.
+        is_training = self._frozen is None and (self.training or torch.is_grad_enabled())
         with torch.set_grad_enabled(is_learned):
+            if is_training and (rows.lengths is None or rows.values.device.type != "cpu"):
+                vectors: Tensor = self.network(rows)
+                return vectors
+            order = torch.arange(len(rows)) if rows.lengths is None else rows.lengths.argsort(stable=True)
+            groups = order.split(_LIKE_LENGTHS if is_training else _ITEMS_AT_A_TIME)
             return torch.cat([self.network(_trimmed(rows.rows(group))) for group in groups])[order.argsort()]
 
     def _apply(self, fn: Any, recurse: bool = True) -> TowerEncoder:
@@ -186,8 +188,9 @@ def random_crops(
     zero = torch.zeros(len(pixels))
     left, top = (2 * x - 1) * (1 - width), (2 * y - 1) * (1 - height)  # of the middles, in [-1, 1]
     corners = torch.stack([torch.stack([width, zero, left], 1), torch.stack([zero, height, top], 1)], 1)
-    places = affine_grid(corners.to(pixels), list(pixels.shape), align_corners=False)
-    return grid_sample(pixels, places, padding_mode="border", align_corners=False)
+    with torch.autocast(pixels.device.type, enabled=False):  # places in 16 bits are off by up to a pixel
+        places = affine_grid(corners.to(pixels), list(pixels.shape), align_corners=False)
+        return grid_sample(pixels, places, padding_mode="border", align_corners=False)
 
 
 def _is_made(items: Padded) -> bool:

@@ -12,6 +12,7 @@ import torch.nn as nn
 from torch import Tensor
 from torch.amp import custom_bwd, custom_fwd
 from torch.autograd.function import once_differentiable
+from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.nn.utils.rnn import PackedSequence, pack_padded_sequence, pad_packed_sequence
 
 from truepair.data.batch import Padded
@@ -54,13 +55,16 @@ class BidirectionalGru(nn.Module):
 
 @contextmanager
 def twice_differentiable(network: nn.Module) -> Iterator[None]:
-    """Inside, gradients of `network` can be differentiated again: `nn.GRU` does the work, on a GPU without cuDNN."""
+    """Inside, gradients of `network` can be differentiated again.
+
+    `nn.GRU` does the work of our own GRU, on a GPU without cuDNN, and attention is computed in single steps.
+    """
     grus = [module for module in network.modules() if isinstance(module, BidirectionalGru)]
     before = [gru.twice_differentiable for gru in grus]
     for gru in grus:
         gru.twice_differentiable = True
     try:
-        with torch.backends.cudnn.flags(enabled=False):
+        with torch.backends.cudnn.flags(enabled=False), sdpa_kernel(SDPBackend.MATH):
             yield
     finally:
         for gru, value in zip(grus, before, strict=True):

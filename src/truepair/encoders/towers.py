@@ -184,12 +184,18 @@ class SentenceTower(nn.Module):
             folder: A folder, or a name on the hub.
 
         Raises:
-            ConfigError: If it cannot be loaded, or pools its tokens in an unknown way.
+            ConfigError: If it cannot be loaded, has a decoder, or pools its tokens in an unknown way.
         """
         super().__init__()
         self.pooling = sentence_pooling(folder)
         self.network = load_network(folder)
-        self.width: int = self.network.config.hidden_size
+        config = self.network.config
+        if config.is_encoder_decoder or not hasattr(config, "hidden_size"):
+            raise ConfigError(
+                f"text encoder {folder!r} is a {config.model_type}, no network that gives one state a token, as BERT "
+                f"does: choose another, or embed with --text-encoder st:{folder} and train on the store"
+            )
+        self.width: int = config.hidden_size
 
     def blank(self) -> Padded:
         """The smallest input."""

@@ -27,7 +27,7 @@ def soft_targets(
         \bar P_{ij} \propto \exp \Big( \big( \tfrac12 (S_{ij} + S_{ji}) + \kappa A_{ij} \big) / \tau_t \Big)
 
     A is the similarity of captions with captions for an image's targets, and of images with images for a caption's. A
-    pair with w < ½ has 0 in its own place: its partner is the one that it surely does not match.
+    pair with w < ½ has 0 in its own place of :math:`\bar P`: its partner is the one that it surely does not match.
 
     Args:
         similarity: S ``[images, captions]``, pairs on the diagonal.

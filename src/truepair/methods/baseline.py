@@ -25,12 +25,12 @@ class Baseline:
     """InfoNCE or a triplet loss, no defence."""
 
     stage = 0
-    notes: Sequence[str] = ()
 
     def __init__(
         self, config: BaselineConfig, make_model: MakeModel, pairs: int, fabric: lightning_fabric.Fabric
     ) -> None:
         self.config = config
+        self.notes: Sequence[str] = ()
         self.epochs = config.epochs
         self._optimiser = Optimiser(make_model(), config.optimisation, config.epochs, fabric)
 
@@ -59,7 +59,9 @@ class Baseline:
 
     def confidence(self, loaders: Loaders) -> Float[Tensor, " pairs"]:
         """See `Method.confidence`: plain training learns mismatched pairs too, so what they look like is not known."""
-        return confidence_of_two_components(self.models, loaders, self.config.temperature)
+        found = confidence_of_two_components(self.models, loaders, self.config.temperature)
+        self.notes = found.warnings
+        return found.confidence
 
     def state_dict(self) -> dict[str, Any]:
         """See `Method.state_dict`."""

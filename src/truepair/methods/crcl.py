@@ -18,7 +18,6 @@ from torch import Tensor
 
 from truepair.config import CrclConfig
 from truepair.data.loader import Loaders
-from truepair.errors import CheckpointError
 from truepair.losses.complementary import active_complementary_loss, mean_matching_probability
 from truepair.methods.protocol import MakeModel, StepLog
 from truepair.model import MatchingModel
@@ -36,8 +35,6 @@ class Crcl:
         correspondence: ``[pairs]``, m in the paper's released code: the soft correspondence of each training pair.
         stage: Which stage the run is in, from 0.
     """
-
-    notes: Sequence[str] = ()
 
     def __init__(
         self,
@@ -59,6 +56,7 @@ class Crcl:
         """
         self.config = config
         self.epochs = config.epochs
+        self.notes: Sequence[str] = ()
         self._make_model = make_model
         self._fabric = fabric
         start = torch.ones(pairs) if correspondence is None else correspondence.float().clone()
@@ -127,7 +125,9 @@ class Crcl:
         The soft correspondences themselves are made in training mode, against the few negatives of one batch and
         with a threshold: right inside the loss, and a poor detector (docs/papers.md).
         """
-        return confidence_against_random_pairs(self.models, loaders, self.config.temperature)
+        found = confidence_against_random_pairs(self.models, loaders, self.config.temperature)
+        self.notes = found.warnings
+        return found.confidence
 
     def state_dict(self) -> dict[str, Any]:
         """See `Method.state_dict`."""
@@ -136,8 +136,5 @@ class Crcl:
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """See `Method.load_state_dict`."""
         self._start_stage(state["stage"])
-        if state["correspondence"].shape != self.correspondence.shape:
-            known, pairs = len(state["correspondence"]), len(self.correspondence)
-            raise CheckpointError(f"it has a correspondence for {known:,} pairs, but there are {pairs:,}")
         self.correspondence = state["correspondence"].to(self._fabric.device)
         self._optimiser.load_state_dict(state)

@@ -25,7 +25,7 @@ from truepair.config import FEWEST_CODES, DisnclConfig
 from truepair.data.batch import Batch, Padded
 from truepair.data.loader import Loaders
 from truepair.encoders.codes import ExclusiveBranch, SharedCodes, SharedEncoder
-from truepair.errors import CheckpointError, ConfigError, TrainingError
+from truepair.errors import ConfigError, TrainingError
 from truepair.in_parts import encoded
 from truepair.layers import Code, unit_length
 from truepair.losses.contrastive import info_nce
@@ -89,6 +89,7 @@ class Disncl:
         self.pair_confidence = torch.ones(config.networks, pairs, device=fabric.device)
         self.degenerate_fits = 0
         self.prior: Prior | None = None
+        self._warnings: Sequence[str] = ()  # about the confidence, once it was asked for
         self._judged_at: int | None = None  # the epoch that last began with a judgement
         self._of_halves, self._networks = (
             [_Network(make_model(), config, fabric) for _ in range(count)] for count in (config.halves, config.networks)
@@ -118,7 +119,7 @@ class Disncl:
             notes.append(f"mixtures that did not show two kinds of pairs: {self.degenerate_fits}")
         for number, network in enumerate(self._networks, 1):
             notes += [f"network {number}: {collapse}" for collapse in network.collapses.values()]
-        return notes
+        return [*notes, *self._warnings]
 
     @property
     def pair_state(self) -> Mapping[str, Float[Tensor, " pairs"]]:
@@ -193,8 +194,11 @@ class Disncl:
         """
         pairs, temperature = loaders.pairs, self.config.temperature
         if self.prior is None or len(self.prior.confidence) != len(pairs):
-            return confidence_against_random_pairs(self.models, loaders, temperature)
-        return combined(self.prior, self.models, pairs, temperature, loaders.seed, self.epochs).confidence
+            found = confidence_against_random_pairs(self.models, loaders, temperature)
+        else:
+            found = combined(self.prior, self.models, pairs, temperature, loaders.seed, self.epochs)
+        self._warnings = found.warnings
+        return found.confidence
 
     def state_dict(self) -> dict[str, Any]:
         """See `Method.state_dict`."""
@@ -209,9 +213,6 @@ class Disncl:
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """See `Method.load_state_dict`."""
-        if state["confidence"].shape != self.pair_confidence.shape:
-            known, pairs = state["confidence"].shape[1], self.pair_confidence.shape[1]
-            raise CheckpointError(f"it has the confidence in {known:,} pairs, but there are {pairs:,}")
         self.stage = state["stage"]
         self.prior = None if state["prior"] is None else Prior(**state["prior"])
         for network, saved in zip(self._trained, state["networks"], strict=True):

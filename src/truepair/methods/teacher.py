@@ -30,7 +30,6 @@ from torch import Tensor
 from truepair.config import TeacherConfig
 from truepair.data.batch import Batch
 from truepair.data.loader import Loaders
-from truepair.errors import CheckpointError
 from truepair.losses.complementary import active_complementary_loss
 from truepair.losses.contrastive import info_nce
 from truepair.losses.soft_targets import targets_among_others
@@ -206,9 +205,6 @@ class Teacher:
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """See `Method.load_state_dict`."""
-        if state["confidence"].shape != self.pair_confidence.shape:
-            known, pairs = len(state["confidence"]), len(self.pair_confidence)
-            raise CheckpointError(f"it has the confidence in {known:,} pairs, but there are {pairs:,}")
         self.stage = state["stage"]
         self.pair_confidence = state["confidence"].to(self._fabric.device)
         self.prior = None if state["prior"] is None else Prior(**state["prior"])

@@ -16,6 +16,8 @@ from truepair.files.json import parsed_json
 
 _COUNT_BEHIND_PADDING = ("roberta", "xlm-roberta", "camembert", "mpnet", "altclip_text_model")
 """``model_type`` of networks whose positions are counted from the padding token's id on."""
+_READ_MODULES = ("Transformer", "Pooling", "Normalize")
+"""What a sentence encoder may be made of, as its ``modules.json`` names it."""
 _MOST_TOKENS = 4096
 """Of a caption, where nothing says how many a network reads."""
 
@@ -78,7 +80,7 @@ def longest_text(name: str, tokenizer: Any) -> int:
     """Tokens of a caption that the network reads, as its tokenizer, its positions and its sentence file say."""
     config = _load("AutoConfig", name)
     text = getattr(config, "text_config", config)
-    stored = _stored(name, "sentence_bert_config.json")
+    stored = _stored(name, "sentence_bert_config.json", dict)
     positions = getattr(text, "max_position_embeddings", None)
     if positions is not None and text.model_type in _COUNT_BEHIND_PADDING:
         positions -= text.pad_token_id + 1
@@ -101,13 +103,22 @@ def sentence_pooling(name: str) -> str:
     Raises:
         ConfigError: If it is another way.
     """
-    stored = _stored(name, "1_Pooling/config.json")
+    modules = _stored(name, "modules.json", list) or []
+    kinds = [str(module.get("type")).rpartition(".")[2] for module in modules if isinstance(module, dict)]
+    others = [kind for kind in kinds if kind not in _READ_MODULES]
+    if others:
+        raise ConfigError(
+            f"text encoder {name!r} has {' and '.join(dict.fromkeys(others))} behind its network, as its modules.json "
+            f"says, which is not read here: embed with --text-encoder st:{name}, which is, and train on the store"
+        )
+    stored = _stored(name, "1_Pooling/config.json", dict)
     if stored is None:
         return "mean"
     if "pooling_mode" in stored:
         modes = [stored["pooling_mode"]]
     else:
-        modes = [key.removeprefix("pooling_mode_") for key, is_on in stored.items() if is_on is True]
+        of_modes = {key: is_on for key, is_on in stored.items() if key.startswith("pooling_mode_")}
+        modes = [key.removeprefix("pooling_mode_") for key, is_on in of_modes.items() if is_on is True]
     ways = {"mean": "mean", "mean_tokens": "mean", "cls": "cls", "cls_token": "cls"}
     if len(modes) != 1 or modes[0] not in ways:
         raise ConfigError(
@@ -117,8 +128,8 @@ def sentence_pooling(name: str) -> str:
     return ways[modes[0]]
 
 
-def _stored(name: str, file: str) -> dict[str, Any] | None:
-    """A JSON object that lies beside the network; None if it is not there.
+def _stored(name: str, file: str, kind: type) -> Any:
+    """A JSON object or list that lies beside the network; None if it is not there.
 
     Raises:
         ConfigError: If it is something else.
@@ -136,8 +147,8 @@ def _stored(name: str, file: str) -> dict[str, Any] | None:
     if found is None:
         return None
     stored = parsed_json(Path(found).read_bytes(), str(found))
-    if not isinstance(stored, dict):
-        raise ConfigError(f"{found} is no JSON object: is the network complete?")
+    if not isinstance(stored, kind):
+        raise ConfigError(f"{found} is no JSON {'object' if kind is dict else 'list'}: is the network complete?")
     return stored
 
 

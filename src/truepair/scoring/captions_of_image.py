@@ -177,17 +177,21 @@ def _some(group: Group, generator: np.random.Generator) -> Group:
 def captions_by_image(
     image_of_caption: Int[Tensor, " captions"], chosen: Int[Tensor, " chosen"]
 ) -> list[Int[Tensor, "images n"]]:
-    """Of every image with several chosen captions, up to `MOST_TOGETHER` of them; one tensor for each number.
+    """The chosen captions of every image that has several, in rows; one tensor for each length of a row.
+
+    More than `MOST_TOGETHER` captions of an image are cut into the fewest rows of about one length.
 
     >>> captions_by_image(torch.tensor([7, 3, 7, 5, 3, 7]), torch.arange(6))
     [tensor([[1, 4]]), tensor([[0, 2, 5]])]
+    >>> captions_by_image(torch.zeros(9).long(), torch.arange(9))
+    [tensor([[5, 6, 7, 8]]), tensor([[0, 1, 2, 3, 4]])]
     """
     order = chosen[image_of_caption[chosen].argsort(stable=True)]
     _, count = image_of_caption[order].unique_consecutive(return_counts=True)
-    first = count.cumsum(0) - count
-    place = torch.arange(len(order)) - first.repeat_interleave(count)
-    is_start = place % MOST_TOGETHER == 0
-    starts = is_start.nonzero().flatten()
+    place = torch.arange(len(order)) - (count.cumsum(0) - count).repeat_interleave(count)
+    rows = -(-count // MOST_TOGETHER)
+    row = place * rows.repeat_interleave(count) // count.repeat_interleave(count)
+    starts = ((place == 0) | (row != row.roll(1))).nonzero().flatten()
     sizes = torch.cat([starts[1:], torch.tensor([len(order)])]) - starts
     return [
         order[starts[sizes == size, None] + torch.arange(size)]

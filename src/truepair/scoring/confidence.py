@@ -12,7 +12,7 @@ Three estimates, by what the models may have learned by heart:
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -26,7 +26,7 @@ from truepair.model import MatchingModel
 from truepair.pages.html import shortened
 from truepair.random_streams import Stream
 from truepair.scoring.log_odds import Scores, affordable_negatives, scores_of_all_pairs
-from truepair.scoring.mixtures import fit_gaussian_mixture, fit_with_known_mismatches
+from truepair.scoring.mixtures import Gaussian, Mixture, fit_gaussian_mixture, fit_with_known_mismatches
 from truepair.scoring.noise_rate import Comparison, rate_against_random
 from truepair.scoring.pair_features import PairFeatures, pair_features
 from truepair.scoring.reference_pairs import (
@@ -61,34 +61,6 @@ def pair_scores(models: Sequence[MatchingModel], loaders: Loaders, temperature: 
     )
 
 
-def confidence_against_random_pairs(
-    models: Sequence[MatchingModel], loaders: Loaders, temperature: float
-) -> Float[Tensor, " pairs"]:
-    """Confidence in each pair, by models that did not learn mismatched pairs by heart.
-
-    What mismatched pairs look like to such a model is known: like random ones. With that component given, a mixture of
-    two Gaussians over the pairs' log-odds leaves only the clean component and the noise rate to be fitted.
-
-    Args:
-        models: Their similarities are averaged.
-        loaders: Of the training pairs.
-        temperature: τ that they were trained with.
-    """
-    scores = pair_scores(models, loaders, temperature)
-    return fit_with_known_mismatches(scores.log_odds, scores.random_log_odds).posterior(scores.log_odds)
-
-
-def confidence_of_two_components(
-    models: Sequence[MatchingModel], loaders: Loaders, temperature: float
-) -> Float[Tensor, " pairs"]:
-    """Confidence in each pair, by models that may have learned mismatched pairs by heart.
-
-    Such pairs score higher than random ones, so both components of the mixture over log-odds are fitted freely.
-    """
-    scores = pair_scores(models, loaders, temperature)
-    return fit_gaussian_mixture(scores.log_odds).posterior(scores.log_odds)
-
-
 @dataclass(frozen=True)
 class ConfidenceEstimate:
     """Confidence in training pairs, and how far to rely on it.
@@ -102,6 +74,84 @@ class ConfidenceEstimate:
     confidence: Float[Tensor, " pairs"]
     noise_rate: float
     warnings: tuple[str, ...] = ()
+
+
+def confidence_against_random_pairs(
+    models: Sequence[MatchingModel], loaders: Loaders, temperature: float
+) -> ConfidenceEstimate:
+    """Confidence in each pair, by models that did not learn mismatched pairs by heart.
+
+    What mismatched pairs look like to such a model is known: like random ones. With that component given, a mixture of
+    two Gaussians over the pairs' log-odds leaves only the clean component and the noise rate to be fitted.
+
+    Args:
+        models: Their similarities are averaged.
+        loaders: Of the training pairs.
+        temperature: τ that they were trained with.
+    """
+    return _by_mixture(
+        models, loaders, temperature, lambda scores: fit_with_known_mismatches(scores.log_odds, scores.random_log_odds)
+    )
+
+
+def confidence_of_two_components(
+    models: Sequence[MatchingModel], loaders: Loaders, temperature: float
+) -> ConfidenceEstimate:
+    """Confidence in each pair, by models that may have learned mismatched pairs by heart.
+
+    Such pairs score higher than random ones, so both components of the mixture over log-odds are fitted freely.
+    """
+    return _by_mixture(models, loaders, temperature, lambda scores: fit_gaussian_mixture(scores.log_odds))
+
+
+def _by_mixture(
+    models: Sequence[MatchingModel],
+    loaders: Loaders,
+    temperature: float,
+    fit: Callable[[Scores], Mixture[Gaussian]],
+) -> ConfidenceEstimate:
+    """The posterior of a mixture over log-odds, where pairs differ from random pairs at all."""
+    pairs = loaders.pairs
+    too_few = _too_few_images(pairs)
+    if too_few is not None:
+        return too_few
+    scores, warnings = pair_scores(models, loaders, temperature), warnings_about(pairs)
+    unknown = _unknown(scores.log_odds, scores.random_log_odds, "pairs are more plausible than random pairs", warnings)
+    if unknown is not None:
+        return unknown
+    mixture = fit(scores)
+    if mixture.degenerate:
+        warnings = (*warnings, "log-odds of the pairs do not show two groups: every confidence is 1")
+    return ConfidenceEstimate(mixture.posterior(scores.log_odds), mixture.noise_rate, warnings)
+
+
+def _too_few_images(pairs: Pairs) -> ConfidenceEstimate | None:
+    """What is said of pairs of fewer images than can be compared; None of others."""
+    images = len(pairs.image_of_caption.unique())
+    if images >= FEWEST_REFERENCE_PAIRS:
+        return None
+    said = f"there are pairs of {images} images, too few to compare them: every confidence is 1"
+    return ConfidenceEstimate(torch.ones(len(pairs)), 0.0, (said,))
+
+
+def _unknown(
+    scores: Float[Tensor, " pairs"], of_random: Float[Tensor, " random"], difference: str, warnings: tuple[str, ...]
+) -> ConfidenceEstimate | None:
+    """What is said of pairs that score like random pairs; None where they differ by more than chance.
+
+    Args:
+        scores: ``[pairs]``.
+        of_random: ``[random]``, the same scores of random pairs.
+        difference: See `Comparison.explained`.
+        warnings: What is to be said before.
+    """
+    comparison = Comparison.of(scores, of_random)
+    if not comparison.unknown:
+        return None
+    said = comparison.explained(
+        difference, "every confidence is 0.5, which says nothing", "train on more pairs, or longer"
+    )
+    return ConfidenceEstimate(torch.full_like(scores, 0.5), 0.5, (*warnings, said))
 
 
 def estimated_confidence(
@@ -127,10 +177,9 @@ def estimated_confidence(
         seed: Of the reference pairs and the random pairs.
         key: Further numbers, of the epoch for instance, that draw other pairs from the same seed.
     """
-    images = len(pairs.image_of_caption.unique())
-    if images < FEWEST_REFERENCE_PAIRS:
-        said = f"there are pairs of {images} images, too few to compare them: every confidence is 1"
-        return ConfidenceEstimate(torch.ones(len(pairs)), 0.0, (said,))
+    too_few = _too_few_images(pairs)
+    if too_few is not None:
+        return too_few
     return confidence_from(in_sample_features(models, pairs, temperature, seed, *key), warnings=warnings_about(pairs))
 
 
@@ -156,14 +205,10 @@ def in_sample_features(
 def confidence_from(features: PairFeatures, *, warnings: tuple[str, ...] = ()) -> ConfidenceEstimate:
     """Steps 2 and 3 of `estimated_confidence`; `warnings` are put before those that the features give cause for."""
     # Is there anything to tell pairs by?
-    comparison = Comparison.of(features.agreement, features.random_agreement)
-    if comparison.unknown:
-        said = comparison.explained(
-            "neighbours agree with a pair more than with a random pair",
-            "every confidence is 0.5, which says nothing",
-            "train on more pairs",
-        )
-        return ConfidenceEstimate(torch.full_like(features.log_odds, 0.5), 0.5, (*warnings, said))
+    difference = "neighbours agree with a pair more than with a random pair"
+    unknown = _unknown(features.agreement, features.random_agreement, difference, warnings)
+    if unknown is not None:
+        return unknown
 
     # The noise rate, by neighbour agreement alone; the pairs, by both features.
     rate = rate_against_random(features.agreement, features.random_agreement)

@@ -41,7 +41,7 @@ class Fold:
     Attributes:
         pairs: ``[fold]``, ids of the pairs.
         learned: ``[learned]``, ids of the pairs that the models were trained on, none of which has an image of the
-            fold.
+            fold; of models that learned nothing, all pairs.
         models: Models in evaluation mode whose similarities are averaged.
     """
 

@@ -131,7 +131,7 @@ def scores_of_all_pairs(
 
     Args:
         models: Their similarities are averaged.
-        pairs: The pairs, of at least two images.
+        pairs: The pairs, of at least three images: a random pair needs a negative that is neither of its sides.
         negatives: Images, and as many captions, that a pair is compared with; fewer where there are fewer images.
         temperature: τ of the log-odds.
         generator: Draws negatives and random pairs.

@@ -199,8 +199,8 @@ def fit_with_known_mismatches(
         tolerance: Stop when a step raises the log-likelihood, summed over pairs, by less.
 
     Returns:
-        The mixture. If no clean component rises above the mismatched one, a degenerate one with noise rate 0, which
-        calls no pair mismatched: such scores say nothing either way.
+        The mixture. If no clean component rises above the mismatched one, or the steps run out, a degenerate one with
+        noise rate 0, which calls no pair mismatched: such scores say nothing either way.
 
     Raises:
         DataError: If a score is NaN or infinite, or one side has fewer than 2.

@@ -58,12 +58,11 @@ def filtered(table: pa.Table, text: str) -> pa.Array:
     Raises:
         ConfigError: As `parsed_filter`; or if a column is compared with a value of another type.
     """
-    expression = parsed_filter(text, table.column_names)
     row = "\0row"
     numbered = table.append_column(row, pa.array(range(len(table)), pa.int64()))
     try:
-        return numbered.filter(expression)[row].combine_chunks()
-    except (pa.ArrowException, ValueError) as error:
+        return numbered.filter(parsed_filter(text, table.column_names))[row].combine_chunks()
+    except (pa.ArrowException, ValueError, OverflowError) as error:
         first = str(error).splitlines()[0]
         raise ConfigError(f"where is {text!r}, which cannot be compared with the columns ({first})") from error
 

@@ -45,7 +45,7 @@ from truepair.files.json import read_json
 from truepair.layers import unit_length
 from truepair.model import MatchingModel
 from truepair.pretrained.captions import MINILM, CaptionReader
-from truepair.pretrained.pictures import picture_reader
+from truepair.pretrained.pictures import PictureReader, picture_reader
 from truepair.scoring.encodings import are_local, evaluating, item_vectors
 from truepair.similarity.cosine import CosineSimilarity
 from truepair.sources.decoding import decoded, decoded_side
@@ -192,7 +192,9 @@ class Space:
         """
         cut = [_checked_text(text, number, tell) for number, text in enumerate(texts, 1)]
         if self.reads.text != "features":
-            return tokens_of(CaptionReader(self.reads.text_encoder)(cut)[0])
+            tokens, were_cut = self._caption_reader(cut)
+            _tell_cut(were_cut, len(cut), self._caption_reader.maximum_tokens, tell)
+            return tokens_of(tokens)
         words = None if self.vocabulary is None else self.vocabulary.encode(cut, empty_allowed=True)
         if self.vocabulary is not None:
             _tell_unknown(cut, self.vocabulary, tell)
@@ -203,11 +205,7 @@ class Space:
         if self.by.text in (MINILM,):
             _tell_other_script(cut, self.by.text, tell)
         encoded = encode_by_length(self._text_encoder, cut, _BATCH)
-        if encoded.cut:
-            most = self._text_encoder.description.maximum_tokens
-            tell(
-                f"{encoded.cut:,} of {len(cut):,} queries are longer than the {most} tokens that are read, and were cut"
-            )
+        _tell_cut(encoded.cut, len(cut), self._text_encoder.description.maximum_tokens, tell)
         vectors = Features(encoded.features)
         return vectors if words is None else WordsAndVectors(words, vectors)
 
@@ -219,7 +217,7 @@ class Space:
             ConfigError: If the encoder cannot be loaded, or is not known.
         """
         if self.reads.image != "features":
-            return pixels_of(pictures, picture_reader(self.reads.image_encoder))
+            return pixels_of(pictures, self._picture_reader)
         if self.by.image is None:
             raise ConfigError(_NO_MATCH.format(what="a picture", flag="--image-encoder"))
         if self.by.image == "patches":
@@ -228,6 +226,14 @@ class Space:
         side = decoded_side(encoder.description.side)
         seen = (encoder.preprocess(decoded(data, side)) for data in pictures)
         return Features(np.concatenate([encoder.encode(values[None]) for values in seen]))
+
+    @cached_property
+    def _caption_reader(self) -> CaptionReader:
+        return CaptionReader(self.reads.text_encoder)
+
+    @cached_property
+    def _picture_reader(self) -> PictureReader:
+        return picture_reader(self.reads.image_encoder)
 
     @cached_property
     def _text_encoder(self) -> TextEncoder:
@@ -388,6 +394,11 @@ def _checked_text(text: str, number: int, tell: Callable[[str], None]) -> str:
     if len(text) > _MOST_CHARACTERS:
         tell(f"query {number} has {len(text):,} characters; the first {_MOST_CHARACTERS:,} are read")
     return text[:_MOST_CHARACTERS]
+
+
+def _tell_cut(cut: int, queries: int, most: int | None, tell: Callable[[str], None]) -> None:
+    if cut:
+        tell(f"{cut:,} of {queries:,} queries are longer than the {most} tokens that are read, and were cut")
 
 
 def _tell_unknown(texts: Sequence[str], vocabulary: Vocabulary, tell: Callable[[str], None]) -> None:

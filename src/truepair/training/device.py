@@ -14,7 +14,8 @@ import torch
 
 from truepair import processes
 from truepair.config import TrainingConfig
-from truepair.errors import ConfigError, TrainingError, said_by
+from truepair.encoders.finetuning import TowerEncoder
+from truepair.errors import ConfigError, DataError, TrainingError, said_by
 from truepair.in_parts import share_batch_norms
 
 if TYPE_CHECKING:  # slow to load
@@ -98,6 +99,7 @@ def _joined_fabric(training: TrainingConfig, devices: int, nodes: int) -> lightn
 
         def setup_module(self, module: torch.nn.Module) -> torch.nn.Module:  # type: ignore[override]
             share_batch_norms(module)
+            _refuse_other_networks(module)
             processes.copy_from_first([*module.parameters(), *module.buffers()])
             return module
 
@@ -124,6 +126,22 @@ def _joined_fabric(training: TrainingConfig, devices: int, nodes: int) -> lightn
             "every node, and let the nodes reach each other"
         ) from error
     return fabric
+
+
+def _refuse_other_networks(module: torch.nn.Module) -> None:
+    """Refuse pretrained networks whose weights, where they are not trained, are others than those of process 0.
+
+    Raises:
+        DataError: If there are, on all processes alike.
+    """
+    encoders = {name: part for name, part in module.named_modules() if isinstance(part, TowerEncoder)}
+    numbers = {name: int(encoder.number) for name, encoder in encoders.items() if encoder.tuning.how != "full"}
+    other = processes.different({name: str(number).encode() for name, number in numbers.items()})
+    if other:
+        raise DataError(
+            f"process {min(other.values())} has a pretrained network with other weights than process 0 (this is "
+            f"process {processes.rank()}): give all nodes the same folder, or the same files from the hub"
+        )
 
 
 def peak_memory_mb() -> float | None:

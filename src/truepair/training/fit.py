@@ -85,7 +85,8 @@ def fit(
     """
     last, best = (log.path.with_name(f"{name}.safetensors") for name in ("last", "best"))
     _refuse_another_start(last)
-    state = resume(last, method, config) if last.exists() else RunState()
+    described = {"count": len(loaders.pairs), "digest": loaders.pairs.digest().hex()}
+    state = resume(last, method, config, described) if last.exists() else RunState()
     loaders.lost = {int(pair): why for pair, why in state.lost.items()}
     log.rewind(state.epoch, state.lines)
     at_start = random_state()
@@ -109,7 +110,7 @@ def fit(
                     state.cpu_seconds += time.process_time() - cpu
                     wall, cpu = time.perf_counter(), time.process_time()
                     if processes.is_first():
-                        save(last, _with_lost(state, loaders), method, config)
+                        save(last, _with_lost(state, loaders), method, config, described)
             # A method may choose its pairs, and so have fewer steps.
             shown.total = shown.done + (method.epochs - epoch - 1) * (shown.done - begun)
             metrics = evaluate(method.models, judged)
@@ -130,7 +131,7 @@ def fit(
             )
             shown.remark = f"development rSum {metrics.rsum:.1f}, best {state.best_rsum:.1f}"
             if processes.is_first():
-                save(last, _with_lost(state, loaders), method, config)
+                save(last, _with_lost(state, loaders), method, config, described)
     return state
 
 
@@ -149,9 +150,9 @@ def _refuse_another_start(last: Path) -> None:
         )
 
 
-def save(path: Path, state: RunState, method: Method, config: Mapping[str, Any]) -> None:
-    """Write everything that `resume` needs."""
-    progress = {"config": dict(config), "state": asdict(state), "method": method.state_dict()}
+def save(path: Path, state: RunState, method: Method, config: Mapping[str, Any], pairs: Mapping[str, Any]) -> None:
+    """Write everything that `resume` needs; `pairs` tells the training pairs from others."""
+    progress = {"config": dict(config), "pairs": dict(pairs), "state": asdict(state), "method": method.state_dict()}
     save_checkpoint(path, progress | {"random": random_state()})
 
 
@@ -170,17 +171,25 @@ def set_random_state(random: Mapping[str, Any]) -> None:
         torch.cuda.set_rng_state(generator, device)  # of the GPUs that are here: a run may go on where there is none
 
 
-def resume(path: Path, method: Method, config: Mapping[str, Any]) -> RunState:
+def resume(path: Path, method: Method, config: Mapping[str, Any], pairs: Mapping[str, Any]) -> RunState:
     """Put `method` and the random generators where the checkpoint at `path` left them.
 
     Raises:
-        CheckpointError: If the checkpoint is damaged or was made with another configuration.
+        CheckpointError: If the checkpoint is damaged or was made with another configuration or from other pairs.
     """
     saved = load_checkpoint(path)
     if saved.get("config") != dict(config):
         raise CheckpointError(
             f"{path} was made with another configuration ({'; '.join(differences(saved.get('config'), config))}). "
             "Choose a new folder for this run, or delete the old one"
+        )
+    known = saved.get("pairs", pairs)  # checkpoints of earlier versions do not say
+    if known != pairs:
+        there, here = known["count"], pairs["count"]
+        how = f"as many, {here:,}, but not the same" if there == here else f"{there:,} there, {here:,} here"
+        raise CheckpointError(
+            f"{path} learned from other training pairs ({how}): bring back the data as they were, choose a new folder "
+            "for this run, or delete the old one"
         )
     try:
         method.load_state_dict(saved["method"])

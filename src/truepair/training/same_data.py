@@ -10,7 +10,7 @@ import torch
 from truepair import __version__, processes
 from truepair.config import Recipe
 from truepair.data.loader import inputs_of_captions
-from truepair.data.pairs import Inputs, Pairs
+from truepair.data.pairs import Inputs
 from truepair.data.text import Vocabulary
 from truepair.data.trusted import TrustedSplits
 from truepair.errors import DataError
@@ -32,9 +32,9 @@ def refuse_other_data(recipe: Recipe, prepared: TrustedSplits, vocabulary: Vocab
     splits = prepared.splits
     values: dict[str, bytes | memoryview] = {
         "another version or other options": repr((__version__, torch.__version__, learning_options(recipe))).encode(),
-        "other training pairs": _of_pairs(splits.train),
-        "other development pairs": _of_pairs(splits.dev),
-        "other trusted pairs": b"" if prepared.trusted is None else _of_pairs(prepared.trusted),
+        "other training pairs": splits.train.digest(),
+        "other development pairs": splits.dev.digest(),
+        "other trusted pairs": b"" if prepared.trusted is None else prepared.trusted.digest(),
         "other words": b"" if vocabulary is None else vocabulary.to_json().encode(),
         "other features of images": _of_inputs(splits.train.images),
         "other captions": _of_inputs(inputs_of_captions(splits.train)),
@@ -47,14 +47,6 @@ def refuse_other_data(recipe: Recipe, prepared: TrustedSplits, vocabulary: Vocab
             f"process {number} of {processes.count()} has {what} than process 0 (this is process {processes.rank()}, "
             f"on {socket.gethostname()}): all nodes must see the same files under the same paths"
         )
-
-
-def _of_pairs(pairs: Pairs) -> bytes:
-    digest = hashlib.sha256(pairs.image_of_caption.numpy().tobytes())
-    for texts in (pairs.captions, pairs.caption_ids, pairs.image_ids):
-        for text in texts:
-            digest.update(text.encode("utf-8", "surrogatepass") + b"\0")
-    return digest.digest()
 
 
 def _of_inputs(inputs: Inputs) -> bytes:
