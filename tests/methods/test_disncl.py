@@ -518,13 +518,6 @@ def test_it_resumes_to_the_same_bits(world, vocabulary, small, fabric, noisy_loa
             equal(critic.state_dict(), other._critics[modality].state_dict())
 
 
-def test_the_state_of_other_pairs_is_refused(make_cosine, fabric):
-    method = disncl(make_cosine, fabric)
-    other = Disncl(method.config, make_cosine, 39, fabric)
-    with pytest.raises(Exception, match="the confidence in 40 pairs, but there are 39"):
-        other.load_state_dict(method.state_dict())
-
-
 def test_confidence_is_a_probability_and_draws_nothing(make_cosine, fabric, noisy_loaders):
     method = disncl(make_cosine, fabric)
     train(method, noisy_loaders)
