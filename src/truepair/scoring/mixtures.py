@@ -74,13 +74,16 @@ class Beta:
         """The Beta of this mean and variance.
 
         With ``c = mean (1 - mean) / variance - 1``: ``a = c mean`` and ``b = c (1 - mean)``.
-        Variances below 1e-6 count as 1e-6. Parameters are kept in [1e-2, 1e4]; above, both shrink together, so that
-        the mean stays.
+        Variances below 1e-6 count as 1e-6, and means as [1e-3, 1 - 1e-3], as scores do. Parameters are kept in
+        [1e-2, 1e4]; above, both shrink together, so that the mean stays.
 
         >>> Beta.from_moments(0.5, 0.05)
         Beta(a=2.0, b=2.0)
+        >>> round(Beta.from_moments(0.0, 0.0).mean, 3)
+        0.001
         """
         smallest, largest = _BETA_PARAMETERS
+        mean = min(max(mean, _BETA_MARGIN), 1 - _BETA_MARGIN)
         concentration = mean * (1 - mean) / max(variance, _SMALLEST_VARIANCE) - 1
         concentration = min(concentration, largest / max(mean, 1 - mean))
         return cls(max(concentration * mean, smallest), max(concentration * (1 - mean), smallest))
