@@ -176,6 +176,16 @@ def test_a_missing_column_names_those_that_are_there(captions, tmp_path, capsys)
     assert "'file', 'title'" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize("name", ["captions.txt", "table.jsonl", "floats.npy", "broken.npy"])
+def test_noise_is_not_written_over_something_else(captions, tmp_path, capsys, name):
+    np.save(tmp_path / "floats.npy", np.ones(3))
+    (tmp_path / "broken.npy").write_bytes(b"no array")
+    before = (tmp_path / name).read_bytes() if (tmp_path / name).exists() else None
+    assert main(["noise", *columns(captions), "--out", str(tmp_path / name)]) == 1
+    assert f"--out is {tmp_path / name}, " in capsys.readouterr().err
+    assert before == ((tmp_path / name).read_bytes() if (tmp_path / name).exists() else None)
+
+
 def test_noise_writes_the_fields_index_and_training_reads_it(captions, tmp_path, capsys):
     index = tmp_path / "noise.npy"
     assert main(["noise", *columns(captions), "--noise.rate", "0.5", "--out", str(index)]) == 0

@@ -218,15 +218,14 @@ def paths_and_the_options_they_read(folder: Path) -> dict[str, set[str]]:
 
 @pytest.mark.parametrize("name", OPTIONS)
 def test_an_option_that_only_other_kinds_of_corpus_read_is_refused(tmp_path, name):
+    told = "--image-col" if name == "source" else f"data.{name}"
     for path, read in paths_and_the_options_they_read(tmp_path).items():
         refused = ""
         try:
             load_corpus(DataConfig(path=path, **{name: OPTIONS[name]}))
         except TruepairError as error:  # of those that are read, too: these corpora are hardly there
             refused = str(error)
-        message = (
-            rf"data.{name} is .*, which has no meaning for '{path}', (the|a|pict).*: leave it out \(it is for .*\)"
-        )
+        message = rf"{told} is .*, which has no meaning for '{path}', (the|a|pict).*: leave it out \(it is for .*\)"
         assert (re.fullmatch(message, refused) is None) == (name in read)
 
 

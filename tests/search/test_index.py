@@ -94,7 +94,10 @@ def test_additions_and_removals_change_what_is_found_and_no_file_of_before(folde
         add_to_index(folder, str(tmp_path / "more"))
     drop_from_index(folder, [f"image-{row}" for row in range(60)])
     assert len(open_index(folder)) == IMAGES - 60
-    with pytest.raises(DataError, match="1 of 1 ids are not among the captions"):
+    with pytest.raises(DataError, match=r"1 of 2 ids are neither images nor captions of the index .*'nobody'"):
+        drop_from_index(folder, ["image-100", "nobody"])
+    assert len(open_index(folder)) == IMAGES - 60
+    with pytest.raises(DataError, match="1 of 1 ids are neither images nor captions"):
         drop_from_index(folder, ["caption-3"])
     manifest = add_to_index(folder, str(tmp_path / "more"))
     assert manifest.count("captions") == IMAGES
@@ -146,13 +149,14 @@ def test_one_process_changes_an_index_at_a_time(folder):
         ({"texts": "a", "like": "b"}, ConfigError, "texts and like given"),
         ({"texts": "dogs"}, ConfigError, "cannot encode a text: make it again with --text-encoder"),
         ({"images": b"none"}, ConfigError, "cannot encode a picture"),
-        ({"like": "image-1", "k": 0}, ConfigError, "k is 0, but it is from 1 to"),
+        ({"like": "image-1", "k": 0}, ConfigError, "--k is 0, but it is from 1 to"),
         (
             {"like": "image-1", "k": 301},
             ConfigError,
-            "k is 301, but it is from 1 to the number of images",
+            "--k is 301, but it is from 1 to the number of images",
         ),
-        ({"like": "nobody"}, DataError, "1 of 1 ids are not among the captions .*'nobody'"),
+        ({"like": "nobody"}, DataError, "1 of 1 ids are neither images nor captions .*'nobody'"),
+        ({"like": ["image-1", "caption-1"]}, ConfigError, "search for one kind at a time"),
         ({"like": "image-1", "where": "read_csv('x')"}, ConfigError, "there is no column 'read_csv'"),
     ],
 )
@@ -276,6 +280,14 @@ def test_pictures_are_embedded_searched_added_and_filtered(photographs, of_photo
     (tmp_path / "more.csv").write_text("file,caption\n40.png,a new thing\n41.png,another new thing\n", encoding="utf-8")
     add_to_index(out, str(tmp_path / "more.csv"))
     assert open_index(out).search(images=picture(40), find="images", k=1)["id"].to_pylist() == ["40.png"]
+    # An addition that is refused is in no other's way, and not in that of its own table once that is mended.
+    (tmp_path / "again.csv").write_text("file,caption\n40.png,a new thing\n", encoding="utf-8")
+    with pytest.raises(DataError, match="are in the index already"):
+        add_to_index(out, str(tmp_path / "again.csv"))
+    picture(42).save(tmp_path / "42.png")
+    (tmp_path / "again.csv").write_text("file,caption\n42.png,a new thing\n", encoding="utf-8")
+    add_to_index(out, str(tmp_path / "again.csv"))
+    assert open_index(out).search(images=picture(42), find="images", k=1)["id"].to_pylist() == ["42.png"]
 
 
 @pytest.mark.parametrize(

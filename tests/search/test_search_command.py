@@ -34,6 +34,9 @@ def test_batches_come_from_a_file_and_go_to_one(of_words, tmp_path, capsys):
     for name in ("hits.csv", "hits.jsonl", "hits.parquet"):
         assert "6 hits of 2 queries" in said(capsys, *asked, "--out", tmp_path / name).out
         assert (tmp_path / name).stat().st_size > 100
+    assert main(["search", str(of_words.folder), *map(str, asked[2:]), "--out", str(tmp_path / "queries.csv")]) == 1
+    assert "queries.csv, which is there already: choose another file" in capsys.readouterr().err
+    assert (tmp_path / "queries.csv").read_text(encoding="utf-8").startswith("text,n")
     (tmp_path / "lines.txt").write_text("a red heart\n\na dog\n", encoding="utf-8")
     shown = said(capsys, "search", of_words.folder, "--queries", tmp_path / "lines.txt", "--k", 1).out
     assert "1. a red heart" in shown

@@ -133,7 +133,7 @@ def test_pictures_that_were_given_long_ago_are_asked_for_again(of_photographs, m
     [
         ({"text": " "}, 400, "is empty"),
         ({"text": "a", "like": "image-1"}, 400, "one of a text, an id and a picture"),
-        ({"like": "image-900"}, 400, "not among the"),
+        ({"like": "image-900"}, 400, "neither images nor captions"),
         ({"where": "caption ="}, 400, "where is"),
         ({"where": "read_csv('/etc/passwd')"}, 400, "where is"),
         ({"limit": 0}, 400, "limit"),

@@ -39,7 +39,7 @@ from truepair.files.locking import alone_in
 from truepair.files.parquet import read_parquet, write_parquet
 from truepair.model import MatchingModel
 from truepair.scoring.best import NONE
-from truepair.scoring.confidence import warnings_about
+from truepair.scoring.confidence import NOTHING_KNOWN, warnings_about
 from truepair.scoring.cross_fitting import candidates_of
 from truepair.scoring.encodings import are_local
 from truepair.scoring.log_odds import Scores
@@ -146,7 +146,13 @@ def audit_run(run: TrainedRun, out: Path, config: AuditConfig) -> AuditSummary:
 
 def _by_run(run: TrainedRun, out: Path, config: AuditConfig, started: float) -> AuditSummary:
     device = make_fabric(config.device).device
-    confidence = _confidence(run)
+    mismatch, warnings = 1 - _confidence(run), list[str]()
+    if (mismatch == 1 - NOTHING_KNOWN).all():
+        mismatch = torch.full_like(mismatch, torch.nan)
+        warnings.append(
+            f"the run in {run.folder} learned nothing consistent about its pairs: no pair is called a suspect; train "
+            "on more pairs or longer, or audit the corpus itself"
+        )
     models = [model.to(device) for model in run.models]
     scores = scores_by_a_run(
         models, run.train, candidates=config.candidates, temperature=config.temperature, seed=config.seed
@@ -154,7 +160,7 @@ def _by_run(run: TrainedRun, out: Path, config: AuditConfig, started: float) -> 
     findings = find(
         run.train,
         scores,
-        1 - confidence,
+        mismatch,
         lambda _: models,
         threshold=config.threshold,
         re_pair_threshold=config.re_pair_threshold,
@@ -171,7 +177,7 @@ def _by_run(run: TrainedRun, out: Path, config: AuditConfig, started: float) -> 
         saw_the_pairs=True,
         candidates=candidates_of(models, config.candidates),
     )
-    return _write(_Found(findings, scored_by), source, out, config, _Work(started, device, log))
+    return _write(_Found(findings, scored_by, warnings=warnings), source, out, config, _Work(started, device, log))
 
 
 def audit_pairs(pairs: Pairs, vocabulary: Vocabulary | None, out: Path, config: AuditConfig) -> AuditSummary:
@@ -270,6 +276,8 @@ class _Found:
     interval: tuple[float, float] | None = None
     places: Int[Tensor, " pairs"] | None = None
     """Of each pair its place among the pairs as they were given; None where they are in that order."""
+    warnings: Sequence[str] = ()
+    """Why not to rely on the probabilities, beside what pairs and probabilities say themselves."""
 
 
 @dataclass(frozen=True)
@@ -324,7 +332,7 @@ def _summary(found: _Found, source: _Audited, config: AuditConfig, work: _Work) 
         estimated_noise_rate=round(float(mismatch.mean()), 4) if is_known else None,
         noise_rate_interval=None if found.interval is None else [round(end, 4) for end in found.interval],
         evidence_weights=None if probabilities is None else probabilities.weights,
-        warnings=[*warnings_about(pairs), *(() if probabilities is None else probabilities.warnings)],
+        warnings=[*warnings_about(pairs), *(() if probabilities is None else probabilities.warnings), *found.warnings],
         separation=round(share_above(scores.log_odds, scores.random_log_odds), 4),
         scored_by=found.scored_by,
         finds=found.finds,

@@ -29,7 +29,7 @@ class Noise:
     """
 
     out: Path
-    """The index file to write."""
+    """The index file to write (.npy)."""
     target: Positional[str] = "demo"
     """Where the pairs are: a table, a folder, or "demo"."""
     data: FlatThroughout[DataConfig] = field(default_factory=DataConfig)
@@ -42,8 +42,9 @@ def command(arguments: Sequence[str], output: Output) -> None:
     """Parse, shuffle, write."""
     parsed = parse(Noise, "noise", arguments, main=MAIN)
     from truepair.data.corpora import load_corpus
-    from truepair.data.noise import noise_level, noisy, write_noise_index
+    from truepair.data.noise import check_noise_index_target, noise_level, noisy, write_noise_index
 
+    check_noise_index_target(parsed.out)
     train = noisy(load_corpus(replace(parsed.data, path=parsed.target)).splits.train, parsed.noise)
     write_noise_index(parsed.out, train)
     rate = train.realised_noise_rate or 0.0

@@ -51,8 +51,8 @@ class Search:
     """A file of queries: one a line, or a table (.csv, .tsv, .jsonl, .parquet) with --column."""
     column: str = "caption"
     """Tables of queries: the column that holds them."""
-    k: int = 10
-    """Hits of a query."""
+    k: int | None = None
+    """Hits of a query: 10 by default, or as many as there are."""
     find: Literal["images", "captions"] | None = None
     """What to find: by default a picture finds captions, everything else images."""
     where: str | None = None
@@ -93,6 +93,8 @@ def command(arguments: Sequence[str], output: Output) -> None:
         raise ConfigError('give one of: a query in words (truepair search INDEX "…"), --image, --like, --queries')
     if parsed.out is not None and parsed.out.suffix not in _WRITERS:
         raise ConfigError(f"--out is {parsed.out}, but hits are written as {', '.join(_WRITERS)}")
+    if parsed.out is not None and parsed.out.exists():
+        raise ConfigError(f"--out is {parsed.out}, which is there already: choose another file, or delete that one")
     from truepair.search.index import open_index
 
     index = open_index(parsed.index)

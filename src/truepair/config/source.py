@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 
 from truepair.errors import ConfigError
 
@@ -58,6 +58,11 @@ class SourceConfig:
     cache_size: float = 20.0
     """GB of copies that are kept on this machine, of tables, tar and Parquet files of a store (s3://, gs://, hf://,
     https:// …) and of row groups of pictures that training streams; what was asked for longest ago goes first."""
+
+    @property
+    def changed(self) -> list[str]:
+        """Names of the options that are not as by default."""
+        return [field.name for field in fields(self) if getattr(self, field.name) != field.default]
 
     def __post_init__(self) -> None:
         """Refuse a delimiter of several characters; "none" of a file of options is None."""

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from truepair.config import DataConfig, ModelConfig, Recipe
+from truepair.config import DataConfig, ModelConfig, Recipe, SourceConfig
 from truepair.data.embeddings import is_embeddings, load_embeddings_splits, stored_source
 from truepair.data.flickr8k import listed_pairs, split_lists
 from truepair.data.pairs import Pairs, Splits, Subset
@@ -254,9 +254,12 @@ def _refuse_unread(config: DataConfig, kind: str) -> None:
     for name, kinds in _READ_BY.items():
         value = getattr(config, name)
         if kind not in kinds and value != getattr(unset, name):
+            told = f"data.{name} is {value!r}"
+            if isinstance(value, SourceConfig):
+                first = value.changed[0]
+                told = f"--{first.replace('_', '-')} is {getattr(value, first)!r}"
             raise ConfigError(
-                f"data.{name} is {value!r}, which has no meaning for {config.path!r}, {kind}: leave it out (it is for "
-                f"{', '.join(kinds)})"
+                f"{told}, which has no meaning for {config.path!r}, {kind}: leave it out (it is for {', '.join(kinds)})"
             )
 
 

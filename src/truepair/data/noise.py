@@ -203,6 +203,25 @@ def noise_level(pairs: Pairs) -> NoiseLevel | None:
     return NoiseLevel("caption" if is_chance or share <= 1 - _NEARLY_ALL else "mixed", share)
 
 
+def check_noise_index_target(path: Path) -> None:
+    """Refuse to write a noise index over something else, before any work.
+
+    Raises:
+        ConfigError: If the file's name does not end with ``.npy``, or it is there and holds no noise index.
+    """
+    if path.suffix != ".npy":
+        raise ConfigError(f"--out is {path}, but an index of mismatches is a NumPy file: give it a name in .npy")
+    if not path.exists():
+        return
+    try:
+        stored = np.load(path, mmap_mode="r")
+        is_index = stored.ndim == 1 and stored.dtype == np.int64
+    except (OSError, ValueError):
+        is_index = False
+    if not is_index:
+        raise ConfigError(f"--out is {path}, which holds something else: choose another file, or delete that one")
+
+
 def write_noise_index(path: Path, pairs: Pairs) -> None:
     """Save which image each caption has, as an int64 ``.npy`` file of the ``"per_caption"`` convention.
 

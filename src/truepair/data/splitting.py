@@ -66,8 +66,9 @@ def random_split(images: int, development_share: float, test_share: float, seed:
     development, test = round(development_share * images), round(test_share * images)
     if min(development, test, images - development - test) < 1:
         raise ConfigError(
-            f"{images:,} images are too few for development_share {development_share} and test_share {test_share}; "
-            f"give other shares or a split column"
+            f"{images:,} {'image is' if images == 1 else 'images are'} too few to be split into training, development "
+            f"and test (--development-share {development_share}, --test-share {test_share}): give more images, other "
+            "shares, or a column of splits (--split-col)"
         )
     order = Stream.SPLITS.generator(seed).permutation(images)
     split_of_image = ["train"] * images

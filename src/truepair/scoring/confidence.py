@@ -36,6 +36,8 @@ from truepair.scoring.reference_pairs import (
     reference_candidates,
 )
 
+NOTHING_KNOWN = 0.5
+"""The confidence in every pair where pairs do not differ from random pairs by more than chance."""
 NEGATIVES = 1024
 """Negative images, and as many captions, of a pair; four times as many changed no AUROC by 0.001.
 SAF and SGR make do with fewer."""
@@ -151,7 +153,7 @@ def _unknown(
     said = comparison.explained(
         difference, "every confidence is 0.5, which says nothing", "train on more pairs, or longer"
     )
-    return ConfidenceEstimate(torch.full_like(scores, 0.5), 0.5, (*warnings, said))
+    return ConfidenceEstimate(torch.full_like(scores, NOTHING_KNOWN), 0.5, (*warnings, said))
 
 
 def estimated_confidence(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import re
 import shutil
 from collections.abc import Callable, Container, Sequence
@@ -147,22 +148,35 @@ def add_to_index(
         index = open_index(out)
         manifest = index.manifest
         name = f"{len(manifest.segments):05d}"
-        store = Path(target)
+        store, made = Path(target), None
         if not is_embeddings(store):
             wanted = embed_config(index.space)
             if embedding is not None:
                 wanted = replace(wanted, source=embedding.source, device=embedding.device)
-            data = embedded_corpus(DataConfig(target, wanted.source), out / f"added-{name}", wanted, tell)
-            store = Path(data.path)
+            made = out / f"added-{name}-{_digest_of(target)}"
+            store = Path(embedded_corpus(DataConfig(target, wanted.source), made, wanted, tell).path)
         _refuse_other_encoders(index.space, store)
-        pairs = _new_names(index, pairs_of_store(index.space, store), name, target)
+        try:
+            pairs = _new_names(index, pairs_of_store(index.space, store), name, target)
+        except DataError:
+            if made is not None:
+                shutil.rmtree(made)  # nothing of it can be added, and the source will change
+            raise
         is_learned = _of_names(pairs, _learned_names(index.space))
         with index.space.encoding_on("cpu" if embedding is None else embedding.device):
             written = _written_segment(_Made(index.space, pairs, store.resolve(), is_learned), out, name, "all")
         if written.width != manifest.width:
             raise DataError(f"{target} gives vectors of {written.width} values, but {out} holds {manifest.width}")
         changed = replace(manifest, segments=(*manifest.segments, written.segment))
+        for leftover in out.glob(f"added-{name}-*"):  # of another addition, which was stopped
+            if leftover != made:
+                shutil.rmtree(leftover)
         return _settled(out, changed, index.space, tell)
+
+
+def _digest_of(target: str) -> str:
+    """A short name for where an addition comes from: one that was stopped goes on, and is in no other's way."""
+    return hashlib.sha256(str(Path(target).resolve()).encode("utf-8", "surrogateescape")).hexdigest()[:8]
 
 
 def drop_from_index(out: Path, ids: Sequence[str], tell: Tell = lambda said: None) -> Manifest:
@@ -180,12 +194,9 @@ def drop_from_index(out: Path, ids: Sequence[str], tell: Tell = lambda said: Non
     read_manifest(out)
     with alone_in(out):
         index = open_index(out)
-        images, captions = set[int](), set[int]()
-        for name in ids:
-            try:
-                images.update(index.images.rows_of([name]))
-            except DataError:
-                captions.update(index.captions.rows_of([name]))
+        of_images, of_captions = index.found(ids)
+        images = {*of_images.values()}
+        captions = {row for name, row in of_captions.items() if name not in of_images}
         is_dropped = torch.isin(index.image_of_caption, torch.tensor(sorted(images), dtype=torch.int64))
         captions |= set(is_dropped.nonzero().flatten().tolist())
         if len(images) >= index.manifest.count("images") or len(captions) >= index.manifest.count("captions"):

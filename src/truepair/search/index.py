@@ -157,7 +157,7 @@ class Index:
         images: Any = None,
         like: str | Sequence[str] | None = None,
         find: Side | None = None,
-        k: int = 10,
+        k: int | None = None,
         where: str | None = None,
         tell: Callable[[str], None] = lambda said: None,
     ) -> pa.Table:
@@ -169,7 +169,7 @@ class Index:
                 or a list of such.
             like: Ids of images or captions of the index.
             find: "images" or "captions"; by default a picture finds captions, everything else images.
-            k: Hits of a query, at most.
+            k: Hits of a query, at most; 10 by default, or as many as there are.
             where: Only rows that pass (see `truepair.search.filters`): ``"width > 300 and caption like '%dog%'"``.
             tell: Is told what of a query was cut, or cannot be read.
 
@@ -189,8 +189,9 @@ class Index:
         if side not in SIDES:
             raise ConfigError(f"find is {side!r}, but it is 'images' or 'captions'")
         present = self.manifest.count(side)
+        k = min(10, present) if k is None else k
         if not 1 <= k <= present:
-            raise ConfigError(f"k is {k}, but it is from 1 to the number of {side} of the index, {present:,}")
+            raise ConfigError(f"--k is {k}, but it is from 1 to the number of {side} of the index, {present:,}")
         allowed = self.allowed(side, where)
         parts = [
             self.table(self.hits(part, side, max(k, LOOKED_AT), allowed), part, side, slice(k), start)
@@ -245,11 +246,26 @@ class Index:
 
     def _rows_as_queries(self, ids: Sequence[str]) -> Queries:
         _refuse_none(ids)
-        try:
-            side, rows = SIDES[0], self.images.rows_of(ids)
-        except DataError:
-            side, rows = SIDES[1], self.captions.rows_of(ids)
-        return self.row_queries(side, torch.tensor(rows))
+        of_images, of_captions = self.found(ids)
+        for side, rows in zip(SIDES, (of_images, of_captions), strict=True):
+            if all(name in rows for name in ids):
+                return self.row_queries(side, torch.tensor([rows[name] for name in ids]))
+        raise ConfigError("like names images and captions: search for one kind at a time")
+
+    def found(self, ids: Sequence[str]) -> tuple[dict[str, int], dict[str, int]]:
+        """The rows of images, and of captions, that have these names.
+
+        Raises:
+            DataError: If a name is of neither.
+        """
+        of_images, of_captions = self.images.found(ids), self.captions.found(ids)
+        missing = [name for name in ids if name not in of_images and name not in of_captions]
+        if missing:
+            raise DataError(
+                f"{len(missing):,} of {len(ids):,} ids are neither images nor captions of the index (first: "
+                f"{missing[0]!r})"
+            )
+        return of_images, of_captions
 
     def row_queries(self, side: Side, rows: Int[Tensor, " queries"]) -> Queries:
         """Rows of the index as queries."""

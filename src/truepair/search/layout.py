@@ -177,17 +177,21 @@ class Rows:
         values: list[Any] = self.table.column(name).take(pa.array(rows, pa.int64())).to_pylist()
         return values
 
+    def found(self, ids: Sequence[str]) -> dict[str, int]:
+        """The row of each of these names that is there."""
+        import pyarrow.compute as pc
+
+        found = pc.index_in(self.table.column(ID_OF[self.side]), pa.array(ids, pa.string())).combine_chunks()
+        places = np.flatnonzero(found.is_valid().to_numpy(zero_copy_only=False))
+        return {ids[found[place].as_py()]: int(place) for place in places.tolist() if self.is_there[place]}
+
     def rows_of(self, ids: Sequence[str]) -> list[int]:
         """The rows that are there with these names.
 
         Raises:
             DataError: If there is none.
         """
-        import pyarrow.compute as pc
-
-        found = pc.index_in(self.table.column(ID_OF[self.side]), pa.array(ids, pa.string())).combine_chunks()
-        places = np.flatnonzero(found.is_valid().to_numpy(zero_copy_only=False))
-        row_of = {ids[found[place].as_py()]: int(place) for place in places.tolist() if self.is_there[place]}
+        row_of = self.found(ids)
         missing = [name for name in ids if name not in row_of]
         if missing:
             raise DataError(
