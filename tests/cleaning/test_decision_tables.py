@@ -63,6 +63,13 @@ def test_a_cell_that_may_mean_two_pairs_is_refused(audit, tmp_path):
         read_decisions(tmp_path / "a.csv", replace(audit, findings=findings))
 
 
+@pytest.mark.parametrize("text", ["caption_id,action,image_id\n=1+1,re-pair,\n", "caption_id,action\n=1+1,re-pair\n"])
+def test_a_pair_that_is_to_get_no_image_is_refused_with_what_to_fill_in(audit, tmp_path, text):
+    (tmp_path / "a.csv").write_text(text)
+    with pytest.raises(DataError, match=r"row 1 re-pairs '=1\+1', but its image_id is empty: fill in the image that"):
+        read_decisions(tmp_path / "a.csv", audit)
+
+
 def test_only_new_tables_of_two_kinds_are_written(tmp_path):
     with pytest.raises(ConfigError, match=r"ends in '\.xlsx'; decisions are written to \.csv or \.parquet"):
         check_table(tmp_path / "a.xlsx")

@@ -8,6 +8,7 @@ import tarfile
 import zipfile
 from collections.abc import Mapping
 from dataclasses import replace
+from itertools import product
 from pathlib import Path
 from typing import get_args
 
@@ -333,6 +334,94 @@ def test_parquet_keeps_schema_metadata_types_and_embedded_pictures(tmp_path):
     assert after["kind"].to_pylist() == ["a", "b", "a"]
 
 
+@pytest.mark.parametrize("codecs", ["zstd", "none", {"image": "none", "caption": "gzip", "v.list.element": "snappy"}])
+def test_parquet_keeps_its_compression(codecs, tmp_path):
+    pictures(tmp_path)
+    table = pa.table({"image": ["k0.png", "k1.png"], "caption": ["a", "b"], "v": [[1], [2]]})
+    pq.write_table(table, tmp_path / "t.parquet", compression=codecs)
+    source = open_source(tmp_path / "t.parquet")
+    copied(source, decided(source, drop={0: None}), tmp_path / "out")
+    before, after = (
+        [pq.read_metadata(file).row_group(0).column(place).compression for place in range(3)]
+        for file in (tmp_path / "t.parquet", tmp_path / "out" / "t.parquet")
+    )
+    assert after == before
+
+
+@pytest.mark.parametrize("name", ["t.parquet", "t.arrow"])
+def test_a_column_that_was_never_empty_may_be_where_a_caption_of_it_is_dropped(name, tmp_path):
+    pictures(tmp_path)
+    fields = [pa.field(name, pa.string(), nullable=False) for name in ("image", "en", "de")]
+    rows = [["k0.png", "k1.png", "k2.png"], ["a", "b", "c"], ["d", "e", "f"]]
+    table = pa.table(rows, pa.schema(fields, {"made by": "hand"}))
+    if name == "t.parquet":
+        pq.write_table(table, tmp_path / name, row_group_size=2)
+    else:
+        pyarrow.feather.write_feather(table, tmp_path / name)
+    source = open_source(tmp_path / name, SourceConfig(caption_col=("en", "de")))
+    copied(source, fates(source, {"row-2/de": "drop"}), tmp_path / "out")
+    read = pq.read_table if name == "t.parquet" else pyarrow.feather.read_table
+    after = read(tmp_path / "out" / name)
+    assert after["de"].to_pylist() == ["d", None, "f"]
+    assert [field.nullable for field in after.schema] == [False, False, True]
+    assert after.schema.metadata[b"made by"] == b"hand"
+    (tmp_path / "whole").mkdir()
+    copied(source, fates(source, {"row-1/en": "drop", "row-1/de": "drop"}), tmp_path / "whole")
+    assert read(tmp_path / "whole" / name).schema.equals(table.schema, check_metadata=True)
+
+
+def test_numbers_of_a_json_list_and_of_changed_rows_stay_as_they_are_written(tmp_path):
+    pictures(tmp_path)
+    rows = [f'{{"image": "k{n}.png", "caption": "c{n}", "n": [1.10, 1E400, {n}.00]}}' for n in range(3)]
+    (tmp_path / "t.json").write_text(f"[{', '.join(rows)}]")
+    (tmp_path / "t.jsonl").write_text("\n".join(rows) + "\n")
+    changed = [rows[1], rows[2].replace("k2", "k1")]
+    for name, text in (("t.json", f"[{', '.join(changed)}]"), ("t.jsonl", "\n".join(changed) + "\n")):
+        source = open_source(tmp_path / name)
+        copied(source, decided(source, drop={0: None}, re_pair={2: 1}), tmp_path / "out")
+        assert (tmp_path / "out" / name).read_text() == text
+
+
+# Half of a surrogate pair, which JSON can spell and UTF-8 cannot
+
+HALF = "ü \ud83d"
+
+
+@pytest.mark.parametrize("form", ["json", "coco", "karpathy", "jsonl"])
+def test_half_of_a_surrogate_pair_stays_in_a_copy_of_json(form, tmp_path):
+    path = made(form, tmp_path / "in")
+    text = path.read_text(encoding="utf-8")
+    rows = list(map(json.loads, text.splitlines())) if form == "jsonl" else json.loads(text)
+    if form in ("json", "jsonl"):
+        rows[1]["alt"], rows[2]["caption"] = HALF, HALF
+        rows[5]["image"] = HALF
+    elif form == "coco":
+        rows["annotations"][2]["caption"] = rows["annotations"][1]["alt"] = HALF
+    else:
+        rows["images"][2]["sentences"][0]["raw"] = rows["images"][0]["alt"] = HALF
+    lines = [json.dumps(row, ensure_ascii=False) for row in (rows if form == "jsonl" else [rows])]
+    path.write_text("".join(line.replace("\ud83d", "\\ud83d") + "\n" for line in lines), encoding="utf-8")
+    source = open_source(path)
+    copied(source, decided(source, re_pair={1: 0}), tmp_path / "out", keep_unaudited=True)
+    text = (tmp_path / "out" / path.name).read_text(encoding="utf-8")
+    again = list(map(json.loads, text.splitlines())) if form == "jsonl" else json.loads(text)
+    assert json.dumps(again).count(json.dumps(HALF)[1:-1]) == json.dumps(rows).count(json.dumps(HALF)[1:-1]) > 1
+    if form in ("json", "jsonl"):
+        rows = pq.read_table(tmp_path / "out" / "provenance.parquet").to_pylist()
+        assert [row["image_id"] for row in rows if row["caption_id"] == "row-6"] == [r"ü \ud83d"]
+
+
+def test_half_of_a_surrogate_pair_stays_in_metadata_of_which_a_caption_is_dropped(tmp_path):
+    metadata = json.dumps({"caption": ["one", "two"], "alt": HALF}).encode()
+    write_files(tmp_path / "folder", {"a.png": picture(0), "a.json": metadata})
+    write_tar(tmp_path / "tar" / "0.tar", {"a.png": picture(0), "a.json": metadata})
+    for name, dropped in (("folder", "a.png/1"), ("tar", "0/a/1")):
+        source = open_source(tmp_path / name)
+        copied(source, fates(source, {dropped: "drop"}), tmp_path / "out" / name)
+    assert json.loads((tmp_path / "out" / "folder" / "a.json").read_bytes()) == {"caption": ["two"], "alt": HALF}
+    assert json.loads(tar_files(tmp_path / "out" / "tar" / "0.tar")["a.json"]) == {"caption": ["two"], "alt": HALF}
+
+
 def test_feature_files_beside_the_table_follow_its_rows(tmp_path):
     rows = [{"image": f"{image}.png", "caption": f"c{row}"} for row, image in enumerate((1, 2, 1, 3, 4))]
     path = write_rows(tmp_path / "t.csv", rows)
@@ -464,6 +553,118 @@ def test_caption_and_json_sidecars_go_with_their_pictures(tmp_path):
     assert json.loads(out["c.json"]) == {"caption": ["four"], "n": 1}
     assert (out["b.json"], out["d.png.txt"]) == (b'{"url": "u"}', b"six")
     assert set(out) == set(files)
+
+
+def test_a_copy_of_a_folder_may_lie_beside_it(tmp_path, monkeypatch):
+    write_files(tmp_path / "in", {"a.png": picture(0), "a.txt": b"a dog"})
+    monkeypatch.chdir(tmp_path / "in")
+    source = open_source(tmp_path / "in")
+    copied(source, fates(source, {}), Path("../out"))
+    assert (tmp_path / "out" / "a.txt").read_bytes() == b"a dog"
+
+
+def test_caption_files_that_keep_all_captions_stay_byte_for_byte(tmp_path):
+    odd = b'\xef\xbb\xbf{"caption":"caf\\u00e9","n":1.10,\r\n"alt":"x"}\r\n'
+    listed = b'{"caption":["a","","b"],\n"n":1E400}'
+    files = {"a.png": picture(0), "a.json": odd, "b.png": picture(1), "b.json": listed}
+    write_files(tmp_path / "in", files)
+    source = open_source(tmp_path / "in")
+    copied(source, fates(source, {}), tmp_path / "out")
+    assert {name: (tmp_path / "out" / name).read_bytes() for name in files} == files
+    copied(source, fates(source, {"b.png/1": "drop"}), tmp_path / "less")
+    assert (tmp_path / "less" / "b.json").read_bytes() == b'{"caption": ["", "b"], "n": 1E400}'
+
+
+@pytest.mark.parametrize(
+    ("text", "left"),
+    [("a\r\nb", "a"), ("a\nb", "a"), ("a\r\nb\r\n", "a\r\n"), ("a\r\n\r\nb", "a\r\n"), ("b\r\na\r\nb", "b\r\na")],
+)
+def test_a_caption_file_whose_last_line_is_dropped_ends_as_it_ended(text, left, tmp_path):
+    write_files(tmp_path / "in", {"a.png": picture(0), "a.txt": text})
+    source = open_source(tmp_path / "in")
+    (sample,) = samples(source)
+    copied(source, fates(source, {sample.caption_ids[-1]: "drop"}), tmp_path / "out")
+    assert (tmp_path / "out" / "a.txt").read_bytes() == left.encode()
+
+
+VALUES = ("x", "y", "N/A", "", None, 3)
+"""What a cell or a list may hold where captions are expected; the first two are captions."""
+
+
+@pytest.mark.parametrize("keep_unaudited", [False, True])
+@pytest.mark.parametrize("form", ["list", "columns", "parquet", "tar"])
+def test_the_copy_and_the_provenance_agree_on_every_value_of_a_row(form, keep_unaudited, tmp_path):
+    """Every list of two values, and some of three, with every decision about its captions."""
+    lists = [list(pair) for pair in product(VALUES, repeat=2)] + [["x", "y", "N/A"], ["N/A", "x", "y"], ["x"], ["N/A"]]
+    if form != "tar":
+        lists.append([])
+    if form in ("columns", "parquet"):
+        lists = [pair for pair in lists if len(pair) == 2]
+    if form == "parquet":
+        lists = [pair for pair in lists if 3 not in pair]
+    for number, actions in enumerate(product(("keep", "drop", "other"), repeat=2)):
+        folder, out = tmp_path / f"in{number}", tmp_path / f"out{number}"
+        source, other = _of_values(form, lists, folder)
+        chosen = {
+            name: other if actions[caption == "y"] == "other" else actions[caption == "y"]
+            for sample in samples(source)
+            for caption, name in zip(sample.captions, sample.caption_ids, strict=True)
+            if sample.image_id != other
+        }
+        copied(source, fates(source, chosen), out, keep_unaudited=keep_unaudited)
+        said = pq.read_table(out / "provenance.parquet").to_pylist()
+        assert not any(str(tmp_path) in row["caption_id"] for row in said)
+        values = _values_by_id(form, lists)
+        expected = [repr(values[row["caption_id"]]) for row in said if row["action"] != "drop"]
+        nothing = [repr(None)] if form in ("columns", "parquet") else []
+        found = _values_in_copy(form, out)
+        assert sorted(text for text in map(repr, found) if text not in nothing) == sorted(
+            text for text in expected if text not in nothing
+        )
+
+
+def _of_values(form: str, lists: list, folder: Path) -> tuple[Source, str]:
+    """A source with a row of each list, and before them one whose image captions may get, which is its id."""
+    if form == "tar":
+        files: list[tuple[str, bytes]] = []
+        for number, values in enumerate([["first"], *lists]):
+            files.append((f"{number:03d}.png", picture(number)))
+            files.append((f"{number:03d}.json", json.dumps({"caption": values}).encode()))
+        write_tar(folder / "0.tar", files)
+        return open_source(folder), "0/000"
+    write_files(folder, {f"{number:03d}.png": picture(number) for number in range(len(lists) + 1)})
+    if form == "list":
+        rows = [{"image": f"{n:03d}.png", "caption": values} for n, values in enumerate([["first"], *lists])]
+        return open_source(write_rows(folder / "t.jsonl", rows)), "000.png"
+    pairs = [["first", None], *lists]
+    rows = [{"image": f"{n:03d}.png", "en": en, "de": de} for n, (en, de) in enumerate(pairs)]
+    path = write_rows(folder / f"t.{'jsonl' if form == 'columns' else 'parquet'}", rows)
+    return open_source(path, SourceConfig(caption_col=("en", "de"))), "000.png"
+
+
+def _values_by_id(form: str, lists: list) -> dict[str, object]:
+    """What the ids of captions, and of what is none, stand for."""
+    found: dict[str, object] = {}
+    for number, values in enumerate([["first", None] if form in ("columns", "parquet") else ["first"], *lists]):
+        name = f"0/{number:03d}" if form == "tar" else f"row-{number + 1}"
+        behind = ("en", "de") if form in ("columns", "parquet") else range(1, len(values) + 1)
+        found |= {f"{name}/{place}": value for place, value in zip(behind, values, strict=True)}
+        if not values:
+            found[name] = []
+    return found
+
+
+def _values_in_copy(form: str, out: Path) -> list[object]:
+    if form == "tar":
+        files = tar_files(out / "0.tar").items()
+        return [value for name, text in files if name.endswith("json") for value in json.loads(text)["caption"]]
+    if form == "parquet":
+        cells = pq.read_table(out / "t.parquet").to_pylist()
+    else:
+        cells = list(map(json.loads, (out / "t.jsonl").read_text().splitlines()))
+    if form == "list":
+        return [value for row in cells for value in row["caption"] or [[]]]
+    return [value for row in cells for value in (row["en"], row["de"])]
 
 
 def test_captions_of_one_row_of_a_dataset_that_part_ways_get_rows_of_their_own(tmp_path):

@@ -170,7 +170,7 @@ def test_a_corpus_of_embeddings_takes_the_options_of_a_random_split_and_no_other
     folder = write_store(tmp_path, vectors(IMAGES, 4), vectors(2 * IMAGES, 3))
     corpus = load_corpus(DataConfig(path=str(folder), test_share=0.3))
     assert len(corpus.splits.test.images) == 6
-    with pytest.raises(ConfigError, match=r"data.source is .*'x', .* a folder of embeddings: leave it out"):
+    with pytest.raises(ConfigError, match=r"--image-root is 'x', .* a folder of embeddings: leave it out"):
         load_corpus(DataConfig(path=str(folder), source=SourceConfig(image_root="x")))
     assert corpus.source == {"kind": "folder", "path": "gone"}
 

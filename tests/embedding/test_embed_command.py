@@ -1,4 +1,6 @@
 import json
+import os
+from dataclasses import replace
 
 import pytest
 from embedding_samples import encoded, picture
@@ -6,6 +8,8 @@ from embedding_samples import encoded, picture
 from truepair.cli.embed import embed_lines
 from truepair.cli.main import main
 from truepair.config.embedding import EmbedConfig
+from truepair.config.source import SourceConfig
+from truepair.embedding.run import embed
 from truepair.errors import ConfigError
 
 
@@ -24,6 +28,29 @@ def test_a_table_becomes_a_folder_of_features(tmp_path, clip_folder, capsys):
     assert said[2] == f"features: {out}; next: truepair audit {out} --out audit/"
     assert main(["embed", str(tmp_path / "t.tsv"), "--out", str(out), *columns, *networks, "--grid", "2"]) == 1
     assert "holds features with grid None, but 2 was asked for" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("column", ["image", "image_id", "caption_id"])
+def test_a_row_that_spells_half_of_a_surrogate_pair_is_left_out(column, tmp_path, config):
+    rows = [{"image": f"{n}.png", "caption": "a red dog", "image_id": f"i{n}", "caption_id": f"c{n}"} for n in range(3)]
+    for number in range(3):
+        (tmp_path / f"{number}.png").write_bytes(encoded(picture(number)))
+    rows[1][column] = "\ud83d"
+    (tmp_path / "t.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    columns = SourceConfig(**({} if column == "image" else {f"{column}_col": column}))
+    summary = embed(str(tmp_path / "t.jsonl"), tmp_path / "out", replace(config, source=columns))
+    assert (summary["images"], summary["captions"], sum(summary["skipped"].values())) == (2, 2, 1)
+    assert r"\ud83d" in (tmp_path / "out" / "skipped.csv").read_text(encoding="utf-8")
+
+
+def test_a_path_whose_letters_are_not_utf8_is_left_out_also_where_such_a_file_is(tmp_path, config):
+    name = os.fsdecode(b"caf\xe9.png")
+    (tmp_path / name).write_bytes(encoded(picture(0)))
+    (tmp_path / "1.png").write_bytes(encoded(picture(1)))
+    rows = [{"image": image, "caption": "a red dog"} for image in (name, "1.png")]
+    (tmp_path / "t.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    summary = embed(str(tmp_path / "t.jsonl"), tmp_path / "out", config)
+    assert (summary["images"], summary["skipped"]) == (1, {"picture is not a path": 1})
 
 
 def test_cut_captions_are_told(tmp_path):

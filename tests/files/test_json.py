@@ -1,7 +1,9 @@
+import json
+
 import pytest
 
 from truepair.errors import CheckpointError, DataError
-from truepair.files.json import MOST_NESTED, parsed_json, read_json, write_json
+from truepair.files.json import MOST_NESTED, json_text, parsed_json, read_json, write_json
 
 
 def test_what_was_written_is_read_and_nothing_else_is_left(tmp_path):
@@ -53,3 +55,29 @@ def test_json_within_the_limits_is_read():
     deep = "[" * MOST_NESTED + "]" * MOST_NESTED
     for text in (deep, deep.encode(), "9" * 4_300, '{"a": 1e400}', b'\xef\xbb\xbf{"a": 1}'):
         parsed_json(text, "t")
+
+
+@pytest.mark.parametrize("indent", [None, 1, 4])
+@pytest.mark.parametrize("is_ascii", [True, False])
+def test_values_are_written_as_json_writes_them(indent, is_ascii):
+    for value in (
+        {"ü": [1, 2.5, [], {}, [[]]], "b": {"c": None, "d": [True, '"\n']}},
+        [],
+        "ü",
+        3,
+        [{"a": 1}, {"a": 2}],
+    ):
+        assert json_text(value, is_ascii=is_ascii, indent=indent) == json.dumps(
+            value, ensure_ascii=is_ascii, indent=indent
+        )
+
+
+def test_half_of_a_surrogate_pair_is_escaped_and_with_it_all_letters(tmp_path):
+    assert json_text({"ü": ["\ud83d"]}, indent=1) == '{\n "\\u00fc": [\n  "\\ud83d"\n ]\n}'
+    assert json_text(["🐕"]) == '["🐕"]'
+
+
+def test_numbers_are_written_as_they_were_read():
+    text = '{"a": [1.10, 1E400, -1e-400, 0.1234567890123456789, 12345678901234567890.0, 1.0, 7], "b": -0.0}'
+    assert json_text(parsed_json(text, "t", keep_numbers=True)) == text
+    assert parsed_json(text, "t", keep_numbers=True) == parsed_json(text, "t")

@@ -52,6 +52,11 @@ def test_what_was_skipped_is_read_as_it_was_and_written_safely(tmp_path):
     assert '"\'=1+1.jpg","unreadable picture","\'-2"' in (tmp_path / "skipped.csv").read_text()
 
 
+def test_half_of_a_surrogate_pair_is_spelled_out(tmp_path):
+    write_skipped([Skipped("\ud83d.jpg", "missing picture", "ü")], tmp_path / "skipped.csv")
+    assert read_skipped(tmp_path / "skipped.csv") == [Skipped(r"\ud83d.jpg", "missing picture", "ü")]
+
+
 def test_files_of_earlier_versions_are_read(tmp_path):
     (tmp_path / "skipped.csv").write_text("where,reason,detail\r\n=1.jpg,empty picture,\r\n")
     assert read_skipped(tmp_path / "skipped.csv") == [Skipped("=1.jpg", "empty picture", "")]

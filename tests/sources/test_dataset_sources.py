@@ -147,6 +147,24 @@ def test_metadata_of_each_split_lies_in_the_folder_of_the_split_and_so_do_its_pi
     assert pairs_of_ours(opened(tmp_path, split="train")) == pairs_of_the_library(theirs["train"], "text")
 
 
+@pytest.mark.parametrize("kind", ["csv", "jsonl", "parquet"])
+def test_a_split_that_lost_all_of_its_rows_is_passed_over_unless_all_did(kind, tmp_path):
+    write_files(tmp_path / "train", {"0.png": picture(0)})
+    write_rows(tmp_path / "train" / f"metadata.{kind}", [{"file_name": "0.png", "text": "c"}])
+    empty = tmp_path / "test" / f"metadata.{kind}"
+    header = {"csv": b"file_name,text\n", "jsonl": b""}
+    write_files(tmp_path / "test", {f"metadata.{kind}": header.get(kind, b"")})
+    if kind == "parquet":
+        pq.write_table(pa.table({"file_name": pa.array([], pa.string()), "text": pa.array([], pa.string())}), empty)
+    source = opened(tmp_path)
+    assert [sample.image_id for sample in check(source)] == ["train/0.png"]
+    assert f"{empty} has no rows" in source.notes
+    with pytest.raises(DataError, match=rf"^{empty} has no rows$"):
+        opened(tmp_path, split="test")
+    with pytest.raises(DataError, match=rf"^{empty} has no rows$"):
+        opened(tmp_path / "test")
+
+
 def test_two_tables_of_one_folder_are_refused(tmp_path):
     write_files(tmp_path, {"0.png": picture(0)})
     for kind in ("jsonl", "csv"):

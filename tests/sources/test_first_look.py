@@ -123,6 +123,23 @@ def test_empty_cells_are_told_with_the_option(tmp_path):
     assert "name the column of pictures with --image-col" in told(opened(write_rows(tmp_path / "t.jsonl", rows)))
 
 
+def test_empty_captions_of_sources_without_columns_are_told_where_captions_are_read_from(tmp_path):
+    folder = write_files(tmp_path / "folder", {"a.jpg": picture(0, "JPEG"), "a.json": '{"width": 96}'})
+    tar = write_tar(tmp_path / "0.tar", {"a.jpg": picture(0, "JPEG"), "a.txt": b" ", "a.json": b'{"caption": ""}'})
+    tokens = write_files(tmp_path, {"t.token": "a.jpg#0\t \n"}) / "t.token"
+    said = {folder: "captions are the lines of the .txt", tar: "captions are what the .txt", tokens: "is it the right"}
+    for path, hint in said.items():
+        message = told(open_source(path))
+        assert "empty caption" in message
+        assert hint in message
+        assert "--caption-col" not in message
+
+
+def test_blanks_behind_a_path_are_no_hindrance_to_the_proposal(tmp_path):
+    write_files(tmp_path / "pics", {"x/0.png": picture(0)})
+    assert f"--image-root {tmp_path / 'pics'}" in told(opened(table(tmp_path, " x/0.png ")))
+
+
 def test_vector_graphics_and_broken_bytes_are_told_as_what_they_are(tmp_path):
     write_files(tmp_path, {"a.svg": "<svg></svg>", "b.png": b"broken"})
     assert "vector graphics, SVG, are not read" in told(opened(table(tmp_path, "a.svg")))

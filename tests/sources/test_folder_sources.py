@@ -1,4 +1,5 @@
 import os
+import re
 from pathlib import Path
 
 import pytest
@@ -140,6 +141,23 @@ def test_other_kinds_of_caption_files_are_read_and_the_text_file_counts_first(tm
     assert not skipped(source)
 
 
+def test_json_counts_only_without_text_files_also_where_these_are_called_after_the_whole_picture(tmp_path):
+    write_files(tmp_path, {f"{name}.jpg": picture(0, "JPEG") for name in "abc"})
+    write_files(tmp_path, {"a.jpg.txt": "from txt", "a.json": '{"width": 96}', "b.jpg.txt": "from txt"})
+    write_files(tmp_path, {"b.caption": "from caption", "c.jpg.json": '{"caption": "x"}', "c.caption": "from caption"})
+    found = check(FolderSource(tmp_path))
+    assert [sample.captions for sample in found] == [("from txt",), ("from txt",), ("from caption",)]
+    assert not skipped(FolderSource(tmp_path))
+
+
+def test_a_caption_in_json_that_is_half_of_a_surrogate_pair_is_left_out(tmp_path):
+    write_files(tmp_path, {"a.png": picture(0), "a.json": r'{"caption": "a dog \ud83d"}', "b.png": picture(1)})
+    write_files(tmp_path, {"b.json": r'{"caption": "a dog", "alt": "\ud83d"}'})
+    source = FolderSource(tmp_path)
+    assert [item.image_id for item in check(source)] == ["b.png"]
+    assert [item.reason for item in skipped(source)] == ["caption is not UTF-8"]
+
+
 def test_json_beside_a_picture_that_says_no_caption_is_told(tmp_path):
     names = {
         "a": "{",
@@ -179,6 +197,20 @@ def test_a_folder_that_holds_a_table_of_nearly_the_right_name_says_how_to_name_i
             open_source(folder)
         (folder / name).rename(folder / right)
         assert [sample.captions for sample in check(open_source(folder))] == [("c",), ("c",)]
+
+
+@pytest.mark.parametrize("name", ["captions.csv", "labels.tsv", "captions.jsonl", "captions.csv.gz", "a.arrow"])
+def test_a_folder_of_pictures_without_captions_says_which_table_to_open(name, tmp_path):
+    write_files(tmp_path, {f"images/{number}.jpg": picture(number, "JPEG") for number in range(2)} | {name: "x"})
+    write_files(tmp_path, {"skipped.csv": "where\n", ".hidden.csv": "a,b\n", "below/other.csv": "a,b\n"})
+    said = f"{tmp_path} holds pictures without captions; if they are in {name}, open {tmp_path / name} itself"
+    with pytest.raises(DataError, match=rf"^{re.escape(said)}$"):
+        open_source(tmp_path)
+    write_files(tmp_path, {"z.csv": "a,b\n"})
+    with pytest.raises(DataError, match=re.escape(f"open that itself: {tmp_path / name}, {tmp_path / 'z.csv'}")):
+        open_source(tmp_path)
+    write_files(tmp_path, {"images/1.txt": "one of them has a caption"})
+    assert [sample.image_id for sample in check(open_source(tmp_path))] == ["images/1.jpg"]
 
 
 def test_pointers_of_git_lfs_are_told(tmp_path):

@@ -10,6 +10,8 @@ import pyarrow.parquet as pq
 import pytest
 from made_sources import check, opened, picture, reasons, samples, skipped, write_files, write_rows
 
+from truepair.cleaning.row_edits import RowEdit
+from truepair.cleaning.table_writers import write_rows as write_rows_of_copy
 from truepair.errors import DataError
 from truepair.sources import shard_cache, table_files
 from truepair.sources.shard_cache import ShardCache
@@ -105,6 +107,60 @@ def test_rows_of_another_width_are_faults_up_to_half_of_the_table(tmp_path):
     )
     with pytest.raises(DataError, match=message):
         opened(write_table(tmp_path, "3.csv", "image,caption\n" + 2 * good + 3 * bad))
+
+
+@pytest.mark.parametrize("line", ["sep=;\n", "SEP=;\r\n", '"sep=;"\r\n', "sep=; \n"])
+def test_a_first_line_that_states_the_delimiter_is_no_header_and_stays_in_copies(line, tmp_path):
+    rows = ["0.png;a, b\n", '1.png;"c;\nd"\n', "2.png;e\n"]
+    table = write_table(tmp_path, "t.csv", line + "image;caption\n" + "".join(rows))
+    source = opened(table)
+    assert captions_of(source) == ["a, b", "c;\nd", "e"]
+    assert source.notes == [f"{table} has a semicolon between its cells (--delimiter for another)"]
+    write_rows_of_copy(source.parts[0].table, tmp_path / "copy.csv", [(0, RowEdit(0)), (1, RowEdit(1))], {})
+    assert (tmp_path / "copy.csv").read_bytes().decode() == line + "image;caption\n" + "".join(rows[:2])
+
+
+def test_rows_that_change_below_a_stated_delimiter_have_the_quotes_of_the_header(tmp_path):
+    table = write_table(tmp_path, "t.csv", 'sep=;\n"image";"caption"\n"0.png";"a"\n"1.png";"b"\n')
+    source = opened(table)
+    edits = [(0, RowEdit(0, None, {"caption": "c"})), (1, RowEdit(1))]
+    write_rows_of_copy(source.parts[0].table, tmp_path / "copy.csv", edits, {})
+    assert (tmp_path / "copy.csv").read_text() == 'sep=;\n"image";"caption"\n"0.png";"c"\n"1.png";"b"\n'
+
+
+def test_a_delimiter_that_is_stated_counts_before_what_looks_right_and_behind_one_that_is_given(tmp_path):
+    stated, text = {"t": "~", "u": "\t"}, "image{0}caption,x\n0.png{0}a,b\n"
+    for name, delimiter in stated.items():
+        table = write_table(tmp_path, f"{name}.csv", f"sep={delimiter}\n" + text.format(delimiter))
+        assert captions_of(opened(table, caption_col=("caption,x",))) == ["a,b"]
+    table = write_table(tmp_path, "v.csv", "sep=\\t\n" + text.format("\t"))
+    assert captions_of(opened(table, caption_col=("caption,x",))) == ["a,b"]
+    table = write_table(tmp_path, "w.csv", "sep=;\nimage|caption\n0.png|a;b\n")
+    assert captions_of(opened(table, delimiter="|")) == ["a;b"]
+
+
+def test_lines_below_a_stated_delimiter_are_counted_as_they_stand_in_the_file(tmp_path):
+    with pytest.raises(DataError, match=r"row 1 \(ending in line 3\) cannot be parsed"):
+        opened(write_table(tmp_path, "t.csv", 'sep=;\nimage;caption\n0.png;"a" b\n'))
+    with pytest.raises(DataError, match="has no rows"):
+        opened(write_table(tmp_path, "u.csv", "sep=;\n"))
+
+
+@pytest.mark.parametrize(
+    "text", ["image , caption\n0.png , a\n 1.png,b\n", "image | caption\n0.png | a\n1.png\t | b\n"]
+)
+def test_blanks_around_cells_are_no_part_of_paths(text, tmp_path):
+    source = opened(write_table(tmp_path, "t.csv", text))
+    assert [sample.picture for sample in check(source)] == [picture(0), picture(1)]
+    assert not skipped(source)
+
+
+def test_a_path_with_blanks_around_it_is_taken_as_written_where_that_is_there(tmp_path):
+    table = write_table(tmp_path, "t.csv", "image,caption\n 0.png,a\n  ,b\n")
+    write_files(tmp_path, {" 0.png": picture(7)})
+    source = opened(table)
+    assert [sample.picture for sample in check(source)] == [picture(7)]
+    assert reasons(source) == ["missing picture"]
 
 
 def test_a_caption_that_goes_on_behind_the_lines_that_are_looked_at_hides_no_delimiter(tmp_path):
@@ -455,6 +511,23 @@ def test_copies_without_room_are_an_error_and_old_ones_go_first(parts, tmp_path,
     table.copies = ShardCache(tmp_path / "a file", 10**6)
     with pytest.raises(DataError, match=r"no copy of .* can be kept in .*a file .*--cache-size.*TRUEPAIR_CACHE"):
         table.cell("image", 0)
+
+
+@pytest.mark.parametrize("name", ["t.jsonl", "t.json"])
+@pytest.mark.parametrize("column", ["image_id", "caption_id"])
+def test_a_row_whose_name_is_not_utf8_is_left_out(name, column, tmp_path):
+    """JSON can spell half of a surrogate pair."""
+    rows = [{"image": f"{n}.png", "caption": "c", "image_id": f"i{n}", "caption_id": f"c{n}"} for n in range(3)]
+    rows[1][column] = "\ud83d"
+    lines = [json.dumps(row) for row in rows]
+    text = "\n".join(lines) if name == "t.jsonl" else f"[{', '.join(lines)}]"
+    table = write_table(tmp_path, name, text)
+    source = opened(table, image_id_col="image_id", caption_id_col="caption_id")
+    assert [(sample.image_id, sample.caption_ids) for sample in check(source)] == [("i0", ("c0",)), ("i2", ("c2",))]
+    (fault,) = skipped(source)
+    called = "row-2" if column == "caption_id" else "c1"
+    assert (fault.where, fault.reason, fault.caption_ids) == (f"{table}: {called}", "damaged row", (called,))
+    assert fault.detail == rf"'\ud83d' in column '{column}' is not UTF-8"
 
 
 def test_a_damaged_row_group_is_not_taken_for_a_full_disk(tmp_path):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import shutil
 import zipfile
 from collections.abc import Collection, Iterable
@@ -12,8 +11,8 @@ from pathlib import Path, PurePosixPath
 from truepair.cleaning.provenance import Provenance
 from truepair.cleaning.row_edits import why_not_audited
 from truepair.errors import DataError
-from truepair.files.json import parsed_json
-from truepair.sources.folders import Entry, FolderSource, caption_lines
+from truepair.files.json import json_text, parsed_json
+from truepair.sources.folders import Entry, FolderSource, sidecar_captions
 from truepair.sources.picture_files import UnreadablePictureError, encoded_picture
 from truepair.sources.protocol import Skipped
 
@@ -99,7 +98,7 @@ class _Copy:
 
     def _write(self, name: str, content: bytes) -> None:
         target = self.folder / name
-        if ".." in target.parts or not target.is_relative_to(self.folder):
+        if ".." in PurePosixPath(name).parts or not target.is_relative_to(self.folder):
             raise DataError(f"{self.source.path} names a file {name!r}, which leads out of the copy")
         target.parent.mkdir(parents=True, exist_ok=True)
         target.write_bytes(content)
@@ -112,15 +111,22 @@ def _names(stem: str, taken: Collection[str]) -> Iterable[str]:
 
 
 def _without(name: str, sidecar: bytes, kept: Collection[int]) -> bytes:
-    """A caption file without the captions that are not kept; blank lines and line ends stay."""
+    """A caption file without the captions that are not kept; as it is, if all are.
+
+    What is no caption stays, and so do blank lines and line ends.
+    """
+    dropped = sidecar_captions(name, sidecar).keys() - set(kept)
+    if not dropped:
+        return sidecar
     if name.lower().endswith(".json"):
-        metadata = parsed_json(sidecar, name)
-        if isinstance(metadata["caption"], list):
-            metadata["caption"] = [text for place, text in enumerate(metadata["caption"], 1) if place in kept]
-        return json.dumps(metadata, ensure_ascii=False).encode("utf-8")
-    captions = caption_lines(sidecar)
-    lines = enumerate(sidecar.split(b"\n"), start=1)
-    return b"\n".join(line for number, line in lines if number in kept or number not in captions)
+        metadata = parsed_json(sidecar, name, keep_numbers=True)
+        metadata["caption"] = [text for place, text in enumerate(metadata["caption"], 1) if place not in dropped]
+        return json_text(metadata).encode("utf-8")
+    lines = sidecar.split(b"\n")
+    left = [line for number, line in enumerate(lines, start=1) if number not in dropped]
+    if left and len(lines) in dropped:  # which had no line end, as the last line of the copy has none
+        left[-1] = left[-1].removesuffix(b"\r")
+    return b"\n".join(left)
 
 
 def _number(caption_id: str) -> int:

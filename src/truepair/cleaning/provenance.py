@@ -14,6 +14,7 @@ import pyarrow as pa
 from truepair.cleaning.decisions import Decision
 from truepair.errors import DataError
 from truepair.files.parquet import write_parquet
+from truepair.sources.picture_files import utf8_name
 from truepair.sources.protocol import Skipped
 
 NOT_AUDITED = "not audited"
@@ -181,7 +182,8 @@ class Provenance:
         why = f"{reason} ({detail})" if detail else reason
         rule = f"{NOT_AUDITED}: {why}" if why else NOT_AUDITED
         action = "keep" if self.keep_unaudited else "drop"
-        self._add(caption_id=caption_id, action=action, image_id=image_id, rule=rule)
+        name = None if image_id is None else utf8_name(image_id)
+        self._add(caption_id=caption_id, action=action, image_id=name, rule=rule)
 
     def _add(self, **values: object) -> None:
         for name, column in self._rows.items():

@@ -11,7 +11,7 @@ from truepair.sources.captions import kept_captions
 from truepair.sources.decoding import decoded
 from truepair.sources.picture_files import UnreadablePictureError
 from truepair.sources.protocol import Sample, Skipped
-from truepair.sources.tables import DAMAGED_ROW, TableSource
+from truepair.sources.tables import TableSource
 
 _MOST_DECODED = 1000
 """Pictures of pairs without a finding that are decoded to say why they have none."""
@@ -48,6 +48,7 @@ def row_edits(source: TableSource, provenance: Provenance) -> list[RowEdit]:
     edits: list[RowEdit] = []
     for row in range(len(source)):
         captions, image_id = source.captions_of(row), image_of_row[row]
+        unread = [name for skip in captions.skipped for name in skip.caption_ids]
         is_kept = False
         for skip in captions.skipped:
             where = f"{source.path}: {skip.where}"
@@ -56,15 +57,16 @@ def row_edits(source: TableSource, provenance: Provenance) -> list[RowEdit]:
         if any(not provenance.is_decided(name) for name in captions.ids):
             why = reason.of(first_row[image_id])
         images = provenance.images_of(image_id, captions.texts, captions.ids, why)
-        if not captions.texts and is_kept:
-            edits.append(RowEdit(row))
+        if is_kept:
+            images.setdefault(image_id, []).extend(unread)
         for new_image, kept in images.items():
             if new_image not in first_row:
                 raise DataError(f"{source.path} has no image {new_image!r}, which row {row + 1} should get")
-            is_whole = len(kept) == len(captions.ids)
-            is_damaged = any(skip.reason == DAMAGED_ROW for skip in captions.skipped)
-            changed = None if is_whole or is_damaged else kept_captions(source.cells_of(row), source.name_of(row), kept)
-            edits.append(RowEdit(row, None if new_image == image_id else first_row[new_image], changed))
+            is_whole = len(kept) == len(captions.ids) + len(unread)
+            cells = source.cells_of(row)
+            changed = cells if is_whole else kept_captions(cells, source.name_of(row), kept)
+            donor = None if new_image == image_id else first_row[new_image]
+            edits.append(RowEdit(row, donor, None if changed == cells else changed))
     return edits
 
 

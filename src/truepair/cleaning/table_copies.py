@@ -249,7 +249,7 @@ def _copy_document(source: TableSource, provenance: Provenance, folder: Path, ch
     with opened_bytes(source.parts[0].table.path) as file:
         text = file.read().decode("utf-8-sig")
     target = folder / source.parts[0].table.path.name
-    write_json_like(target, changed(parsed_json(text, target.name), edits), text)
+    write_json_like(target, changed(parsed_json(text, target.name, keep_numbers=True), edits), text)
     if isinstance(source.parts[0].table.path, zipfile.Path):
         content = target.read_bytes()
         target.unlink()

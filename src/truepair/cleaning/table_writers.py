@@ -5,7 +5,6 @@ from __future__ import annotations
 import codecs
 import csv
 import io
-import json
 import zipfile
 from bisect import bisect_left
 from collections.abc import Iterator, Mapping, Sequence
@@ -17,8 +16,8 @@ import pyarrow.parquet as pq
 
 from truepair.cleaning.row_edits import RowEdit
 from truepair.errors import ConfigError
-from truepair.files.json import parsed_json
-from truepair.sources.delimited import records
+from truepair.files.json import json_text, parsed_json
+from truepair.sources.delimited import records, stated_delimiter
 from truepair.sources.picture_files import Location
 from truepair.sources.stores import on_disk
 from truepair.sources.table_files import ArrowTable, DelimitedTable, JsonLinesTable, RowsTable, Table, mapped
@@ -34,8 +33,9 @@ def write_rows(
 ) -> None:
     """Write a table of the same format, compression and columns.
 
-    CSV, TSV and JSONL: rows that do not change stay as they stand in the file, with their quotes and line ends. JSON,
-    Parquet and Arrow: values, types, column order and metadata stay; Parquet is copied a row group at a time.
+    CSV, TSV and JSONL: rows that do not change stay as they stand in the file, with their quotes and line ends. JSON:
+    values stay, and numbers as they are written. Parquet and Arrow: values, types, column order and metadata stay, but
+    that a column whose captions were dropped may be empty; Parquet is copied a row group at a time.
 
     Args:
         table: The source.
@@ -105,7 +105,9 @@ def _delimited_lines(
     if header is None:
         return
     yield header.text
-    quoting: Literal[0, 1] = csv.QUOTE_ALL if header.text.lstrip().startswith('"') else csv.QUOTE_MINIMAL
+    above, _, below = header.text.partition("\n")
+    names = header.text if stated_delimiter(above) is None else below
+    quoting: Literal[0, 1] = csv.QUOTE_ALL if names.lstrip().startswith('"') else csv.QUOTE_MINIMAL
     for (text, cells), edit in _edited(table.records(), edits):
         if edit.donor is None and edit.captions is None:
             yield text
@@ -124,12 +126,13 @@ def _delimited_lines(
 def _json_lines(
     table: JsonLinesTable, edits: Sequence[tuple[int, RowEdit]], images: Mapping[int, Cells | pa.Table]
 ) -> Iterator[str]:
-    for (text, item), edit in _edited(table.objects(), edits):
+    for (text, _), edit in _edited(table.objects(), edits):
         if edit.donor is None and edit.captions is None:
             yield text
         else:
             end = "\r\n" if text.endswith("\r\n") else "\n"
-            yield json.dumps(item | _changes(edit, images), ensure_ascii=False) + end
+            item = parsed_json(text, str(table.path), keep_numbers=True)
+            yield json_text(item | _changes(edit, images)) + end
 
 
 def _edited(rows: Iterator[Any], edits: Sequence[tuple[int, RowEdit]]) -> Iterator[tuple[Any, RowEdit]]:
@@ -156,7 +159,7 @@ def _write_objects(
     """A JSON list of objects, indented as the source is."""
     with opened_bytes(path) as file:
         text = file.read().decode("utf-8-sig")
-    rows = parsed_json(text, str(path))
+    rows = parsed_json(text, str(path), keep_numbers=True)
     kept = [rows[place] | _changes(edit, images) for place, edit in edits]
     write_json_like(target, kept, text)
 
@@ -173,7 +176,7 @@ def write_json_like(target: Path, document: Any, text: str) -> None:
     second = next((line for line in lines[1:] if line.strip()), "")
     indent = len(second) - len(second.lstrip()) if len(lines) > 1 else None
     is_ascii = text.isascii() and "\\u" in text
-    written = json.dumps(document, ensure_ascii=is_ascii, indent=indent or None)
+    written = json_text(document, is_ascii=is_ascii, indent=indent or None)
     with written_bytes(target) as file:
         file.write((written + ("\n" if text.endswith("\n") else "")).encode("utf-8"))
 
@@ -183,16 +186,39 @@ def _write_arrow(
 ) -> None:
     blocks = _blocks(table, None)
     places = [place for place, _ in edits]
+    schema = _schema(table.schema, edits)
     if table.is_parquet:
-        with pq.ParquetWriter(target, table.schema) as writer:
+        with pq.ParquetWriter(target, schema, compression=_compression(table)) as writer:
             for first, block in blocks:
-                writer.write_table(_kept(block, first, places, edits, images))
+                writer.write_table(_kept(block, first, places, edits, images, schema))
         return
     is_file = table.path.name.lower().endswith((".arrow", ".feather")) and not _is_stream(table.path)
     make = pa.ipc.new_file if is_file else pa.ipc.new_stream
-    with pa.OSFile(str(target), "wb") as stored, make(stored, table.schema) as writer:
+    with pa.OSFile(str(target), "wb") as stored, make(stored, schema) as writer:
         for first, block in blocks:
-            writer.write_table(_kept(block, first, places, edits, images), max_chunksize=_ROWS_AT_A_TIME)
+            writer.write_table(_kept(block, first, places, edits, images, schema), max_chunksize=_ROWS_AT_A_TIME)
+
+
+def _schema(schema: pa.Schema, edits: Sequence[tuple[int, RowEdit]]) -> pa.Schema:
+    """The schema of the copy: the source's, in which columns that get cells without a value may have such."""
+    emptied = {name for _, edit in edits for name, cell in (edit.captions or {}).items() if cell is None}
+    for name in emptied:
+        place = schema.get_field_index(name)
+        schema = schema.set(place, schema.field(place).with_nullable(True))
+    return schema
+
+
+def _compression(table: ArrowTable) -> str | dict[str, str]:
+    """How the first row group of a Parquet table is compressed: all its columns alike, or each in its own way."""
+    with _opened_parquet(table.files[0]) as parquet:
+        metadata = parquet.metadata
+        if not metadata.num_row_groups or not metadata.num_columns:
+            return "snappy"  # pyarrow's own choice
+        chunks = [metadata.row_group(0).column(place) for place in range(metadata.num_columns)]
+    found = {
+        chunk.path_in_schema: "NONE" if chunk.compression == "UNCOMPRESSED" else chunk.compression for chunk in chunks
+    }
+    return next(iter(found.values())) if len(set(found.values())) == 1 else found
 
 
 def _kept(
@@ -201,8 +227,9 @@ def _kept(
     places: Sequence[int],
     edits: Sequence[tuple[int, RowEdit]],
     images: Mapping[int, Cells | pa.Table],
+    schema: pa.Schema,
 ) -> pa.Table:
-    """The rows of a block that stay, edited."""
+    """The rows of a block that stay, edited; `schema` says which columns may have cells without a value."""
     low, high = bisect_left(places, first), bisect_left(places, first + len(block))
     here = edits[low:high]
     kept = block.take(pa.array([place - first for place, _ in here], pa.int64()))
@@ -224,6 +251,9 @@ def _kept(
                 cells[row] = edit.captions[name]
         kind = field.type.value_type if pa.types.is_dictionary(field.type) else field.type
         kept = kept.set_column(block.schema.get_field_index(name), field, pa.array(cells, kind).cast(field.type))
+    for place, field in enumerate(kept.schema):
+        if schema.field(place).nullable and not field.nullable:
+            kept = kept.set_column(place, field.with_nullable(True), kept[field.name])
     return kept
 
 
@@ -232,8 +262,7 @@ def _blocks(table: ArrowTable, columns: Sequence[str] | None) -> Iterator[tuple[
     first = 0
     for file in table.files:
         if table.is_parquet:
-            whole = pa.BufferReader(file.read_bytes()) if isinstance(file, zipfile.Path) else on_disk(file)
-            with pq.ParquetFile(whole) as parquet:
+            with _opened_parquet(file) as parquet:
                 for group in range(parquet.num_row_groups):
                     block = parquet.read_row_group(group, columns=None if columns is None else list(columns))
                     yield first, block if columns is None else block.select(list(columns))
@@ -244,6 +273,10 @@ def _blocks(table: ArrowTable, columns: Sequence[str] | None) -> Iterator[tuple[
                 block = whole.slice(start, _ROWS_AT_A_TIME)
                 yield first, block
                 first += len(block)
+
+
+def _opened_parquet(file: Location) -> pq.ParquetFile:
+    return pq.ParquetFile(pa.BufferReader(file.read_bytes()) if isinstance(file, zipfile.Path) else on_disk(file))
 
 
 def _is_stream(path: Location) -> bool:

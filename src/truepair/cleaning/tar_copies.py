@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 import io
-import json
 import tarfile
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Container, Sequence
 from dataclasses import dataclass
-from itertools import count
+from itertools import chain, count
 from pathlib import Path
 from typing import BinaryIO
 
 from truepair.cleaning.provenance import Provenance
 from truepair.cleaning.row_edits import why_not_audited
-from truepair.files.json import parsed_json
+from truepair.files.json import json_text, parsed_json
 from truepair.sources.protocol import Sample, Skipped
 from truepair.sources.tar_index import Member, tar_index
 from truepair.sources.webdataset import (
@@ -45,27 +44,46 @@ def copy_tars(source: WebDatasetSource, provenance: Provenance, folder: Path) ->
         written.append(folder / f"{shard}.tar")
         written[-1].parent.mkdir(parents=True, exist_ok=True)
         samples, _ = by_key(tar_index(source.file_of(shard), source.options.most_members).members)
-        keys, added = set(samples), set[str]()
+        keys = set(samples)
+        unread: dict[str, list[str]] = {}  # by key, the ids of what its list holds beside captions
+        waiting: str | None = None  # the key of a sample that stays as it is, unless captions of it follow
         with tarfile.open(written[-1], "w") as archive, source.file_of(shard).open("rb") as file:
-            for item in source.read(shard):
+            for item in chain(source.read(shard), [None]):
+                key = None if item is None else _key(item, shard, samples)
+                if waiting is not None and (item is None or key not in (None, waiting)):
+                    _add(archive, file, samples[waiting], waiting, None, None)
+                    waiting = None
                 if isinstance(item, Skipped):
-                    key = item.where.removeprefix(f"{shard}/")
-                    if provenance.skip(item) and key in samples and key not in added:
-                        _add(archive, file, samples[key], key, None, None)
-                        added.add(key)
+                    is_kept = provenance.skip(item)
+                    if key is not None and item.where != f"{shard}/{key}":
+                        unread.setdefault(key, []).extend(item.caption_ids)
+                    waiting = key if key is not None and is_kept else waiting
+                if not isinstance(item, Sample) or key is None:
                     continue
-                key = item.image_id.removeprefix(f"{shard}/")
-                added.add(key)
+                waiting = None
                 why = why_not_audited(item, provenance)
                 images = provenance.images_of(item.image_id, item.captions, item.caption_ids, why)
+                listed = len(item.caption_ids) + len(unread.get(key, ()))
+                if key in unread and provenance.keep_unaudited:
+                    images.setdefault(item.image_id, []).extend(unread[key])
                 for place, (image_id, caption_ids) in enumerate(images.items()):
                     other = None
                     if image_id != item.image_id:
                         reference, extension = places[image_id]
                         other = _OtherPicture(source.picture(reference), extension)
                     new_key = key if place == 0 else _free_key(key, keys)
-                    _add(archive, file, samples[key], new_key, other, _chosen(item, caption_ids))
+                    chosen = None if len(caption_ids) == listed else _places(caption_ids)
+                    _add(archive, file, samples[key], new_key, other, chosen)
     return written
+
+
+def _key(item: Sample | Skipped, shard: str, samples: Container[str]) -> str | None:
+    """The key of the sample that something is, or that has it in its list of captions; None if it is another file."""
+    name = (item.where if isinstance(item, Skipped) else item.image_id).removeprefix(f"{shard}/")
+    owner = name.rpartition("/")[0]
+    if name not in samples and item.caption_ids and owner in samples:
+        return owner
+    return name if name in samples else None
 
 
 def _free_key(key: str, keys: set[str]) -> str:
@@ -74,11 +92,9 @@ def _free_key(key: str, keys: set[str]) -> str:
     return free
 
 
-def _chosen(sample: Sample, caption_ids: Sequence[str]) -> list[int] | None:
-    """Which places of the list of captions stay, counted from 0; None if the sample keeps all of its captions."""
-    if len(caption_ids) == len(sample.caption_ids):
-        return None
-    return [int(caption_id.rpartition("/")[2]) - 1 for caption_id in caption_ids]
+def _places(caption_ids: Sequence[str]) -> list[int]:
+    """The places of captions in their list, counted from 0."""
+    return sorted(int(caption_id.rpartition("/")[2]) - 1 for caption_id in caption_ids)
 
 
 def _add(
@@ -97,9 +113,9 @@ def _add(
             if member is picture:  # any further pictures show the former image and go with it
                 _add_changed(archive, member, f"{key}.{other.extension}", other.encoded)
         elif chosen is not None and member is metadata_file:
-            metadata = parsed_json(content(member, file), member.info.name)
+            metadata = parsed_json(content(member, file), member.info.name, keep_numbers=True)
             metadata["caption"] = [metadata["caption"][place] for place in chosen]
-            _add_changed(archive, member, name, json.dumps(metadata, ensure_ascii=False).encode())
+            _add_changed(archive, member, name, json_text(metadata).encode())
         elif key != member.key:
             _add_changed(archive, member, name, content(member, file))
         else:

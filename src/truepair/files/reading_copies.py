@@ -36,8 +36,14 @@ def unguarded(cell: str) -> str:
 
 
 def write_reading_copy(path: Path, header: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
-    """A CSV file with guarded cells, replaced atomically; every cell stands in quotation marks."""
-    with replacing(path) as temporary, temporary.open("w", encoding="utf-8", newline="") as file:
+    """A CSV file with guarded cells, replaced atomically; every cell stands in quotation marks.
+
+    Half of a surrogate pair, which UTF-8 cannot hold, is spelled out.
+    """
+    with (
+        replacing(path) as temporary,
+        temporary.open("w", encoding="utf-8", errors="backslashreplace", newline="") as file,
+    ):
         writer = csv.writer(file, quoting=csv.QUOTE_ALL, lineterminator="\n")
         writer.writerow(header)
         writer.writerows([guarded(cell) for cell in row] for row in rows)

@@ -49,7 +49,7 @@ def captions_in(cells: Mapping[str, object], name: str, longest: int = SourceCon
         if fault is None:
             kept.append((caption_id, str(value)))
         else:
-            skipped.append(Skipped(caption_id, *fault))
+            skipped.append(Skipped(caption_id, *fault, (caption_id,)))
     return Captions(tuple(text for _, text in kept), tuple(name for name, _ in kept), tuple(skipped))
 
 
@@ -67,7 +67,7 @@ def kept_captions(cells: Mapping[str, object], name: str, kept: Collection[str])
     shortened: dict[str, object] = {}
     for column, cell in cells.items():
         named = _named({column: cell}, name if len(cells) == 1 else f"{name}/{column}")
-        values = [value for caption_id, value in named if caption_id in kept]
+        values = [value for caption_id, value in named if caption_id in kept and cell != []]
         shortened[column] = values if isinstance(cell, list) else next(iter(values), None)
     return shortened
 

@@ -16,9 +16,11 @@ from truepair.config.source import AUTO, SourceConfig
 from truepair.errors import ConfigError, DataError
 from truepair.files.json import parsed_json
 from truepair.sources.downloads import is_download_log
+from truepair.sources.outputs import is_table_of_audit, outside_outputs
 from truepair.sources.picture_files import leads_out
+from truepair.sources.skipped import SKIPPED
 from truepair.sources.stores import StorePath, located, pure_path
-from truepair.sources.table_files import ArrowTable, open_table
+from truepair.sources.table_files import ArrowTable, is_table, table_at
 from truepair.sources.tables import Part, TableSource
 
 METADATA = ("metadata.jsonl", "metadata.csv", "metadata.parquet")
@@ -65,27 +67,34 @@ def saved_dataset(path: Path | StorePath, options: SourceConfig) -> TableSource:
 
 def metadata_files(folder: Path | StorePath) -> list[Path | StorePath]:
     """The metadata tables of a folder of pictures, in the folder itself and in those below it, sorted."""
-    found = [path for name in METADATA for path in folder.rglob(name)]
-    return sorted(
-        (path for path in found if not any(part.startswith(".") for part in _inside(path, folder).parts)), key=pure_path
-    )
+    found = [_inside(path, folder) for name in METADATA for path in folder.rglob(name)]
+    names = (path.as_posix() for path in found if not any(part.startswith(".") for part in path.parts))
+    return sorted((folder / name for name in outside_outputs(names, folder)), key=pure_path)
 
 
-def near_metadata(folder: Path | StorePath) -> list[Path | StorePath]:
-    """Files whose names are nearly those of metadata tables, such as ``metadata1000.jsonl``, and which are not read."""
-    names = [name for pattern in ("*.jsonl", "*.csv", "*.parquet") for name in folder.glob(pattern)]
-    near = (path for path in names if path.stem.lower().startswith("metadata") and path.name not in METADATA)
-    return sorted(near, key=pure_path)
+def is_near_metadata(table: Path | StorePath) -> bool:
+    """Whether a table has nearly the name of a metadata table, such as ``metadata1000.jsonl``."""
+    extensions = [PurePath(name).suffix for name in METADATA]
+    return table.stem.lower().startswith("metadata") and table.suffix in extensions and table.name not in METADATA
+
+
+def unread_tables(folder: Path | StorePath) -> list[Path | StorePath]:
+    """Tables beside pictures that are not read with them, those first that nearly have the name of metadata tables."""
+    known = (*METADATA, PROVENANCE, SKIPPED)
+    found = [path for path in folder.glob("*") if is_table(path) and path.name[0] != "." and path.name not in known]
+    tables = (path for path in found if path.is_file() and not is_download_log(path) and not is_table_of_audit(path))
+    return sorted(tables, key=lambda path: (not is_near_metadata(path), pure_path(path)))
 
 
 def picture_folder(path: Path | StorePath, options: SourceConfig) -> TableSource:
     """A folder of pictures with ``metadata.csv``, ``metadata.jsonl`` or ``metadata.parquet``, in it or below it.
 
+    A table that has only a header, as a split that lost all of its rows has, is passed over where others have rows.
     Ids of tables in folders below have the folder's path before them. A folder called ``train``, ``test`` and so on is
     a split.
 
     Raises:
-        DataError: If a table cannot be read or lacks a column, or a folder has two of them.
+        DataError: If a table cannot be read or lacks a column, no table has rows, or a folder has two of them.
         ConfigError: If there is no such split.
     """
     tables = metadata_files(path)
@@ -99,27 +108,33 @@ def picture_folder(path: Path | StorePath, options: SourceConfig) -> TableSource
         known = [split for split in splits.values() if split is not None]
         _chosen(path, known, options.split)
         tables = [table for table in tables if splits[table] == options.split]
-    if options.image_col == AUTO:
-        first = open_table(tables[0])
-        options = replace(options, image_col="file_name" if "file_name" in first.names else AUTO)
     wanted = [*options.caption_col, "file_name"]
+    opened = {table: table_at(table, wanted, options.delimiter) for table in tables}
+    empty = [table for table in tables if not len(opened[table])]
+    tables = [table for table in tables if table not in empty]
+    if not tables:
+        raise DataError(f"{empty[0]} has no rows")
+    if options.image_col == AUTO:
+        options = replace(options, image_col="file_name" if "file_name" in opened[tables[0]].names else AUTO)
     parts = [
         Part(
-            open_table(table, wanted, options.delimiter),
+            opened[table],
             "" if table.parent == path else _inside(table.parent, path).as_posix(),
             table.parent if options.image_root is None else located(options.image_root, options.cache_size),
             splits[table],
         )
         for table in tables
     ]
-    return TableSource(path, parts, options, kind="imagefolder")
+    return TableSource(path, parts, options, kind="imagefolder", notes=[f"{table} has no rows" for table in empty])
 
 
 def parquet_files(folder: Path | StorePath) -> list[Path | StorePath]:
     """The Parquet files of a hub folder, in it or one below, that hold rows of a dataset."""
     found = [path for pattern in ("*.parquet", "*/*.parquet") for path in folder.glob(pattern)]
     named = (path for path in found if path.name not in (PROVENANCE, "metadata.parquet") and path.name[0] != ".")
-    return sorted((path for path in named if not is_download_log(path)), key=pure_path)
+    names = outside_outputs((_inside(path, folder).as_posix() for path in named), folder)
+    tables = (path for name in names if not is_table_of_audit(path := folder / name))
+    return sorted((path for path in tables if not is_download_log(path)), key=pure_path)
 
 
 def parquet_folder(path: Path | StorePath, options: SourceConfig) -> TableSource:

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import csv
+import re
 import sys
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
+from itertools import chain
 from typing import Any
 
 from truepair.errors import DataError
@@ -14,6 +16,7 @@ from truepair.errors import DataError
 DELIMITERS = {",": "a comma", ";": "a semicolon", "\t": "a tab", "|": "a vertical bar"}
 """What may stand between cells, and what it is called."""
 
+_STATED = re.compile(r'("?)sep=(?P<delimiter>\\t|[^"\r\n])\1\s*', re.IGNORECASE)
 _LONGEST_CELL = min(sys.maxsize, 2**31 - 1)
 """Characters; the csv module's own limit of 131,072, one for the whole process, refuses long captions."""
 
@@ -23,7 +26,7 @@ class Record:
     """A row of a file.
 
     Attributes:
-        text: As it stands in the file, with its line end.
+        text: As it stands in the file, with its line end; of the header also the line above that states the delimiter.
         cells: What it says; empty for a blank line.
     """
 
@@ -31,8 +34,18 @@ class Record:
     cells: list[str]
 
 
+def stated_delimiter(line: str) -> str | None:
+    r"""What a first line for Excel states that stands between cells; None if the line is no such one.
+
+    >>> stated_delimiter("sep=;\r\n"), stated_delimiter("image;caption\r\n")
+    (';', None)
+    """
+    found = _STATED.fullmatch(line)
+    return found["delimiter"].replace("\\t", "\t") if found else None
+
+
 def records(lines: Iterable[str], delimiter: str, where: str) -> Iterator[Record]:
-    """The records of a file, the header among them, blank lines left out.
+    """The records of a file, the header among them, blank lines and a first line that states the delimiter left out.
 
     Args:
         lines: With their ends.
@@ -43,9 +56,14 @@ def records(lines: Iterable[str], delimiter: str, where: str) -> Iterator[Record
         DataError: If a quotation mark is left open, or stands where none may.
     """
     text: list[str] = []
+    lines = iter(lines)
+    first = next(lines, "")
+    above = "" if stated_delimiter(first) is None else first
+    number_above = 1 if above else 0
+    rest = lines if above or not first else chain([first], lines)
 
     def remembered() -> Iterator[str]:
-        for line in lines:
+        for line in rest:
             text.append(line)
             yield line
 
@@ -55,12 +73,14 @@ def records(lines: Iterable[str], delimiter: str, where: str) -> Iterator[Record
     try:
         while (cells := _next_row(reader)) is not None:
             if cells:
-                yield Record("".join(text), cells)
+                yield Record(above + "".join(text), cells)
+                above = ""
                 number += 1
             text.clear()
     except csv.Error as error:
+        line = reader.line_num + number_above
         raise DataError(
-            f"{where}: row {number} (ending in line {reader.line_num}) cannot be parsed: {error}; captions "
+            f"{where}: row {number} (ending in line {line}) cannot be parsed: {error}; captions "
             "that contain quotation marks or the delimiter need quotes, with quotation marks doubled"
         ) from error
 

@@ -12,13 +12,20 @@ from truepair.sources.captions import HUGE_CAPTION
 from truepair.sources.datasets import METADATA
 from truepair.sources.decoding import HUGE, decoded
 from truepair.sources.picture_files import HUGE_FILE, LINK, UnreadablePictureError, left_out
-from truepair.sources.protocol import Sample, Skipped, Source
+from truepair.sources.protocol import Kind, Sample, Skipped, Source
 from truepair.sources.stores import StorePath
 from truepair.sources.tables import TableSource
 
 _ROWS = 20
 _LONGEST = 400
 """Characters of what was found that are shown; a cell may hold anything in place of a path."""
+_CAPTIONS: dict[Kind, str] = {
+    "folder": "captions are the lines of the .txt or .caption file of a picture's name, or what its .json has as "
+    '"caption"',
+    "webdataset": 'captions are what the .txt of a picture\'s key holds, or what its .json has as "caption"',
+    **dict.fromkeys(("coco", "karpathy", "tokens"), "is it the right file, and is it complete?"),
+}
+"""Where captions are read from, of sources without columns that could be named."""
 _MOST_SEARCHED = 20_000
 """Files among which a picture is sought whose root is wrong."""
 
@@ -75,7 +82,7 @@ def _next_step(source: Source, first: Skipped) -> str:
         "--allow-outside",
         "picture without captions": "captions are read from .txt, .caption or .json files of the same name, or from a "
         "table (metadata.csv, metadata.jsonl)",
-        "empty caption": "name the column of captions with --caption-col",
+        "empty caption": _CAPTIONS.get(source.kind, "name the column of captions with --caption-col"),
         "no picture named": "name the column of pictures with --image-col",
         HUGE: "raise --largest-pixels, or make them smaller",
         HUGE_FILE: "raise --largest-file, or make them smaller",
@@ -93,7 +100,7 @@ def _root_hint(source: TableSource) -> str:
     """Where the first picture of a table lies instead of where it should."""
     part = source.parts[0]
     written = next((path for picture in source.pictures() if (path := source.path_of(picture.rows[0]))), "")
-    name = PurePosixPath(str(written).replace("\\", "/"))
+    name = PurePosixPath(str(written).strip().replace("\\", "/"))
     if source.kind == "imagefolder" and isinstance(part.root, Path):
         inside = part.root / name.name
         if inside.is_file():

@@ -16,6 +16,7 @@ from truepair.files.json import parsed_json
 from truepair.sources.blocks import block, block_names
 from truepair.sources.captions import HUGE_CAPTION, decoded_text
 from truepair.sources.downloads import failed_downloads, is_download_log
+from truepair.sources.outputs import MARKS, is_output, outside_outputs
 from truepair.sources.picture_files import (
     BROKEN_MEMBER,
     LINK,
@@ -57,10 +58,10 @@ class FolderSource:
     Pictures of the same name that differ in their extension share the caption file.
 
     Links to files that lie outside of the folder are left out, and links to folders passed over, unless
-    ``follow_links`` is set. Hidden files and folders, and files that are neither pictures (by extension, see
-    `truepair.sources.picture_files.PICTURE_EXTENSIONS`) nor caption files are passed over. Where img2dataset left lists
-    of its downloads, the pictures that it could not get are told, too. The folder is listed once, when the source is
-    made.
+    ``follow_links`` is set. Hidden files and folders, folders that truepair wrote, and files that are neither pictures
+    (by extension, see `truepair.sources.picture_files.PICTURE_EXTENSIONS`) nor caption files are passed over. Where
+    img2dataset left lists of its downloads, the pictures that it could not get are told, too. The folder is listed
+    once, when the source is made.
 
     Args:
         path: The folder, or the zip archive that it is in.
@@ -162,7 +163,8 @@ class FolderSource:
             if isinstance(content, Skipped):
                 return content
             captions = sidecar_captions(entry.sidecar, content)
-        except UnicodeDecodeError as error:
+            "".join(captions.values()).encode()  # JSON can spell half of a surrogate pair
+        except UnicodeError as error:
             return Skipped(entry.picture, "caption is not UTF-8", f"{entry.sidecar}: {error}")
         except StoreError:
             raise
@@ -209,9 +211,10 @@ def caption_lines(content: bytes) -> dict[int, str]:
 
 
 def _listing(root: Location, *, follow_links: bool) -> list[str]:
-    """The paths in a folder of all files that are not hidden, sorted."""
+    """The paths in a folder of all files that are not hidden, nor in a folder that truepair wrote, sorted."""
     if isinstance(root, StorePath):
-        return [name for name in root.files() if not any(part.startswith(".") for part in name.split("/"))]
+        names = (name for name in root.files() if not any(part.startswith(".") for part in name.split("/")))
+        return list(outside_outputs(names, root))
     if isinstance(root, zipfile.Path):
         members = (member for member in root.root.infolist() if not stat.S_ISLNK(member.external_attr >> 16))
         names = (member.filename.removeprefix(root.at) for member in members if member.filename.startswith(root.at))
@@ -221,6 +224,9 @@ def _listing(root: Location, *, follow_links: bool) -> list[str]:
     found = []
     seen = {os.path.realpath(root)}
     for folder, folders, files in os.walk(root, followlinks=follow_links):
+        if Path(folder) != root and MARKS.intersection([*folders, *files]) and is_output(Path(folder)):
+            folders.clear()
+            continue
         folders[:] = [name for name in folders if not name.startswith(".")]
         if follow_links:  # each folder once, however many links lead to it
             real = {os.path.realpath(Path(folder, name)): name for name in sorted(folders, reverse=True)}
@@ -245,8 +251,9 @@ def _entries(listing: Sequence[str]) -> list[Entry]:
 
 
 def _sidecar_of(picture: str, sidecars: Mapping[str, str]) -> str | None:
-    """``dog.txt``, or ``dog.jpg.txt``, of ``dog.jpg``."""
-    return sidecars.get(_stem(picture)) or sidecars.get(picture)
+    """``dog.txt``, or ``dog.jpg.txt``, of ``dog.jpg``; where there are both, the extension that counts first."""
+    found = (sidecars[name] for name in (_stem(picture), picture) if name in sidecars)
+    return min(found, key=_sidecar_rank, default=None)
 
 
 def _sidecar_rank(name: str) -> int:

@@ -25,15 +25,15 @@ from truepair.sources.annotation_files import (
     token_table,
 )
 from truepair.sources.datasets import (
-    METADATA,
+    is_near_metadata,
     is_saved_dataset,
     metadata_files,
-    near_metadata,
     parquet_files,
     parquet_folder,
     picture_folder,
     refuse_links,
     saved_dataset,
+    unread_tables,
 )
 from truepair.sources.demo import DEMO, demo_source
 from truepair.sources.downloads import is_download_log
@@ -47,6 +47,8 @@ from truepair.sources.text_files import extension_of, opened_text
 from truepair.sources.webdataset import WebDatasetSource
 
 _FLICKR8K_FILES = ("Flickr8k.token.txt", "captions.txt")
+_MOST_NAMED = 5
+"""Tables that a message names."""
 _LITTLE = 100_000_000
 """Bytes that an archive may become whatever its own size."""
 _OF_PICTURES_IN_FILES = ("image_root", "allow_outside", "delimiter")
@@ -185,7 +187,7 @@ def _text(where: Path | StorePath, file: Location, options: SourceConfig) -> Tab
             ".csv or .tsv if it is a table"
         )
     names = table.columns([table.names[0]])[table.names[0]]
-    root = folder_of_pictures(folder_of(file), [name for name in names[:20] if isinstance(name, str)])
+    root = folder_of_pictures(folder_of(file), [name.strip() for name in names[:20] if isinstance(name, str)])
     return TableSource(where, [Part(table, "", _root(file, options, root))], options)
 
 
@@ -228,16 +230,26 @@ def _folder(where: Path | StorePath, options: SourceConfig) -> Source:
 
 
 def _pictures_with_captions(where: Path | StorePath, root: Location, options: SourceConfig) -> Source:
-    near = [] if isinstance(root, zipfile.Path) else near_metadata(root)
     unread = "split", *_OF_PICTURES_IN_FILES, *_OF_COLUMNS, *_OF_FEATURES
     _refuse(where, "a folder of pictures with caption files", options, *unread)
     source = FolderSource(where, root, options)
-    if near and not any(entry.picture and entry.sidecar for entry in source.entries()):
-        raise DataError(
-            f"{where} holds pictures without captions; {near[0].name} is not read: rename it to "
-            f"{METADATA[0] if near[0].suffix == '.jsonl' else 'metadata' + near[0].suffix}, or open {near[0]} itself"
-        )
+    if not any(entry.picture and entry.sidecar for entry in source.entries()):
+        _refuse_unread(where, [] if isinstance(root, zipfile.Path) else unread_tables(root))
     return source
+
+
+def _refuse_unread(where: Path | StorePath, tables: Sequence[Path | StorePath]) -> None:
+    """Refuse a folder of pictures without captions that holds tables, which may have the captions."""
+    if not tables:
+        return
+    first = tables[0]
+    if is_near_metadata(first):
+        advice = f"{first.name} is not read: rename it to metadata{first.suffix}, or open {first} itself"
+    elif len(tables) == 1:
+        advice = f"if they are in {first.name}, open {first} itself"
+    else:
+        advice = f"if they are in one of its tables, open that itself: {', '.join(map(str, tables[:_MOST_NAMED]))}"
+    raise DataError(f"{where} holds pictures without captions; {advice}")
 
 
 def _archive(where: Path | StorePath, options: SourceConfig) -> Source:

@@ -6,7 +6,7 @@ import hashlib
 import itertools
 from bisect import bisect_right
 from collections import Counter, OrderedDict
-from collections.abc import Callable, Container, Iterator, Mapping, Sequence
+from collections.abc import Callable, Container, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -20,8 +20,8 @@ from jaxtyping import Float
 
 from truepair.errors import DataError, said_by
 from truepair.files.json import parsed_json
-from truepair.sources.delimited import DELIMITERS, detected_delimiter, records
-from truepair.sources.picture_files import Location
+from truepair.sources.delimited import DELIMITERS, detected_delimiter, records, stated_delimiter
+from truepair.sources.picture_files import Location, utf8_name
 from truepair.sources.shard_cache import ShardCache
 from truepair.sources.stores import StorePath, for_parts, on_disk
 from truepair.sources.text_files import content_of, extension_of, opened_text
@@ -46,7 +46,7 @@ class Table(Protocol):
         path: The file.
         names: The columns.
         notes: What a reader should be told of how it was read.
-        faults: Rows that cannot be read, and why; known once a column was read.
+        faults: Rows that cannot be read, and why; known once a column was read, and `ids_of` adds to them.
     """
 
     @property
@@ -56,7 +56,7 @@ class Table(Protocol):
     @property
     def notes(self) -> Sequence[str]: ...  # noqa: D102
     @property
-    def faults(self) -> Mapping[int, str]: ...  # noqa: D102
+    def faults(self) -> dict[int, str]: ...  # noqa: D102
 
     def __len__(self) -> int:
         """How many rows there are."""
@@ -78,7 +78,7 @@ class RowsTable:
     path: Location
     cells: dict[str, list[Any]]
     notes: Sequence[str] = ()
-    faults: Mapping[int, str] = field(default_factory=dict)
+    faults: dict[int, str] = field(default_factory=dict)
 
     @property
     def names(self) -> list[str]:
@@ -106,7 +106,7 @@ class DelimitedTable:
         Args:
             path: The file.
             wanted: Columns that the user named, by which the delimiter is detected.
-            delimiter: What stands between cells; detected by default.
+            delimiter: What stands between cells; by default what a first line ``sep=;`` states, or else detected.
 
         Raises:
             DataError: If it cannot be read, is no table, or the header names a column twice.
@@ -116,7 +116,8 @@ class DelimitedTable:
         with opened_text(path) as file:
             first = list(itertools.islice(file, _LOOKED_AT))
         given = None if delimiter is None else delimiter.replace("\\t", "\t")  # as it is typed on a command line
-        self.delimiter = given or detected_delimiter(first, usual, wanted)
+        stated = stated_delimiter(first[0]) if first else None
+        self.delimiter = given or stated or detected_delimiter(first, usual, wanted)
         self.notes: list[str] = []
         if self.delimiter != usual:
             called = DELIMITERS.get(self.delimiter, repr(self.delimiter))
@@ -193,7 +194,7 @@ class ArrowTable:
         self.path = path
         self.files = [path] if files is None else list(files)
         self.notes: Sequence[str] = ()
-        self.faults: Mapping[int, str] = {}
+        self.faults: dict[int, str] = {}
         self.is_parquet = all(extension_of(file.name) == ".parquet" for file in self.files)
         with self._reading():
             self.schema: pa.Schema = self._schema()
@@ -383,18 +384,24 @@ def vectors_in(where: str, name: str, column: pa.ChunkedArray) -> Float[np.ndarr
 
 
 def ids_of(table: Table, column: str | None) -> list[str] | None:
-    """A column of names, as text; None for no column.
+    """A column of names, as text; None for no column. A row whose name is not UTF-8 becomes one of the table's faults.
 
     Raises:
         DataError: If a row has none.
     """
     if column is None:
         return None
-    return ids_in(str(table.path), column, table.columns([column])[column], table.faults)
+    cells = table.columns([column])[column]
+    for row, name in enumerate(cells):
+        if not _is_utf8(name):
+            table.faults[row] = f"{name!r:.80} in column {column!r} is not UTF-8"
+    return ids_in(str(table.path), column, cells, table.faults)
 
 
 def ids_in(where: str, column: str, cells: Sequence[object], faults: Container[int] = ()) -> list[str]:
     """Cells of a column of names, as text; `where`, `column` and `faults` (broken rows) as in `ids_of`.
+
+    A broken row whose cell holds no name is called ``row-N``.
 
     Raises:
         DataError: If a row has none.
@@ -402,7 +409,12 @@ def ids_in(where: str, column: str, cells: Sequence[object], faults: Container[i
     for row, name in enumerate(cells):
         if (name is None or name == "") and row not in faults:
             raise DataError(f"{where}: row {row + 1} has no value in column {column!r}")
-    return [f"row-{row + 1}" if name is None else str(name) for row, name in enumerate(cells)]
+    return [str(name) if name is not None and _is_utf8(name) else f"row-{row + 1}" for row, name in enumerate(cells)]
+
+
+def _is_utf8(name: object) -> bool:
+    """Whether a name can be written to a table; half of a surrogate pair, which JSON can spell, cannot."""
+    return not isinstance(name, str) or utf8_name(name) == name
 
 
 def is_table(path: Location) -> bool:
@@ -425,16 +437,21 @@ def open_table(path: Location, wanted: Sequence[str] = (), delimiter: str | None
     Raises:
         DataError: If the file is missing, is of an unknown kind, cannot be parsed, or has no rows.
     """
+    table = table_at(path, wanted, delimiter)
+    if len(table) == 0:
+        raise DataError(f"{path} has no rows")
+    return table
+
+
+def table_at(path: Location, wanted: Sequence[str] = (), delimiter: str | None = None) -> Table:
+    """As `open_table`, but the table may be without rows."""
     extension = extension_of(path.name)
     if extension not in _READERS:
         raise DataError(f"{path} ends in {extension!r}; tables are read from {', '.join(_READERS)}")
     if not path.is_file():
         raise DataError(f"there is no table {path}")
     is_delimited = extension in (".csv", ".tsv")
-    table: Table = DelimitedTable(path, wanted, delimiter) if is_delimited else _READERS[extension](path)
-    if len(table) == 0:
-        raise DataError(f"{path} has no rows")
-    return table
+    return DelimitedTable(path, wanted, delimiter) if is_delimited else _READERS[extension](path)
 
 
 def table_of_objects(path: Location, objects: Sequence[Any], where: Callable[[int], str]) -> RowsTable:
@@ -461,7 +478,7 @@ class JsonLinesTable:
         """
         self.path = path
         self.notes: Sequence[str] = ()
-        self.faults: Mapping[int, str] = {}
+        self.faults: dict[int, str] = {}
         names: dict[str, None] = {}
         self._count = 0
         for _, item in self.objects():

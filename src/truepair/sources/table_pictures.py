@@ -23,6 +23,7 @@ from truepair.sources.picture_files import (
     checked_picture,
     encoded_picture,
     leads_out,
+    utf8_name,
 )
 from truepair.sources.rows import row_name
 from truepair.sources.stores import StorePath, ahead, is_address, protocol_of
@@ -34,8 +35,9 @@ _SPELLINGS: tuple[Callable[[str], str], ...] = (
     lambda written: written.replace("\\", "/"),
     lambda written: unicodedata.normalize("NFC", written),
     lambda written: unicodedata.normalize("NFD", written),
+    lambda written: written.strip() or written,
 )
-"""How else a path may be written: on Windows, and with composed or decomposed letters."""
+"""How else a path may be written: on Windows, with composed or decomposed letters, and with blanks around its cell."""
 
 
 @runtime_checkable
@@ -83,10 +85,10 @@ class PathRule:
             raise UnreadablePictureError("no picture named", "the cell is empty")
         if not isinstance(written, str):
             raise UnreadablePictureError("picture is not a path", f"{written!r:.80}")
+        if "\0" in written or utf8_name(written) != written:
+            raise UnreadablePictureError("picture is not a path", f"{written!r:.80}")
         if is_address(written) and not self._is_of_store(written):
             raise UnreadablePictureError("picture is an address, which is not fetched", written)
-        if "\0" in written:
-            raise UnreadablePictureError("picture is not a path", f"{written!r:.80}")
         path = self._place(written)
         if isinstance(path, StorePath) or _is_there(path):
             return path

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from truepair.sources.blocks import block
 from truepair.sources.folders import Entry, FolderSource
+from truepair.sources.outputs import outside_outputs
 from truepair.sources.protocol import Sample, Skipped, Source
 from truepair.sources.stores import StorePath
 from truepair.sources.table_files import ArrowTable
@@ -60,7 +61,9 @@ def _versions(source: Source) -> Sequence[str]:
         if stored:
             return stored
     if isinstance(source, FolderSource) and isinstance(source.root, StorePath):
-        return [f"{address} {entry}" for address, entry in source.root.store.listing(source.root.address).items()]
+        listing = source.root.store.listing(source.root.address)
+        addresses = (f"{source.root}/{name}" for name in outside_outputs(source.root.files(), source.root))
+        return [f"{address} {listing[address]}" for address in addresses]
     return [source.path.version] if isinstance(source.path, StorePath) else []  # an archive
 
 
