@@ -56,7 +56,7 @@ def test_decisions_of_a_table_go_before_those_of_a_review_and_those_before_the_r
         ("caption_id,action\nnobody,keep\n", "is about 'nobody'"),
         ("caption_id,action\nk1,keep\nk1,drop\n", "a second time"),
         ("caption_id,action\nk1,delete\n", "the action 'delete'; there are keep, drop, re-pair"),
-        ("caption_id,action\nk1,re-pair\n", "gives 'k1' the image None"),
+        ("caption_id,action\nk1,re-pair\n", "re-pairs 'k1', but its image_id is empty: fill in"),
         ("caption_id,action,image_id\nk1,re-pair,none.png\n", "gives 'k1' the image 'none.png'"),
     ],
 )

@@ -6,7 +6,16 @@ from dataclasses import replace
 
 import pytest
 
-from truepair.config import CrclConfig, DataConfig, ModelConfig, MscnConfig, NoiseConfig, Recipe, TrainingConfig
+from truepair.config import (
+    CrclConfig,
+    DataConfig,
+    ModelConfig,
+    MscnConfig,
+    NoiseConfig,
+    OptimisationConfig,
+    Recipe,
+    TrainingConfig,
+)
 from truepair.errors import ConfigError
 from truepair.figures.curves import noise_figures, option_figures
 from truepair.figures.page import draw_figures
@@ -18,7 +27,7 @@ TINY = Recipe(
     data=DataConfig(path="demo"),
     noise=NoiseConfig(rate=0.4),
     model=ModelConfig(embedding=8, words="mean"),
-    method=CrclConfig(stages=(1,), frozen_epochs=1),
+    method=CrclConfig(stages=(1,), frozen_epochs=1, optimisation=OptimisationConfig(learning_rate=5e-3)),
     training=TrainingConfig(device="cpu", batch_size=256),
 )
 

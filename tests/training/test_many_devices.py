@@ -428,4 +428,4 @@ def test_torchrun_starts_the_command_and_the_first_process_speaks(tmp_path):
         env={**os.environ, "PYTHONPATH": source, "OMP_NUM_THREADS": "1"},
     )
     assert json.loads(process.stdout)["hardware"].startswith("2 processes: ")
-    assert process.stderr == ""
+    assert [line.partition(":")[0] for line in process.stderr.splitlines()] == ["note"]  # one epoch taught nothing yet

@@ -214,7 +214,7 @@ def check_noise_index_target(path: Path) -> None:
     if not path.exists():
         return
     try:
-        stored = np.load(path, mmap_mode="r")
+        stored = np.load(path, mmap_mode="r", allow_pickle=False)
         is_index = stored.ndim == 1 and stored.dtype == np.int64
     except (OSError, ValueError):
         is_index = False

@@ -94,8 +94,8 @@ class Comparison:
             return f"{figures}, and {self.pairs:,} pairs are too few to say; {consequence}; {more_pairs}"
         return (
             f"{figures}, though {self.pairs:,} pairs are enough: the captions seem to belong to other images (was the "
-            f"table joined or sorted wrongly?), or the features say too little; {consequence}; look at a few captions "
-            "beside their images"
+            f"table joined or sorted wrongly?), or the features, or what was learned of them, say too little; "
+            f"{consequence}; look at a few captions beside their images"
         )
 
 
