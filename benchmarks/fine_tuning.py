@@ -78,6 +78,7 @@ WAYS: Mapping[str, Way] = {
     "projections, 500 images": Way({"data.text": "features"}, 0, 10, images=500),
     "text full, 500 images": Way(TUNED | {"model.text": "full"}, 5, 2, images=500),
     "both full": Way(BOTH, 5, 2),
+    "both full, longer": Way(BOTH, 9, 3),
     "both full, 500 images": Way(BOTH, 5, 2, images=500),
 }
 SYSTEMS: Mapping[str, Options] = {
