@@ -90,15 +90,16 @@ def read_decisions(path: Path, audit: AuditFolder) -> dict[str, HandDecision]:
             raise DataError(f"{path}: row {row} decides about {caption_id!r} a second time")
         if action not in _ACTIONS:
             raise DataError(f"{path}: row {row} has the action {action!r}; there are {', '.join(_ACTIONS)}")
-        if action == "re-pair" and image_id is None:
-            raise DataError(
-                f"{path}: row {row} re-pairs {caption_id!r}, but its image_id is empty: fill in the image that the "
-                f"caption gets, by its image_id in {audit.findings_file}"
-            )
-        if action == "re-pair" and (image_id is None or audit.number_of_image(image_id) == NONE):
-            raise DataError(
-                f"{path}: row {row} gives {caption_id!r} the image {image_id!r}, which the corpus does not have"
-            )
+        if action == "re-pair":
+            if image_id is None:
+                raise DataError(
+                    f"{path}: row {row} re-pairs {caption_id!r}, but its image_id is empty: fill in the image that the "
+                    f"caption gets, by its image_id in {audit.findings_file}"
+                )
+            if audit.number_of_image(image_id) == NONE:
+                raise DataError(
+                    f"{path}: row {row} gives {caption_id!r} the image {image_id!r}, which the corpus does not have"
+                )
         found[caption_id] = HandDecision(cast(Action, action), image_id if action == "re-pair" else None, time)
     return found
 

@@ -54,9 +54,9 @@ class LabelledDraw:
         """Both kinds with their labels, without pictures that cannot be decoded."""
         images, captions, labels = list[Padded](), list[Padded](), list[Tensor]()
         for pairs, rows, label in ((self.matched, matched, 1.0), (self.mismatched, mismatched, 0.0)):
-            image = pairs.image_of_caption[rows]
             if not len(rows):
                 continue
+            image = pairs.image_of_caption[rows]
             taken, lost = pairs.images.take(image), unreadable(pairs.images, image)
             kept = torch.tensor([place for place in range(len(rows)) if place not in lost], dtype=torch.int64)
             if len(kept):

@@ -344,6 +344,5 @@ def _what(path: Path | StorePath) -> str:
 
 def _refuse(path: Path | StorePath, kind: str, options: SourceConfig, *unread: str) -> None:
     """Refuse options that differ from their defaults and that this kind of source does not read."""
-    usual = {field.name: field.default for field in fields(SourceConfig)}
-    given: Sequence[str] = [name for name in unread if getattr(options, name) != usual[name]]
-    refuse_options(path, kind, given)
+    changed = options.changed
+    refuse_options(path, kind, [name for name in unread if name in changed])
