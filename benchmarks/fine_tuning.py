@@ -6,8 +6,8 @@
     python benchmarks/fine_tuning.py STORE --throughput benchmarks/results/fine_tuning_speed.json
 
 STORE is made by `truepair embed` of a table with a column `split`. Runs have all of its images, and the first captions
-of each training and development image (`CAPTIONS`); test images have all of theirs. Every system of a way has as many
-passes. Each run is a process of its own, on one thread; a run that is there is not trained again.
+of each training and development image (`Way.captions`); test images have all of theirs. Every system of a way has as
+many passes. Each run is a process of its own, on one thread; a run that is there is not trained again.
 
 --throughput times steps of plain training with both networks in full against forward and backward passes of the bare
 networks over the same tensors, which take turns in one process on one thread; and decoding, with and without a worker.
@@ -30,8 +30,6 @@ from typing import Any
 from accuracy import MSCN, WARMER
 from runs import Options, numbers_in, train
 
-CAPTIONS = {"train": 2, "dev": 2}
-"""The first so many captions of each image of these parts."""
 BATCH = 64
 COMMON: Options = {
     "model.projection": "plain",
@@ -61,12 +59,14 @@ class Way:
         frozen: Passes over vectors that the networks give as they came (`model.projection_epochs`).
         passes: Passes in which all learn.
         images: The first so many training images; None for all.
+        captions: The first so many captions of each training and development image.
     """
 
     options: Options
     frozen: int
     passes: int
     images: int | None = None
+    captions: int = 2
 
 
 WAYS: Mapping[str, Way] = {
@@ -80,6 +80,9 @@ WAYS: Mapping[str, Way] = {
     "both full": Way(BOTH, 5, 2),
     "both full, longer": Way(BOTH, 9, 3),
     "both full, 500 images": Way(BOTH, 5, 2, images=500),
+    "projections, five captions": Way({"data.text": "features"}, 0, 10, captions=5),
+    "text full, five captions": Way(TUNED | {"model.text": "full"}, 5, 2, captions=5),
+    "both full, five captions": Way(BOTH, 5, 2, captions=5),
 }
 SYSTEMS: Mapping[str, Options] = {
     "plain": WARMER | {"method.name": "baseline"},
@@ -149,18 +152,18 @@ def wanted(ways: Sequence[str], systems: Sequence[str], rates: Sequence[float], 
 # --- The corpus -------------------------------------------------------------------------------------------------------
 
 
-def corpus(store: Path, out: Path, images: int | None) -> Path:
+def corpus(store: Path, out: Path, way: Way) -> Path:
     """A table of the chosen captions, with the vectors of its captions and images beside it; kept beside the runs."""
     import numpy as np
 
-    folder = out / f"corpus_{images or 'all'}"
+    folder = out / f"corpus_{way.images or 'all'}_{way.captions}"
     if (folder / "table.csv").exists():
         return folder
     folder.mkdir(parents=True, exist_ok=True)
     table = Path(json.loads((store / "embeddings.json").read_text())["source"]["path"])
     with table.open(newline="", encoding="utf-8") as file:
         rows = list(csv.DictReader(file))
-    kept = _chosen(rows, images)
+    kept = _chosen(rows, way)
     files = {file: place for place, file in enumerate(dict.fromkeys(row["file"] for row in rows))}
     for name, places in (
         ("captions.npy", kept),
@@ -174,7 +177,7 @@ def corpus(store: Path, out: Path, images: int | None) -> Path:
     return folder
 
 
-def _chosen(rows: Sequence[Mapping[str, str]], images: int | None) -> list[int]:
+def _chosen(rows: Sequence[Mapping[str, str]], way: Way) -> list[int]:
     """The rows of the chosen captions."""
     of_image: dict[str, int] = {}
     learned: set[str] = set()
@@ -182,18 +185,18 @@ def _chosen(rows: Sequence[Mapping[str, str]], images: int | None) -> list[int]:
     for place, row in enumerate(rows):
         file, split = row["file"], row["split"]
         if split == "train" and file not in learned:
-            if images is not None and len(learned) == images:
+            if way.images is not None and len(learned) == way.images:
                 continue
             learned.add(file)
         of_image[file] = of_image.get(file, 0) + 1
-        if of_image[file] <= CAPTIONS.get(split, len(rows)):
+        if split not in ("train", "dev") or of_image[file] <= way.captions:
             kept.append(place)
     return kept
 
 
 def options_of(run: Run, store: Path, out: Path) -> Options:
     """All options of a run."""
-    folder = corpus(store, out, WAYS[run.way].images)
+    folder = corpus(store, out, WAYS[run.way])
     where = {"data.path": folder / "table.csv"}
     if "model.image" not in run.options:
         where["data.image_features"] = folder / "images.npy"

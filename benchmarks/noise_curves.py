@@ -15,13 +15,12 @@ import json
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from statistics import mean, stdev
 
 from accuracy import SAME_WITHOUT_NOISE
 from tables import MAIN, RESULTS, Numbers, chosen
 
 from truepair.figures.charts import curves_chart
-from truepair.figures.curves import MEASURES, Curve, Point
+from truepair.figures.curves import MEASURES, Curve, Point, points_of
 
 PICTURES = Path(__file__).parent.parent / "docs" / "pictures"
 SHOWN: Mapping[str, tuple[str, str]] = {
@@ -38,20 +37,14 @@ SYSTEMS = {system: system for system in MAIN} | {"plain oracle": "oracle"}
 def curves(numbers: Sequence[Numbers], backbone: str, level: str) -> list[Curve]:
     """A line a system, without points where it was not run; runs without noise are in both levels."""
     return [
-        Curve(label, tuple(_points(chosen(numbers, backbone=backbone), system, level)))
-        for system, label in SYSTEMS.items()
+        Curve(label, _points(chosen(numbers, backbone=backbone), system, level)) for system, label in SYSTEMS.items()
     ]
 
 
-def _points(numbers: Sequence[Numbers], system: str, level: str) -> list[Point]:
+def _points(numbers: Sequence[Numbers], system: str, level: str) -> tuple[Point, ...]:
     clean = chosen(numbers, system=SAME_WITHOUT_NOISE.get(system, system), rate=0.0)
     runs = clean + [run for run in chosen(numbers, system=system, level=level) if run["rate"]]
-    points = []
-    for rate in sorted({run["rate"] for run in runs}):
-        of_seed = {run["seed"]: run["test"]["rsum"] for run in runs if run["rate"] == rate}
-        values = [*of_seed.values()]
-        points.append(Point(100 * rate, mean(values), stdev(values) if len(values) > 1 else None, tuple(of_seed)))
-    return points
+    return points_of((100 * run["rate"], run["seed"], run["test"]["rsum"]) for run in runs)
 
 
 def summary(drawn: Sequence[Curve]) -> str:

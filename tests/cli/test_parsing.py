@@ -181,6 +181,13 @@ def test_what_is_written_or_audited_is_not_in_a_store(words, capsys):
     assert "must be on this machine" in said
 
 
+def test_issues_that_there_are_not_are_wrong_use(capsys):
+    with pytest.raises(SystemExit) as ended:
+        main(["fix", "audit", "--out", "cleaned", "--drop-issues", "blank", "typo"])
+    assert ended.value.code == 2
+    assert "there is no issue 'typo' to drop; there are blank, tiny, placeholder" in capsys.readouterr().err
+
+
 def test_help_answers_at_once():
     command = [sys.executable, "-m", "truepair", "audit", "--help"]
     subprocess.run(command, capture_output=True, check=True)  # compiles, where that is kept

@@ -273,3 +273,56 @@ def test_efficientnet_gives_what_embed_gives_and_learns_without_its_statistics(p
         factors = {name: learning_rate_factors(network)[weight] for name, weight in tower.named_parameters()}
         assert factors["network._conv_head.weight"] == 0.1
         assert factors["network._conv_stem.weight"] < factors["network._blocks.0._project_conv.weight"] < 0.1
+
+
+def test_efficientnet_learns_as_its_package_does_and_keeps_less_for_it(photograph):
+    from truepair.pretrained.lite0 import published_network
+
+    tower = load_image_tower("efficientnet-lite0").requires_grad_(True)
+    package = published_network().requires_grad_(True)
+    pixels = photograph.values
+
+    def kept_and_gradients(network, forward):
+        kept = {}
+
+        def keep(values):
+            kept[values.untyped_storage().data_ptr()] = values.untyped_storage().nbytes()
+            return values
+
+        with torch.autograd.graph.saved_tensors_hooks(keep, lambda values: values):
+            vectors = forward()
+        vectors.square().sum().backward()
+        return sum(kept.values()), {name: weight.grad for name, weight in network.named_parameters()}
+
+    kept, gradients = kept_and_gradients(tower.network, lambda: tower(Padded(pixels)))
+    more, expected = kept_and_gradients(package, lambda: package.extract_features(pixels).mean((2, 3)))
+    assert kept < 0.6 * more
+    assert len(gradients) > 100
+    for name, gradient in gradients.items():
+        # By the norm: a value at a bound of ReLU6 is on either side of it, by rounding.
+        assert float((gradient - expected[name]).norm()) < 2e-3 * float(expected[name].norm()), name
+
+
+def test_clipping_has_the_derivatives_of_relu6():
+    from truepair.encoders.towers import _clipped
+
+    values = torch.tensor([-1.0, 0.0, 0.5, 5.9, 6.0, 7.0], dtype=torch.float64, requires_grad=True)
+    weights = torch.arange(1.0, 7.0, dtype=torch.float64)
+    for clip in (_clipped, torch.nn.functional.relu6):
+        (first,) = torch.autograd.grad((weights * clip(values * 1) ** 2).sum(), values, create_graph=True)
+        (second,) = torch.autograd.grad(first.sum(), values)
+        assert first.tolist() == [0, 0, 3, 47.2, 0, 0]
+        assert second.tolist() == [0, 0, 6, 8, 0, 0]
+    with torch.no_grad():
+        assert _clipped(values * 1).tolist() == [0, 0, 0.5, 5.9, 6, 6]
+
+
+def test_efficientnet_passes_by_its_blocks_at_random_in_training_only(photograph):
+    tower = load_image_tower("efficientnet-lite0")
+    fixed = tower(photograph)
+    assert torch.equal(tower(photograph), fixed)
+    for module in tower.train().modules():
+        if isinstance(module, torch.nn.BatchNorm2d):
+            module.eval()
+    draws = [tower(photograph) for _ in range(2)]
+    assert not torch.allclose(draws[0], draws[1])

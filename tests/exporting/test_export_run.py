@@ -12,10 +12,10 @@ from owned_elsewhere import owned_elsewhere
 from truepair import export_run, run
 from truepair.cli.main import main
 from truepair.config import DataConfig, ModelConfig, MscnConfig
-from truepair.data.embeddings import DESCRIPTION
 from truepair.errors import CheckpointError, ConfigError
 from truepair.exporting import run as export_module
 from truepair.files.locking import alone_with
+from truepair.files.names import STORE
 from truepair.training.results import read_results
 
 huggingface_hub = pytest.importorskip("huggingface_hub", reason="needs the extra hf")
@@ -186,7 +186,7 @@ def test_features_of_encoders_that_cannot_be_written_are_refused(recipe, vector_
     np.save(store / "captions.npy", vector_world.caption_inputs.take(rows).values.numpy())
     run(replace(of_features(recipe), data=DataConfig(str(store), development_share=0.2)), tmp_path / "run")
     if by is not None:
-        (store / DESCRIPTION).write_text(json.dumps(by))
+        (store / STORE).write_text(json.dumps(by))
     if by == {}:
         shutil.rmtree(store)
     with pytest.raises(ConfigError, match=told):

@@ -6,12 +6,7 @@ import pytest
 from made_sources import check, opened, picture, write_files, write_rows
 from made_stores import in_memory
 
-from truepair.cleaning import generation
 from truepair.config.source import SourceConfig
-from truepair.data import embeddings
-from truepair.embedding.run import EMBEDDINGS
-from truepair.exporting.run import MARK
-from truepair.search.layout import INDEX
 from truepair.sources import outputs
 from truepair.sources.opening import description_of, open_source
 from truepair.sources.versions import contents_of, versioned_shards
@@ -114,11 +109,3 @@ def test_a_cleaned_copy_is_a_corpus_again(tmp_path):
         write_files(tmp_path / name, {f"{number}.png": picture(number), f"{number}.txt": "c"})
         put(tmp_path / name, {"provenance.parquet": TABLE})
         assert not outputs.is_output(tmp_path / name)
-
-
-def test_outputs_are_told_by_the_names_that_are_written():
-    assert (outputs.FINDINGS, outputs.ISSUES) == (generation.FINDINGS, generation.ISSUES)
-    assert (generation.SUMMARY, f".ready/{generation.SUMMARY}") == outputs.SUMMARIES
-    assert {embeddings.DESCRIPTION, INDEX, MARK, "run.json"} == set(outputs.RECORDS)
-    assert (outputs.PARTS, outputs.PLAN, outputs.EMBEDDINGS) == (embeddings.PARTS, embeddings.PLAN, EMBEDDINGS)
-    assert f"{embeddings.SHARE_FOLDERS}/{embeddings.PLAN}" == outputs.PLAN_OF_SHARE

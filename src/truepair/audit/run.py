@@ -23,7 +23,7 @@ from truepair.audit.judging import Judgement, judged
 from truepair.audit.report import write_report
 from truepair.audit.score import scores_by_a_run
 from truepair.audit.sensitivity import sensitivity
-from truepair.cleaning.generation import FILES, FINDINGS, ISSUES, REPORT, generation_of, marked, next_generation
+from truepair.cleaning.generation import FILES, generation_of, marked, next_generation
 from truepair.cleaning.summary import IN_MEMORY, AuditSummary, Files, Finds, ScoredBy, Together
 from truepair.config import DataConfig, NoiseConfig
 from truepair.config.audit import AuditConfig
@@ -36,6 +36,7 @@ from truepair.data.whole import every_pair, in_order_of_names
 from truepair.errors import CheckpointError, ConfigError, DataError
 from truepair.evaluation.detection import detection_metrics
 from truepair.files.locking import alone_in
+from truepair.files.names import FINDINGS, ISSUES, REPORT
 from truepair.files.parquet import read_parquet, write_parquet
 from truepair.model import MatchingModel
 from truepair.scoring.best import NONE

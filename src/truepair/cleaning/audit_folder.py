@@ -20,6 +20,7 @@ from jaxtyping import Bool, Float, Int, Shaped
 from truepair.cleaning.generation import generation_of_table, refuse_mixture
 from truepair.cleaning.summary import AuditSummary, read_summary
 from truepair.errors import ConfigError, DataError
+from truepair.files.names import FINDINGS
 from truepair.files.parquet import read_parquet
 from truepair.sources.opening import reopened
 from truepair.sources.picture_files import encoded_picture
@@ -74,7 +75,7 @@ class AuditFolder:
     @property
     def findings_file(self) -> Path:
         """Where the findings are."""
-        return self.folder / "findings.parquet"
+        return self.folder / FINDINGS
 
     @property
     def threshold(self) -> float:

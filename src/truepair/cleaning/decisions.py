@@ -86,9 +86,7 @@ def issues_to_drop(issues: pa.Table, kinds: Collection[str]) -> tuple[dict[str, 
     Raises:
         ConfigError: If a kind is none of `DROPPABLE`.
     """
-    unknown = [kind for kind in kinds if kind not in DROPPABLE]
-    if unknown:
-        raise ConfigError(f"there is no issue {unknown[0]!r} to drop; there are {', '.join(DROPPABLE)}")
+    refuse_unknown(kinds)
     images: dict[str, str] = {}
     captions: dict[str, str] = {}
     seen_groups: set[tuple[str, int]] = set()
@@ -104,6 +102,17 @@ def issues_to_drop(issues: pa.Table, kinds: Collection[str]) -> tuple[dict[str, 
         if caption_id is not None:
             captions.setdefault(caption_id, kind)
     return images, captions
+
+
+def refuse_unknown(kinds: Collection[str]) -> None:
+    """Refuse kinds of issues of which no decisions can be made.
+
+    Raises:
+        ConfigError: If a kind is none of `DROPPABLE`.
+    """
+    unknown = [kind for kind in kinds if kind not in DROPPABLE]
+    if unknown:
+        raise ConfigError(f"there is no issue {unknown[0]!r} to drop; there are {', '.join(DROPPABLE)}")
 
 
 def merged(

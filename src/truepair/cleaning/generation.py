@@ -21,17 +21,17 @@ from typing import TYPE_CHECKING, Any
 from truepair.errors import DataError
 from truepair.files.json import parsed_json
 from truepair.files.locking import alone_in
+from truepair.files.names import AUDIT, FINDINGS, ISSUES, READY, REPORT
 from truepair.files.replacing import sync_folder, sync_tree
 from truepair.sources.skipped import SKIPPED
 
 if TYPE_CHECKING:  # slow to load, and not needed by those who only read the summary
     import pyarrow
 
-FINDINGS, ISSUES, REPORT, SUMMARY = "findings.parquet", "issues.parquet", "report.html", "summary.json"
-FILES = (FINDINGS, ISSUES, SKIPPED, REPORT, SUMMARY)
+FILES = (FINDINGS, ISSUES, SKIPPED, REPORT, AUDIT)
 """All that an audit may write; the one that says that the others are whole is the last."""
 
-_NEW, _READY = ".new", ".ready"
+_NEW = ".new"
 _KEY = b"truepair.audit"
 _HEAD = 4096
 """Bytes of the report in which it says of which audit it is."""
@@ -53,7 +53,7 @@ def next_generation(folder: Path) -> Iterator[Path]:
     try:
         yield new
         sync_tree(new)
-        new.rename(folder / _READY)
+        new.rename(folder / READY)
         sync_folder(folder)
     except BaseException:
         shutil.rmtree(new, ignore_errors=True)
@@ -68,18 +68,18 @@ def finish_switch(folder: Path) -> None:
         ConfigError: If it has to be ended, and the folder cannot be written, or another process is at it for long.
         DataError: If a file cannot be moved.
     """
-    if not (folder / _READY).is_dir():
+    if not (folder / READY).is_dir():
         return
     with alone_in(folder, _PATIENCE):
         try:
-            _move(folder / _READY, folder)
+            _move(folder / READY, folder)
         except OSError as error:
-            raise DataError(f"{folder} holds a newer audit in {_READY}, which cannot be moved ({error})") from error
+            raise DataError(f"{folder} holds a newer audit in {READY}, which cannot be moved ({error})") from error
 
 
 def _move(ready: Path, folder: Path) -> None:
     """Move what is there, the summary last: it tells whether a file was moved already, or never written."""
-    summary = ready / SUMMARY
+    summary = ready / AUDIT
     if summary.exists():
         written = parsed_json(summary.read_bytes(), str(summary))["files"].values()
         for name in FILES[:-1]:
@@ -88,7 +88,7 @@ def _move(ready: Path, folder: Path) -> None:
             elif name not in written:
                 (folder / name).unlink(missing_ok=True)
         sync_folder(folder)
-        summary.replace(folder / SUMMARY)
+        summary.replace(folder / AUDIT)
         sync_folder(folder)
     shutil.rmtree(ready, ignore_errors=True)  # another process may have ended it meanwhile
 
@@ -133,7 +133,7 @@ def refuse_mixture(folder: Path, name: str, found: str | None, generation: str |
     if found != generation:
         one, other = (known[:12] if known else "of an earlier version" for known in (found, generation))
         raise DataError(
-            f"{folder / name} and {SUMMARY} are of different audits ({one} and {other}): audit again, or bring back "
+            f"{folder / name} and {AUDIT} are of different audits ({one} and {other}): audit again, or bring back "
             "the files that belong together"
         )
 

@@ -9,9 +9,10 @@ from typing import Any, Literal
 
 import dacite
 
-from truepair.cleaning.generation import SUMMARY, finish_switch
+from truepair.cleaning.generation import finish_switch
 from truepair.errors import CheckpointError, ConfigError, DataError
 from truepair.files.json import read_json, write_json
+from truepair.files.names import AUDIT
 
 IN_MEMORY = "pairs in memory"
 """What the corpus of an audit of pairs in memory is called."""
@@ -168,7 +169,7 @@ class AuditSummary:
 
     def write(self, folder: Path) -> None:
         """``summary.json``, replaced atomically."""
-        write_json(folder / SUMMARY, self.as_dict())
+        write_json(folder / AUDIT, self.as_dict())
 
 
 def read_summary(folder: Path) -> AuditSummary:
@@ -179,13 +180,13 @@ def read_summary(folder: Path) -> AuditSummary:
         DataError: If the file is damaged, or of another version.
     """
     finish_switch(folder)
-    path = folder / SUMMARY
+    path = folder / AUDIT
     try:
         content: Mapping[str, Any] | None = read_json(path)
     except CheckpointError as error:
         raise DataError(f"{path} cannot be read ({error.__cause__ or error}): audit again") from error
     if content is None:
-        raise ConfigError(f"{folder} holds no audit ({SUMMARY}): make one with 'truepair audit … --out {folder}'")
+        raise ConfigError(f"{folder} holds no audit ({AUDIT}): make one with 'truepair audit … --out {folder}'")
     try:
         return dacite.from_dict(AuditSummary, content, dacite.Config(strict=True, check_types=True, cast=[float]))
     except (dacite.DaciteError, TypeError, AttributeError) as error:

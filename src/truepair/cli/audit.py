@@ -14,6 +14,7 @@ from truepair.cli.output import Output
 from truepair.cli.parsing import Flat, FlatThroughout, parse
 from truepair.config import AuditConfig, DataConfig, EmbedConfig, NoiseConfig
 from truepair.errors import ConfigError
+from truepair.files.names import RUN
 
 MAIN = ("target", "out", "image-col", "caption-col", "image-root", "threshold", "re-pair", "seed", "device")
 
@@ -78,7 +79,7 @@ def _audited(parsed: Audit, output: Output) -> AuditSummary:
     from truepair.data.corpora import load_corpus, reads_patches
     from truepair.training.folder import load_run
 
-    if (Path(parsed.target) / "run.json").exists():
+    if (Path(parsed.target) / RUN).exists():
         return audit_run(load_run(Path(parsed.target)), parsed.out, parsed.audit)
     data = replace(parsed.data, path=parsed.target)
     _refuse_unused_encoders(parsed, embeds=reads_patches(data) and not parsed.patches)

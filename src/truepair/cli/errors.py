@@ -12,6 +12,7 @@ from pathlib import Path
 import truepair
 from truepair.cli.output import process_number
 from truepair.errors import ConfigError, TruepairError, of_system, said_by
+from truepair.files.names import AUDIT, RUN, STORE
 
 MENDABLE = 1
 """Exit code of what the user can mend."""
@@ -23,7 +24,7 @@ _OUT_OF_MEMORY = (
     *("failed to allocate memory", "can't start new thread"),
 )
 """What PyTorch, Arrow and ONNX Runtime say where they raise no MemoryError."""
-_RECORDS = ("summary.json", "run.json", "results.json", "embeddings.json", "reproduction.json")
+_RECORDS = (AUDIT, RUN, "results.json", STORE, "reproduction.json")
 """Files that say what a folder was made by, the best to report a fault with first."""
 
 

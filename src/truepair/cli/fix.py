@@ -50,9 +50,13 @@ class Fix:
     """Write the copy even if more than half of the audited pairs, or all of them, are dropped."""
 
     def __post_init__(self) -> None:
-        """Refuse what is no probability."""
+        """Refuse what is no probability, and issues that there are not."""
         if self.threshold is not None and not 0 < self.threshold <= 1:
             raise ConfigError(f"threshold is {self.threshold}, but it is a probability above 0")
+        if self.drop_issues:
+            from truepair.cleaning.decisions import refuse_unknown
+
+            refuse_unknown(self.drop_issues)
 
 
 def command(arguments: Sequence[str], output: Output) -> None:

@@ -28,16 +28,10 @@ from truepair.data.streaming import index_of_store, refuse_many
 from truepair.errors import ConfigError, DataError, said_by
 from truepair.files.json import read_json
 from truepair.files.lines import lines_of
+from truepair.files.names import PARTS, PLAN, SHARE_FOLDERS, STORE
 from truepair.files.parquet import parquet_columns, read_parquet
 from truepair.sources.opening import reopened
 
-DESCRIPTION = "embeddings.json"
-PARTS = "parts"
-"""A folder in a store that is not finished."""
-PLAN = "plan.json"
-"""The file in it that says what the store will be."""
-SHARE_FOLDERS = "[0-9]*-of-[0-9]*"
-"""Folders in it, of several machines that encode a share each; each has its own plan."""
 FORMAT = 2
 
 _CAPTION_FILE = "captions.txt"
@@ -116,13 +110,13 @@ def stored_source(folder: Path) -> dict[str, Any] | None:
 
     None if the folder is no feature store of ``truepair embed``.
     """
-    described = read_json(folder / DESCRIPTION, holds={"source": dict})
+    described = read_json(folder / STORE, holds={"source": dict})
     return None if described is None else dict(described["source"])
 
 
 def stored_encoders(folder: Path) -> tuple[str, str] | None:
     """The names of what encoded the images and the captions of a feature store; None where it is not known."""
-    described = read_json(folder / DESCRIPTION, holds={"image_encoder": {"name": str}})
+    described = read_json(folder / STORE, holds={"image_encoder": {"name": str}})
     if described is None or not described.get("text_encoder"):
         return None
     return described["image_encoder"]["name"], described["text_encoder"]["name"]
@@ -130,7 +124,7 @@ def stored_encoders(folder: Path) -> tuple[str, str] | None:
 
 def _is_store(folder: Path) -> bool:
     plans = chain([folder / PARTS / PLAN], (folder / PARTS).glob(f"{SHARE_FOLDERS}/{PLAN}"))
-    return (folder / DESCRIPTION).is_file() or any(plan.is_file() for plan in plans)
+    return (folder / STORE).is_file() or any(plan.is_file() for plan in plans)
 
 
 def _is_clip_retrieval(folder: Path) -> bool:
@@ -142,7 +136,7 @@ def _is_array_pair(folder: Path) -> bool:
 
 
 def _load_store(folder: Path, stream_index: Path | None = None) -> Pairs:
-    described = read_json(folder / DESCRIPTION, holds={"format": int, "source": dict, "text_encoder": dict | None})
+    described = read_json(folder / STORE, holds={"format": int, "source": dict, "text_encoder": dict | None})
     if described is None:
         raise DataError(
             f"{folder} is not finished: run 'truepair embed' again, as before, and it goes on; parts of several "

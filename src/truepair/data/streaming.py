@@ -29,6 +29,7 @@ from truepair.data.splitting import pairs_and_their_images
 from truepair.errors import ConfigError, DataError, said_by
 from truepair.files.json import parsed_json, read_json, write_json
 from truepair.files.locking import LOCK, alone_in
+from truepair.files.names import INDEX, PARTS
 from truepair.files.parquet import parquet_batches
 from truepair.files.replacing import remove, replacing
 from truepair.files.texts import Texts
@@ -47,7 +48,7 @@ ROWS_A_SHARD = 8192
 MOST_SEARCHED = 50_000
 """Development or test images that can be searched after every epoch."""
 
-_DESCRIPTION, _IMAGES, _CAPTIONS, _PARTS = "index.json", "images.arrow", "captions.arrow", "parts"
+_IMAGES, _CAPTIONS = "images.arrow", "captions.arrow"
 _PLANNED = {"of": dict, "shards": list, "contents": list}
 _ROWS_AT_A_TIME = 65_536
 _PICTURES_AT_A_TIME = 64
@@ -246,32 +247,32 @@ def _opened(folder: Path, plan: _Plan, parts: Sequence[Callable[[], Iterator[Row
 
 def _make(folder: Path, plan: dict[str, Any], parts: Sequence[Callable[[], Iterator[Rows]]]) -> None:
     """Make the index that `plan` says, or go on making it, unless it is there."""
-    if _is_made(folder, plan) and not (folder / _PARTS).exists():
+    if _is_made(folder, plan) and not (folder / PARTS).exists():
         return  # without a lock: others may be reading it
     with alone_in(folder):
         if _is_made(folder, plan):
-            remove(folder / _PARTS)
+            remove(folder / PARTS)
             return
-        begun = read_json(folder / _PARTS / _DESCRIPTION, _PLANNED)
+        begun = read_json(folder / PARTS / INDEX, _PLANNED)
         if begun is None:
-            strange = [path.name for path in folder.iterdir() if path.name not in (LOCK, _PARTS)]
+            strange = [path.name for path in folder.iterdir() if path.name not in (LOCK, PARTS)]
             if strange:
                 raise ConfigError(f"{folder} holds {strange[0]}, of something else: name another folder for the index")
         else:
             _refuse_other(folder, begun, plan)
-        (folder / _PARTS).mkdir(exist_ok=True)
-        write_json(folder / _PARTS / _DESCRIPTION, plan)
+        (folder / PARTS).mkdir(exist_ok=True)
+        write_json(folder / PARTS / INDEX, plan)
         with progress("reading names and captions", "shards", len(parts)) as shown:
             for number, part in enumerate(parts):
-                _write_part(folder / _PARTS / f"{number:06d}", part)
+                _write_part(folder / PARTS / f"{number:06d}", part)
                 shown.advance()
         _join(folder, len(parts), str(plan["of"].get("path")))
-        write_json(folder / _DESCRIPTION, plan)
-        remove(folder / _PARTS)
+        write_json(folder / INDEX, plan)
+        remove(folder / PARTS)
 
 
 def _is_made(folder: Path, plan: Mapping[str, Any]) -> bool:
-    there = read_json(folder / _DESCRIPTION, _PLANNED)
+    there = read_json(folder / INDEX, _PLANNED)
     if there is not None:
         _refuse_other(folder, there, plan)
     return there is not None
@@ -315,7 +316,7 @@ def _write_part(stem: Path, part: Callable[[], Iterator[Rows]]) -> None:
 
 def _join(folder: Path, parts: int, corpus: str) -> None:
     """All parts as one table each, whose pictures are numbered through."""
-    stems = [folder / _PARTS / f"{number:06d}" for number in range(parts)]
+    stems = [folder / PARTS / f"{number:06d}" for number in range(parts)]
     skipped: list[Skipped] = []
     first = 0
     with (

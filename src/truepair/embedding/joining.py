@@ -11,7 +11,6 @@ from typing import Any
 import numpy as np
 
 from truepair.config.embedding import EmbedConfig, Share
-from truepair.data.embeddings import PARTS
 from truepair.embedding.plan import (
     EncodedBy,
     plan_of,
@@ -34,6 +33,7 @@ from truepair.embedding.store import (
 )
 from truepair.embedding.text_encoders import batches_by_length
 from truepair.errors import ConfigError, DataError
+from truepair.files.names import PARTS
 from truepair.files.parquet import read_parquet
 from truepair.sources.opening import description_of, open_source
 from truepair.sources.protocol import Source

@@ -9,11 +9,11 @@ from pathlib import Path
 from typing import Any
 
 from truepair.config.embedding import EmbedConfig, Share
-from truepair.data.embeddings import DESCRIPTION, PARTS, PLAN, SHARE_FOLDERS
 from truepair.embedding.shares import share_folder, share_folders
 from truepair.embedding.store import CAPTIONS, IMAGE_ROWS, IMAGES, PAIR_ROWS
 from truepair.errors import ConfigError
 from truepair.files.json import parsed_json, read_json
+from truepair.files.names import PARTS, PLAN, SHARE_FOLDERS, STORE
 from truepair.files.replacing import is_leftover
 from truepair.sources.protocol import Source
 from truepair.sources.skipped import SKIPPED
@@ -64,7 +64,7 @@ def shared_plan(folder: Path) -> dict[str, Any]:
 
 def finished_store(out: Path, plan: Mapping[str, Any]) -> dict[str, Any] | None:
     """The description of a store that is done; None if it is not."""
-    summary = read_json(out / DESCRIPTION, holds=_PLANNED)
+    summary = read_json(out / STORE, holds=_PLANNED)
     if summary is not None:
         refuse_other(out, summary, plan)
     return summary

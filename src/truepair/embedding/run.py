@@ -16,7 +16,7 @@ from truepair import __version__
 from truepair.config import DataConfig, SourceConfig
 from truepair.config.embedding import EmbedConfig, Share
 from truepair.data.corpora import refuse_unread_once_embedded
-from truepair.data.embeddings import DESCRIPTION, FORMAT, PARTS, PLAN
+from truepair.data.embeddings import FORMAT
 from truepair.embedding.choosing import load_encoders
 from truepair.embedding.on_ray import embed_on_ray
 from truepair.embedding.own_encoders import registered
@@ -35,13 +35,13 @@ from truepair.embedding.store import CAPTIONS, IMAGES, encoded_rows, finished_pa
 from truepair.errors import ConfigError, DataError, of_system
 from truepair.files.json import write_json
 from truepair.files.locking import LOCK, alone_in, make_folder
+from truepair.files.names import EMBEDDINGS, PARTS, PLAN, STORE
 from truepair.files.replacing import is_leftover, remove
 from truepair.progress import progress
 from truepair.sources.first_look import look_first
 from truepair.sources.opening import description_of, open_source
 from truepair.sources.protocol import Source
 
-EMBEDDINGS = "embeddings"
 """The folder of an audit or an index in which the embeddings of its pictures are."""
 
 
@@ -188,7 +188,7 @@ def finish_store(
     if summary["images"] == 0:
         _refuse_nothing(summary["skipped"], out / PARTS, folders)
     join_parts(folders, out)
-    write_json(out / DESCRIPTION, summary)  # last: it says that all the others are whole
+    write_json(out / STORE, summary)  # last: it says that all the others are whole
     return summary
 
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from truepair.config.embedding import Share
-from truepair.data.embeddings import PARTS, PLAN, SHARE_FOLDERS
+from truepair.files.names import PARTS, PLAN, SHARE_FOLDERS
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,7 @@ from typing import Any, TypeAlias
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
-from torch.nn.functional import normalize
+from torch.nn.functional import conv2d, normalize, pad
 from torch.utils.checkpoint import checkpoint
 
 from truepair.data.batch import Padded
@@ -57,15 +57,48 @@ class Lite0Tower(nn.Module):
     def forward(self, items: Padded) -> Float[Tensor, "items dim"]:
         """Pixels ``[images, 3, 224, 224]`` → vectors with values in [0, 6]."""
         network, pixels = self.network, items.values.contiguous(memory_format=torch.channels_last)
-        maps: Tensor = network._swish(network._bn0(network._conv_stem(pixels)))
+        maps = _clipped(_normalised(pixels, network._conv_stem, network._bn0))
         for number, block in enumerate(network._blocks):
             rate = network._global_params.drop_connect_rate * number / len(network._blocks)
             if self.checkpoints and torch.is_grad_enabled():
-                maps = checkpoint(block, maps, drop_connect_rate=rate, use_reentrant=False)
+                maps = checkpoint(_inverted_residual, maps, block, rate, use_reentrant=False)
             else:
-                maps = block(maps, drop_connect_rate=rate)
-        vectors: Tensor = network._swish(network._bn1(network._conv_head(maps))).mean((2, 3))
-        return vectors
+                maps = _inverted_residual(maps, block, rate)
+        return _clipped(_normalised(maps, network._conv_head, network._bn1)).mean((2, 3))
+
+
+def _inverted_residual(
+    maps: Float[Tensor, "images channels rows columns"], block: Any, drop_rate: float
+) -> Float[Tensor, "images out out_rows out_columns"]:
+    """What a block computes; in training, each picture passes it by with the probability `drop_rate`."""
+    inner = maps
+    if block._block_args.expand_ratio != 1:
+        inner = _clipped(_normalised(inner, block._expand_conv, block._bn0))
+    inner = _clipped(_normalised(inner, block._depthwise_conv, block._bn1))
+    inner = _normalised(inner, block._project_conv, block._bn2)
+    if inner.shape != maps.shape:
+        return inner
+    if block.training and drop_rate:
+        kept = torch.rand(len(maps), 1, 1, 1, dtype=maps.dtype, device=maps.device) >= drop_rate
+        inner = inner * (kept / (1 - drop_rate))
+    return maps + inner
+
+
+def _normalised(maps: Tensor, layer: nn.Module, norm: nn.BatchNorm2d) -> Tensor:
+    """A convolution, and the batch normalisation behind it by the statistics that it has: one convolution.
+
+    The map between them need not be computed, nor kept for the backward pass.
+    """
+    if not isinstance(layer, nn.Conv2d):  # low-rank updates stand beside it
+        normalised: Tensor = norm(layer(maps))
+        return normalised
+    mean, variance = norm.get_buffer("running_mean"), norm.get_buffer("running_var")
+    scale = norm.weight * (variance + norm.eps).rsqrt()
+    weight, bias = layer.weight * scale[:, None, None, None], norm.bias - mean * scale
+    left, right, top, bottom = getattr(getattr(layer, "static_padding", None), "padding", (0, 0, 0, 0))
+    if (left, top) != (right, bottom):  # what a convolution cannot pad by itself
+        maps, left, top = pad(maps, (left, right, top, bottom)), 0, 0
+    return conv2d(maps, weight, bias, layer.stride, (top, left), groups=layer.groups)
 
 
 class HubImageTower(nn.Module):
@@ -258,6 +291,28 @@ class Towers:
     def of_texts(self, name: str, *, is_frozen: bool) -> TextTower:
         """As `load_text_tower`."""
         return self._frozen_texts(name) if is_frozen else load_text_tower(name)
+
+
+def _clipped(maps: Tensor) -> Tensor:
+    """ReLU6, in place."""
+    return _Clip.apply(maps) if torch.is_grad_enabled() else maps.clamp_(0, 6)  # type: ignore[no-untyped-call]
+
+
+class _Clip(torch.autograd.Function):
+    """ReLU6 that keeps its output for the backward pass, as the next convolution does; PyTorch's keeps its input."""
+
+    @staticmethod
+    def forward(ctx: Any, values: Tensor) -> Tensor:
+        clipped = values.clamp_(0, 6)
+        ctx.mark_dirty(clipped)
+        ctx.save_for_backward(clipped)
+        return clipped
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> Tensor:
+        (clipped,) = ctx.saved_tensors  # at a bound where, and only where, the input was at or beyond it
+        inner: Tensor = torch.ops.aten.hardtanh_backward(*gradients, clipped, 0, 6)
+        return inner
 
 
 def _plain(layer: nn.Conv2d) -> nn.Conv2d:

@@ -20,10 +20,9 @@ from truepair.exporting.sentence_folders import write_sentences
 from truepair.exporting.written import Written
 from truepair.files.json import write_json
 from truepair.files.locking import alone_with
+from truepair.files.names import EXPORT
 from truepair.files.replacing import put_back, replacing_folder
 
-MARK = "export.json"
-"""The file by which an earlier export is known."""
 _WRITERS: Mapping[Format, Callable[[Exportable, Samples, Path], Written]] = {
     "onnx": write_onnx,
     "sentence-transformers": write_sentences,
@@ -89,10 +88,10 @@ def _write(run: Path, out: Path, to: Format) -> Written:
         written = _WRITERS[to](model, samples, folder)
         (folder / "README.md").write_text(model_card(model, to, written), encoding="utf-8")
         mark = {"to": to, "sides": [*written.sides], "differences": dict(written.differences), "truepair": __version__}
-        write_json(folder / MARK, mark)
+        write_json(folder / EXPORT, mark)
     return written
 
 
 def _refuse_other_content(out: Path) -> None:
-    if out.exists() and not (out / MARK).exists() and (not out.is_dir() or any(out.iterdir())):
+    if out.exists() and not (out / EXPORT).exists() and (not out.is_dir() or any(out.iterdir())):
         raise ConfigError(f"{out} holds something else than an earlier export: choose another folder, or empty it")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import statistics
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -138,11 +138,19 @@ def _values(runs: Sequence[FinishedRun], option: str) -> int:
 
 
 def _points(runs: Sequence[tuple[Any, FinishedRun]], measure: str) -> tuple[Point, ...]:
-    """One for each place, in order; a seed that was run twice counts once, by the later folder."""
+    return points_of((at, run.results.seed, run.results.test.as_dict()[measure]) for at, run in runs)
+
+
+def points_of(measured: Iterable[tuple[Any, int, float]]) -> tuple[Point, ...]:
+    """One point for each place, in order; of a seed that was run twice, the later run counts.
+
+    Args:
+        measured: Of each run its place, its seed and its value.
+    """
     places: dict[str, tuple[Any, dict[int, float]]] = {}
-    for at, run in runs:
+    for at, seed, value in measured:
         _, of_seed = places.setdefault(repr(at), (at, {}))
-        of_seed[run.results.seed] = run.results.test.as_dict()[measure]
+        of_seed[seed] = value
     points = []
     for at, of_seed in sorted(places.values(), key=lambda place: _order(place[0])):
         values = [*of_seed.values()]

@@ -11,6 +11,7 @@ from typing import Any
 
 from truepair.config import Recipe
 from truepair.errors import CheckpointError, ConfigError
+from truepair.files.names import RUN
 from truepair.training.folder import description_of_run, learning_options
 from truepair.training.log import read_log
 from truepair.training.results import RunResults, read_results
@@ -110,7 +111,7 @@ def find_runs(folders: Sequence[Path]) -> tuple[list[FinishedRun], list[LeftOut]
 def _run_folders(folders: Sequence[Path]) -> list[Path]:
     found: dict[Path, Path] = {}  # by its real path: a folder and one below it may both be named
     for folder in folders:
-        here = sorted(path.parent for path in folder.rglob("run.json")) if folder.is_dir() else []
+        here = sorted(path.parent for path in folder.rglob(RUN)) if folder.is_dir() else []
         if not here:
             raise ConfigError(f"there is no run in {folder}: name the folder of a run, or one that holds several")
         found |= {path.resolve(): path for path in here}

@@ -1,8 +1,21 @@
-"""Names of files and folders."""
+"""Names of files and folders: those that truepair writes, and names made of texts."""
 
 from __future__ import annotations
 
 import re
+
+RUN, EXPORT, INDEX, STORE, AUDIT = "run.json", "export.json", "index.json", "embeddings.json", "summary.json"
+"""The file in a folder that says what was made there: a run, an export, an index, a feature store or an audit."""
+FINDINGS, ISSUES, REPORT = "findings.parquet", "issues.parquet", "report.html"
+"""What an audit found: its tables, and its page."""
+READY = ".ready"
+"""Where the files of an audit wait while they are moved to their places, `AUDIT` last."""
+EMBEDDINGS = "embeddings"
+"""The feature store in the folder of an audit or an index, which is there before all else."""
+PARTS, PLAN = "parts", "plan.json"
+"""A folder in a feature store that is not finished, and the file in it that says what the store will be."""
+SHARE_FOLDERS = "[0-9]*-of-[0-9]*"
+"""Folders in `PARTS`, of several machines that encode a share each; each has its own plan."""
 
 
 def slug(text: str) -> str:

@@ -26,6 +26,7 @@ from truepair.embedding.run import embedded_corpus
 from truepair.embedding.store import RowWriter
 from truepair.errors import ConfigError, DataError, of_system
 from truepair.files.locking import alone_in, make_folder
+from truepair.files.names import AUDIT, INDEX, RUN, STORE
 from truepair.files.replacing import part_of, put_in_place
 from truepair.progress import progress
 from truepair.random_streams import Stream
@@ -35,7 +36,6 @@ from truepair.search.columns import columns_to_filter
 from truepair.search.index import Index, open_index
 from truepair.search.layout import (
     ID_OF,
-    INDEX,
     SEGMENT_FILES,
     SIDES,
     Manifest,
@@ -493,6 +493,6 @@ def _new_ids(rows: Rows, names: Sequence[str], segment: str, target: str) -> Seq
 
 def _refuse_folder(out: Path) -> None:
     """Refuse a folder of something else: an index would lie among its files."""
-    for name in ("embeddings.json", "run.json", "images.npy", "summary.json"):
+    for name in (STORE, RUN, "images.npy", AUDIT):
         if (out / name).exists():
             raise ConfigError(f"{out} holds {name}, of something else: choose another folder for the index")

@@ -27,6 +27,7 @@ from torch import Tensor
 from truepair import __version__
 from truepair.errors import CheckpointError, DataError
 from truepair.files.json import read_json, write_json
+from truepair.files.names import INDEX
 from truepair.files.npy import npy_header
 
 Side = Literal["images", "captions"]
@@ -34,7 +35,6 @@ SIDES: tuple[Side, Side] = ("images", "captions")
 ID_OF: dict[Side, str] = {"images": "image_id", "captions": "caption_id"}
 """The column with the name of a row."""
 
-INDEX = "index.json"
 SEGMENT_FILES = tuple(f"{side}{suffix}" for side in SIDES for suffix in (".npy", ".arrow", ".faiss"))
 FORMAT = 1
 

@@ -26,7 +26,6 @@ from truepair.audit.shared_space import no_shared_space, shared_space
 from truepair.config import DataConfig, EmbedConfig, ModelConfig
 from truepair.data.batch import Padded, joined
 from truepair.data.corpora import reads_patches
-from truepair.data.embeddings import DESCRIPTION
 from truepair.data.features import Features
 from truepair.data.pairs import Inputs, Pairs
 from truepair.data.pictures import patches
@@ -42,6 +41,7 @@ from truepair.encoders.words import WordsBesideVector
 from truepair.errors import CheckpointError, ConfigError, DataError
 from truepair.files.checkpoint import load_checkpoint, save_checkpoint
 from truepair.files.json import read_json
+from truepair.files.names import STORE
 from truepair.layers import unit_length
 from truepair.model import MatchingModel
 from truepair.pretrained.captions import MINILM, CaptionReader
@@ -87,7 +87,7 @@ class Encoded:
         """What made the features at a path, as far as that is known."""
         if str(path) == DEMO:
             return cls(None, MINILM)  # its image features are a projection of EfficientNet-Lite0's
-        described = read_json(Path(path) / DESCRIPTION, holds={"image_encoder": {"name": str, "grid": int | None}})
+        described = read_json(Path(path) / STORE, holds={"image_encoder": {"name": str, "grid": int | None}})
         if described is None:
             return cls(None, None)
         text = described.get("text_encoder") or {}

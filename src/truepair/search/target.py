@@ -5,14 +5,14 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from truepair.cleaning.generation import SUMMARY
 from truepair.cleaning.summary import read_summary
 from truepair.config import DataConfig, EmbedConfig
 from truepair.config.search import IndexConfig
 from truepair.data.corpora import reads_patches
 from truepair.data.embeddings import is_embeddings
-from truepair.embedding.run import EMBEDDINGS, embedded_corpus
+from truepair.embedding.run import embedded_corpus
 from truepair.errors import ConfigError
+from truepair.files.names import AUDIT, EMBEDDINGS, RUN
 from truepair.search.index import open_index
 from truepair.search.layout import Manifest
 
@@ -43,7 +43,7 @@ def target_of(given: str, out: Path, config: IndexConfig, embedding: EmbedConfig
     """
     name = _audited(given)
     path = Path(name)
-    if (path / "run.json").exists():
+    if (path / RUN).exists():
         return Target(name, path, of)
     if of is not None:
         raise ConfigError(
@@ -100,7 +100,7 @@ def _audited(given: str) -> str:
         ConfigError: If it audited features from elsewhere.
     """
     folder = Path(given)
-    if not (folder / SUMMARY).exists():
+    if not (folder / AUDIT).exists():
         return given
     run = read_summary(folder).scored_by.run
     if run is not None:

@@ -5,23 +5,24 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
+from truepair.files.names import (
+    AUDIT,
+    EMBEDDINGS,
+    EXPORT,
+    FINDINGS,
+    INDEX,
+    ISSUES,
+    PARTS,
+    PLAN,
+    READY,
+    RUN,
+    SHARE_FOLDERS,
+    STORE,
+)
 from truepair.sources.stores import StorePath
 
-FINDINGS, ISSUES = "findings.parquet", "issues.parquet"
-"""Tables of an audit."""
-SUMMARIES = ("summary.json", ".ready/summary.json")
-"""The file of an audit that is written last, and where it waits while the others are moved to their places."""
-RECORDS = {
-    "embeddings.json": b'"truepair"',
-    "index.json": b'"truepair"',
-    "export.json": b'"truepair"',
-    "run.json": b'"recipe"',
-}
+RECORDS = dict.fromkeys((STORE, INDEX, EXPORT), b'"truepair"') | {RUN: b'"recipe"'}
 """Files of feature stores, indexes, exports and runs, each with a key that stands near its beginning."""
-PARTS, PLAN, PLAN_OF_SHARE = "parts", "plan.json", "[0-9]*-of-[0-9]*/plan.json"
-"""The folder in a feature store that is not finished, and what binds it; plans have the key ``source``."""
-EMBEDDINGS = "embeddings"
-"""The feature store in the folder of an audit or an index, which is there before all else."""
 MARKS = frozenset({FINDINGS, *RECORDS, PARTS, EMBEDDINGS})
 """Names of which every folder that truepair wrote has one."""
 
@@ -59,7 +60,7 @@ def outside_outputs(names: Iterable[str], root: Path | StorePath) -> Iterator[st
 
 
 def _is_audit(folder: Path | StorePath) -> bool:
-    return (folder / FINDINGS).is_file() and any((folder / name).is_file() for name in SUMMARIES)
+    return (folder / FINDINGS).is_file() and any(found.is_file() for found in (folder / AUDIT, folder / READY / AUDIT))
 
 
 def _is_recorded(folder: Path | StorePath) -> bool:
@@ -67,7 +68,7 @@ def _is_recorded(folder: Path | StorePath) -> bool:
     records = [(folder / name, key) for name, key in RECORDS.items()]
     plans = [folder / PARTS / PLAN]
     if isinstance(folder, Path):  # in a store, where nothing is made, to look would be to list
-        plans += (folder / PARTS).glob(PLAN_OF_SHARE)
+        plans += (folder / PARTS).glob(f"{SHARE_FOLDERS}/{PLAN}")
     return any(_has(file, key) for file, key in [*records, *((plan, b'"source"') for plan in plans)])
 
 

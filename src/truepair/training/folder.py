@@ -28,6 +28,7 @@ from truepair.errors import CheckpointError, ConfigError
 from truepair.files.checkpoint import load_checkpoint, save_checkpoint
 from truepair.files.json import damaged, read_json, write_json
 from truepair.files.locking import alone_in
+from truepair.files.names import RUN
 from truepair.files.parquet import write_parquet_in_parts
 from truepair.files.replacing import replacing
 from truepair.files.texts import chosen_texts
@@ -201,7 +202,7 @@ def refuse_another_run(folder: Path, recipe: Recipe) -> None:
     Raises:
         CheckpointError: If it does, or is damaged.
     """
-    if not (folder / "run.json").exists():
+    if not (folder / RUN).exists():
         return
     different = differences(learning_options(description_of_run(folder)[0]), learning_options(recipe))
     if different:
@@ -211,8 +212,10 @@ def refuse_another_run(folder: Path, recipe: Recipe) -> None:
 
 
 def learning_options(recipe: Recipe) -> dict[str, Any]:
-    """The part of a recipe that decides what is learned."""
+    """The part of a recipe that decides what is learned; options that the backbone does not read are as by default."""
     values = asdict(recipe)
+    default = asdict(recipe.method.default_model)
+    values["model"] |= {name: default[name] for name in recipe.network.unread}
     del values["data"]["source"]["cache_size"]
     for section, names in _LEARNING_DOES_NOT_DEPEND_ON.items():
         for name in names:
@@ -258,10 +261,10 @@ def describe(folder: Path, recipe: Recipe, shape: InputShape, corpus: Corpus) ->
         CheckpointError: If the folder holds a run of another recipe, or of other words.
     """
     refuse_another_run(folder, recipe)
-    known = read_json(folder / "run.json")
+    known = read_json(folder / RUN)
     if known is not None:
         _refuse_other_words(folder, shape, corpus)
-        write_json(folder / "run.json", known | {"recipe": asdict(recipe)})
+        write_json(folder / RUN, known | {"recipe": asdict(recipe)})
         return
     if corpus.vocabulary is not None:
         with replacing(folder / "vocabulary.json") as temporary:
@@ -272,7 +275,7 @@ def describe(folder: Path, recipe: Recipe, shape: InputShape, corpus: Corpus) ->
         "skipped": [asdict(row) for row in corpus.skipped],
         "versions": {"truepair": __version__, "torch": torch.__version__},
     }
-    write_json(folder / "run.json", described)
+    write_json(folder / RUN, described)
 
 
 def description_of_run(folder: Path) -> tuple[Recipe, InputShape]:
@@ -281,7 +284,7 @@ def description_of_run(folder: Path) -> tuple[Recipe, InputShape]:
     Raises:
         CheckpointError: If there is no run, or its ``run.json`` is damaged or of another version.
     """
-    path = folder / "run.json"
+    path = folder / RUN
     described = read_json(path, {"recipe": dict, "inputs": dict})
     if described is None:
         raise CheckpointError(f"{folder} holds no run (no run.json): train one with 'truepair train'")
