@@ -1,7 +1,7 @@
 import pyarrow as pa
 import pytest
 
-from truepair.cleaning.decisions import decide, issues_to_drop, merged
+from truepair.cleaning.decisions import Decision, IssuesToDrop, decide, issues_to_drop, merged
 from truepair.cleaning.decisions_db import HandDecision
 from truepair.errors import ConfigError
 
@@ -62,7 +62,7 @@ def test_the_hand_wins_over_issues_and_the_rule(findings):
         "c": HandDecision("re-pair", "4", TIME),
         "d": HandDecision("drop", None, TIME),
     }
-    decisions = merged(decide(findings, threshold=0.5, re_pair=True), ({"1": "blank"}, {}), hands)
+    decisions = merged(decide(findings, threshold=0.5, re_pair=True), IssuesToDrop({"1": "blank"}), hands)
     assert fates(decisions) == [
         ("a", "keep", "1", None),
         ("b", "drop", "2", None),  # the rule would have given it another image
@@ -73,7 +73,9 @@ def test_the_hand_wins_over_issues_and_the_rule(findings):
 
 
 def test_issues_win_over_the_rule(findings):
-    decisions = merged(decide(findings, threshold=0.5, re_pair=True), ({"2": "blank"}, {"d": "boilerplate"}), {})
+    decisions = merged(
+        decide(findings, threshold=0.5, re_pair=True), IssuesToDrop({"2": "blank"}, {"d": "boilerplate"}), {}
+    )
     assert fates(decisions) == [
         ("a", "drop", "1", None),
         ("b", "drop", "2", None),  # a blank image is no reason to look for its caption's own
@@ -83,7 +85,7 @@ def test_issues_win_over_the_rule(findings):
     assert [d.rule for d in decisions] == ["threshold 0.50", "issue: blank", "threshold 0.50", "issue: boilerplate"]
 
 
-def test_of_duplicates_the_first_image_stays_and_of_other_issues_none():
+def test_issues_are_of_images_of_captions_and_of_groups():
     rows = [
         ("blank", "1", None, None),
         ("duplicate", "2", None, 0),
@@ -96,8 +98,51 @@ def test_of_duplicates_the_first_image_stays_and_of_other_issues_none():
     table = pa.table(
         dict(zip(("issue", "image_id", "caption_id", "group"), map(list, zip(*rows, strict=True)), strict=True))
     )
-    images, captions = issues_to_drop(table, ("blank", "duplicate", "boilerplate"))
-    assert images == {"1": "blank", "3": "duplicate", "5": "duplicate"}
-    assert captions == {"c": "boilerplate"}
+    found = issues_to_drop(table, ("blank", "duplicate", "boilerplate"))
+    assert found.images == {"1": "blank"}
+    assert found.captions == {"c": "boilerplate"}
+    assert found.groups == [("duplicate", ["2", "3"]), ("duplicate", ["4", "5"])]
     with pytest.raises(ConfigError, match="no issue 'ugly' to drop; there are blank, "):
         issues_to_drop(table, ("ugly",))
+
+
+def pair(caption_id, action, image_id, former=None):
+    return Decision(caption_id, caption_id, action, image_id, "threshold 0.50", 0.5, former)
+
+
+def test_of_duplicates_the_first_image_with_a_kept_caption_stays():
+    by_rule = [
+        pair("wrong caption of the first copy", "drop", "1"),
+        pair("right caption of the second", "keep", "2"),
+        pair("right caption of the third", "keep", "3"),
+        pair("given the third", "re-pair", "3", "9"),
+        pair("taken from the third", "re-pair", "9", "3"),
+        pair("of a blank copy", "keep", "4"),
+        pair("of a good copy", "keep", "5"),
+        pair("all of them wrong", "drop", "6"),
+        pair("these too", "drop", "7"),
+    ]
+    groups = [("duplicate", ["1", "2", "3"]), ("near-duplicate", ["4", "5"]), ("duplicate", ["6", "7"])]
+    decisions = merged(by_rule, IssuesToDrop({"4": "blank"}, {}, groups), {})
+    assert [(d.action, d.image_id) for d in decisions] == [
+        ("drop", "1"),
+        ("keep", "2"),
+        ("drop", "3"),
+        ("re-pair", "2"),
+        ("re-pair", "9"),
+        ("drop", "4"),
+        ("keep", "5"),
+        ("drop", "6"),
+        ("drop", "7"),
+    ]
+    assert [d.rule for d in decisions if d.action == "drop"][1:3] == ["issue: duplicate", "issue: blank"]
+    hands = {name: HandDecision("keep", None, TIME) for name in ("of a blank copy", "right caption of the third")}
+    by_hand = merged(by_rule, IssuesToDrop({"4": "blank"}, {}, groups), hands)
+    assert [(d.action, d.image_id) for d in by_hand[1:7]] == [
+        ("keep", "2"),
+        ("keep", "3"),
+        ("re-pair", "2"),
+        ("re-pair", "9"),
+        ("keep", "4"),
+        ("drop", "5"),
+    ]

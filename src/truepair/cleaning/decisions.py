@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Literal
 
 import pyarrow as pa
@@ -73,15 +73,27 @@ def decide(findings: pa.Table, *, threshold: float, re_pair: bool) -> list[Decis
     return decisions
 
 
-def issues_to_drop(issues: pa.Table, kinds: Collection[str]) -> tuple[dict[str, str], dict[str, str]]:
-    """Images and captions that have one of these issues, each with its kind; of duplicates the first image stays.
+@dataclass(frozen=True)
+class IssuesToDrop:
+    """What has issues whose pairs are to be dropped.
+
+    Attributes:
+        images: Image id → kind of issue.
+        captions: Caption id → kind of issue.
+        groups: Images that are the same, in order, each group with its kind; one image of each is to stay.
+    """
+
+    images: Mapping[str, str] = field(default_factory=dict)
+    captions: Mapping[str, str] = field(default_factory=dict)
+    groups: Sequence[tuple[str, Sequence[str]]] = ()
+
+
+def issues_to_drop(issues: pa.Table, kinds: Collection[str]) -> IssuesToDrop:
+    """Images and captions that have one of these issues.
 
     Args:
         issues: What ``issues.parquet`` holds.
         kinds: Some of `DROPPABLE`.
-
-    Returns:
-        Kind by image id, and kind by caption id.
 
     Raises:
         ConfigError: If a kind is none of `DROPPABLE`.
@@ -89,19 +101,18 @@ def issues_to_drop(issues: pa.Table, kinds: Collection[str]) -> tuple[dict[str, 
     refuse_unknown(kinds)
     images: dict[str, str] = {}
     captions: dict[str, str] = {}
-    seen_groups: set[tuple[str, int]] = set()
+    groups: dict[tuple[str, int], list[str]] = {}
     names = ("issue", "image_id", "caption_id", "group")
     for kind, image_id, caption_id, group in zip(*(issues[name].to_pylist() for name in names), strict=True):
         if kind not in kinds:
             continue
-        if kind in _OF_GROUPS and (kind, group) not in seen_groups:
-            seen_groups.add((kind, group))
-            continue
-        if image_id is not None:
+        if kind in _OF_GROUPS:
+            groups.setdefault((kind, group), []).append(image_id)
+        elif image_id is not None:
             images.setdefault(image_id, kind)
         if caption_id is not None:
             captions.setdefault(caption_id, kind)
-    return images, captions
+    return IssuesToDrop(images, captions, [(kind, members) for (kind, _), members in groups.items()])
 
 
 def refuse_unknown(kinds: Collection[str]) -> None:
@@ -115,30 +126,52 @@ def refuse_unknown(kinds: Collection[str]) -> None:
         raise ConfigError(f"there is no issue {unknown[0]!r} to drop; there are {', '.join(DROPPABLE)}")
 
 
-def merged(
-    by_rule: Sequence[Decision],
-    dropped: tuple[Mapping[str, str], Mapping[str, str]],
-    by_hand: Mapping[str, HandDecision],
-) -> list[Decision]:
+def merged(by_rule: Sequence[Decision], issues: IssuesToDrop, by_hand: Mapping[str, HandDecision]) -> list[Decision]:
     """One decision a pair: the hand's where there is one, else an issue's, else the rule's.
+
+    Of images that are the same, the first stays that a caption would have if they were no issue: the one picture of a
+    right caption is never dropped because a wrong caption of another copy of it was.
 
     Args:
         by_rule: What `decide` gave.
-        dropped: What `issues_to_drop` gave.
+        issues: What `issues_to_drop` gave.
         by_hand: Decisions by caption id.
 
     Returns:
         In the order of the findings.
     """
-    images, captions = dropped
     decisions = []
     for decision in by_rule:
-        own = decision.image_id if decision.former_image_id is None else decision.former_image_id
-        issue = captions.get(decision.caption_id) or images.get(own)
+        own = _own_image(decision)
+        issue = issues.captions.get(decision.caption_id) or issues.images.get(own)
         if issue is not None:
-            decision = replace(decision, action="drop", image_id=own, former_image_id=None, rule=f"issue: {issue}")
+            decision = _dropped(decision, issue)
         decisions.append(_overruled(decision, own, by_hand.get(decision.caption_id)))
+    places: dict[str, list[int]] = {}  # of the pairs that have an image in the copy
+    for place, decision in enumerate(decisions):
+        if decision.action != "drop":
+            places.setdefault(decision.image_id, []).append(place)
+    for kind, members in issues.groups:
+        shown = [image for image in members if image in places]
+        for place in (place for image in shown[1:] for place in places.pop(image)):
+            decision, stays = decisions[place], shown[0]
+            if decision.rule == BY_HAND or stays == decision.former_image_id:
+                continue
+            is_moved = decision.action == "re-pair"  # its own image is another: it gets the copy that stays
+            decisions[place] = replace(decision, image_id=stays) if is_moved else _dropped(decision, kind)
+            if is_moved:
+                places[stays].append(place)
     return decisions
+
+
+def _own_image(decision: Decision) -> str:
+    """The image that a pair has in the source."""
+    return decision.image_id if decision.former_image_id is None else decision.former_image_id
+
+
+def _dropped(decision: Decision, issue: str) -> Decision:
+    own = _own_image(decision)
+    return replace(decision, action="drop", image_id=own, former_image_id=None, rule=f"issue: {issue}")
 
 
 def _overruled(decision: Decision, own: str, hand: HandDecision | None) -> Decision:

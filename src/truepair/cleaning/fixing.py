@@ -13,7 +13,7 @@ from typing import Any
 import pyarrow as pa
 
 from truepair.cleaning.audit_folder import NONE, AuditFolder
-from truepair.cleaning.decisions import Decision, decide, issues_to_drop, merged
+from truepair.cleaning.decisions import Decision, IssuesToDrop, decide, issues_to_drop, merged
 from truepair.cleaning.decisions_db import HandDecision, now
 from truepair.cleaning.provenance import Account, Provenance
 from truepair.cleaning.row_edits import row_edits
@@ -101,7 +101,7 @@ def _fix(audit: AuditFolder, by_hand: Mapping[str, HandDecision], out: Path, opt
     """As `fix`, where no other process writes the copy."""
     decisions = merged(
         decide(audit.findings, threshold=options.threshold, re_pair=options.re_pair),
-        issues_to_drop(audit.issues, options.drop_issues) if options.drop_issues else ({}, {}),
+        issues_to_drop(audit.issues, options.drop_issues) if options.drop_issues else IssuesToDrop(),
         by_hand,
     )
     _check_images(audit, decisions)

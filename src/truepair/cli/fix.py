@@ -40,7 +40,7 @@ class Fix:
     --re-pair."""
     drop_issues: tuple[str, ...] = ()
     """Also drop pairs with these issues: blank, tiny, placeholder, duplicate, near-duplicate, empty caption,
-    boilerplate. Of duplicates the first image stays."""
+    boilerplate. Of duplicates the first image that keeps a caption stays."""
     keep_unaudited: bool = False
     """Keep rows without a finding, such as unreadable pictures; by default they are left out, and counted."""
     decisions: Path | None = None
