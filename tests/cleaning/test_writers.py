@@ -17,7 +17,18 @@ import pyarrow as pa
 import pyarrow.feather
 import pyarrow.parquet as pq
 import pytest
-from made_sources import check, hashes, picture, samples, tar_files, write_files, write_rows, write_shards, write_tar
+from made_sources import (
+    check,
+    hashes,
+    opened,
+    picture,
+    samples,
+    tar_files,
+    write_files,
+    write_rows,
+    write_shards,
+    write_tar,
+)
 from made_stores import in_memory
 from source_forms import CAPTIONS, FORMS, made, pictures, reopened, table_rows
 
@@ -217,6 +228,45 @@ def test_datasets_loads_a_cleaned_folder(form, tmp_path):
     assert list(rows) == [0, 1, 2, 4, 5, 7]
     assert all(row["caption"] == CAPTIONS[n] for n, row in rows.items())
     assert rows[1]["image"].tobytes() == rows[5]["image"].tobytes()
+
+
+def test_pictures_of_one_name_that_come_to_one_folder_stay_apart(tmp_path):
+    folders = {"train": ("a", "b"), "val": ("x",), "test": ("x",)}
+    for number, (name, stems) in enumerate(folders.items()):
+        rows = [{"file_name": f"{stem}.png", "caption": f"{name} {stem}"} for stem in stems]
+        write_rows(tmp_path / "in" / name / "metadata.csv", rows)
+        write_files(tmp_path / "in" / name, {f"{stem}.png": picture(10 * number + k) for k, stem in enumerate(stems)})
+    source = open_source(tmp_path / "in")
+    found = {sample.captions[0]: (place, sample.picture) for place, sample in enumerate(samples(source))}
+    (a, _), (b, _), (val, of_val), (test, of_test) = (found[name] for name in ("train a", "train b", "val x", "test x"))
+    assert of_val != of_test
+    copied(source, decided(source, re_pair={a: val, b: test}), tmp_path / "out")
+    after = {caption: sample.picture for sample in check(opened(tmp_path / "out")) for caption in sample.captions}
+    assert after == {"train a": of_val, "train b": of_test, "val x": of_val, "test x": of_test}
+    assert len(list((tmp_path / "out" / "train").glob("x*.png"))) == 2
+
+
+@pytest.mark.parametrize("ending", ["csv", "jsonl", "parquet"])
+def test_pictures_outside_a_picture_folder_are_in_its_copy(ending, tmp_path):
+    write_files(tmp_path / "in" / "images", {f"{k}.png": picture(k) for k in range(3)})
+    write_files(tmp_path / "in" / "train", {"2.png": picture(7)})
+    names = [
+        "../images/0.png",
+        "../images/0.png",
+        str(tmp_path / "in" / "images" / "1.png"),
+        "../images/2.png",
+        "2.png",
+    ]
+    rows = [{"file_name": name, "caption": f"c{place}"} for place, name in enumerate(names)]
+    write_rows(tmp_path / "in" / "train" / f"metadata.{ending}", rows)
+    source = opened(tmp_path / "in", allow_outside=True)
+    before = {caption: sample.picture for sample in samples(source) for caption in sample.captions}
+    assert len(before) == 5
+    copied(source, decided(source), tmp_path / "out")
+    found = check(opened(tmp_path / "out"))
+    assert {caption: sample.picture for sample in found for caption in sample.captions} == before
+    kept = sorted(file.name for file in (tmp_path / "out" / "train").glob("*.png"))
+    assert kept == ["0.png", "1.png", "2.png", "2~2.png"]
 
 
 def test_webdataset_reads_cleaned_shards(tmp_path):

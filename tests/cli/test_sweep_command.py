@@ -36,6 +36,15 @@ def test_what_cannot_be_swept_or_drawn_is_one_line_and_exit_code_1(tmp_path, cap
     for command, told in (
         (["sweep", "demo", "--out", str(tmp_path / "a"), "--vary", "method.tau=1"], "unknown option method.tau"),
         (["sweep", "demo", "--out", str(tmp_path / "a")], "name an option to vary"),
+        (
+            ["sweep", "demo", "--out", str(tmp_path / "a"), "--method.epochs=2", "--vary", "method.name=teacher,mscn"],
+            "--method.epochs is given, but method.name mscn has no such option",
+        ),
+        (
+            ["sweep", "demo", "--out", str(tmp_path / "a"), "--method.name", "mscn", "--method.no-purify"]
+            + ["--vary", "method.name=mscn,baseline"],
+            "--method.purify is given, but method.name baseline has no such option",
+        ),
         (["figures", str(tmp_path), "--out", str(tmp_path / "b")], "there is no run in"),
         (["figures", "--pairs", "1", "--out", str(tmp_path / "b")], "--pairs is 1"),
     ):

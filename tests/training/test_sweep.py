@@ -42,6 +42,22 @@ def test_every_combination_is_run_once_with_every_seed_and_not_again(tmp_path, m
     assert [(one["values"], one["seed"]) for one in runs][2] == ({"method.temperature": 0.07}, 0)
 
 
+def test_options_that_were_given_hold_for_every_method_that_is_tried(tmp_path):
+    given = {"method.epochs": 3, "method.optimisation.learning_rate": 0.01}
+    recipe = replace(TINY, method=BaselineConfig(epochs=3, temperature=0.2))
+    values = values_of(["method.name=baseline,teacher"])
+    for setting in settings_of(recipe, values, [0], tmp_path, given):
+        method = setting.recipe.method
+        assert (method.name, method.epochs) == (setting.values["method.name"], 3)
+        assert method.optimisation.learning_rate == 0.01
+        assert method.optimisation.schedule == type(method)().optimisation.schedule
+    values = values_of(["method.name=teacher,mscn"])
+    with pytest.raises(ConfigError, match=r"--method.epochs is given, but method.name mscn has no such option: leave"):
+        settings_of(recipe, values, [0], tmp_path, given)
+    varied = settings_of(recipe, values_of(["method.name=teacher", "method.epochs=5"]), [0], tmp_path, given)
+    assert varied[0].recipe.method.epochs == 5
+
+
 def test_a_run_that_fails_does_not_keep_the_others_from_running(tmp_path, monkeypatch):
     done = settings_of(TINY, values_of(["method.temperature=0.1"]), [0], tmp_path)[0].folder
     module.run(TINY, done)

@@ -7,6 +7,7 @@ import json
 import shutil
 import zipfile
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from itertools import chain, count
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -48,29 +49,35 @@ def copy_table(source: TableSource, provenance: Provenance, folder: Path) -> lis
 def copy_picture_folder(source: TableSource, provenance: Provenance, folder: Path) -> list[Path]:
     """Pictures that rows name, at the paths that they had, and the metadata tables beside them.
 
-    Where a pair gets a picture of another folder, that picture is copied into its own.
+    Where a pair gets a picture of another folder, that picture is copied into its own; so is one that lay outside the
+    folder, which the row then names there.
     """
     edits = row_edits(source, provenance)
     written: list[Path] = []
     for part, here in zip(source.parts, edits_by_part(edits, source), strict=True):
         inside = folder / part.name
         inside.mkdir(parents=True, exist_ok=True)
-        names: dict[int, str] = {}
-        for _, edit in here:
-            shown = edit.row if edit.donor is None else edit.donor
-            file = source.file_of(shown)
-            if shown in names or file is None or not file.is_file():
-                continue
-            names[shown] = _name_in_folder(source, shown, part)
-            target = inside / names[shown]
+        names = _names_in_folder(source, [edit.row if edit.donor is None else edit.donor for _, edit in here], part)
+        for row, name in names.items():
+            target = inside / name
             target.parent.mkdir(parents=True, exist_ok=True)
             if not target.exists():
+                file = source.file_of(row)
+                assert file is not None
                 target.write_bytes(file.read_bytes())
                 written.append(target)
+        renamed = [  # a row whose own picture has another name takes it as from a donor
+            (place, replace(edit, donor=edit.row) if _is_renamed(source, edit, names) else edit) for place, edit in here
+        ]
         table = inside / Path(str(part.table.path)).name
-        _write_part(source, part.table, here, table, names)
+        _write_part(source, part.table, renamed, table, names)
         written.append(table)
     return written
+
+
+def _is_renamed(source: TableSource, edit: RowEdit, names: Mapping[int, str]) -> bool:
+    """Whether a row keeps its picture, which has another name in the copy."""
+    return edit.donor is None and names.get(edit.row, _path_of(source, edit.row)) != _path_of(source, edit.row)
 
 
 def copy_parquet_folder(source: TableSource, provenance: Provenance, folder: Path) -> list[Path]:
@@ -234,14 +241,39 @@ def _renamed(cells: Any, column: str, name: str) -> Any:
     return cells.set_column(place, cells.schema.field(place), pa.array([name], cells.schema.field(place).type))
 
 
-def _name_in_folder(source: TableSource, row: int, part: Part) -> str:
-    """What a picture is called in the copy of a picture folder: as it was, or a free name if it was elsewhere."""
-    number, _ = source.place_of(row)
-    written = PurePosixPath(str(source.path_of(row)).replace("\\", "/"))
-    if source.parts[number] is part and not written.is_absolute() and ".." not in written.parts:
-        return str(written)
-    names = (f"{written.stem}{suffix}{written.suffix}" for suffix in chain([""], (f"~{copy}" for copy in count(2))))
-    return next(name for name in names if not (part.root / name).exists())
+def _names_in_folder(source: TableSource, rows: Sequence[int], part: Part) -> dict[int, str]:
+    """What the pictures of rows are called in the copy of a picture folder.
+
+    One keeps its name if it lies in the folder; each of the others has a name that no other picture has, neither in the
+    source nor in the copy.
+
+    Returns:
+        By row; rows without a picture file are left out.
+    """
+    names: dict[int, str] = {}
+    files = {row: source.file_of(row) for row in dict.fromkeys(rows)}
+    there = {row: file for row, file in files.items() if file is not None and file.is_file()}
+    for row in there:
+        written, (number, _) = PurePosixPath(_path_of(source, row)), source.place_of(row)
+        if source.parts[number] is part and not written.is_absolute() and ".." not in written.parts:
+            names[row] = str(written)
+    taken = {*names.values()}
+    called: dict[str, str] = {}
+    for row, file in there.items():
+        if row in names:
+            continue
+        if str(file) not in called:
+            name = PurePosixPath(_path_of(source, row))
+            free = (f"{name.stem}{suffix}{name.suffix}" for suffix in chain([""], (f"~{copy}" for copy in count(2))))
+            called[str(file)] = next(each for each in free if each not in taken and not (part.root / each).exists())
+            taken.add(called[str(file)])
+        names[row] = called[str(file)]
+    return names
+
+
+def _path_of(source: TableSource, row: int) -> str:
+    """What a row's picture is called, with ``/``."""
+    return str(source.path_of(row)).replace("\\", "/")
 
 
 def _copy_document(source: TableSource, provenance: Provenance, folder: Path, changed: Any) -> list[Path]:

@@ -22,7 +22,8 @@ class Sweep(Train):
 
     The order is by development rSum, as options must not be chosen on test pairs. Each run has a folder in OUT named
     after its values. The same command again goes on where it stopped; runs that are there are read, not repeated.
-    Draw them with 'truepair figures OUT'.
+    Draw them with 'truepair figures OUT'. Where method.name varies, all have one backbone, and the --method options
+    that are given.
 
     For example:
       truepair sweep crcl_cosine_demo_40 --out runs/tau --vary method.temperature=0.03,0.05,0.07
@@ -43,7 +44,7 @@ def command(arguments: Sequence[str], output: Output) -> None:
     from truepair.training.sweep import Swept, settings_of, sweep, values_of
 
     values = values_of(parsed.vary)
-    settings = settings_of(parsed.recipe(), values, parsed.seeds, parsed.out)
+    settings = settings_of(parsed.recipe(), values, parsed.seeds, parsed.out, _given(arguments, parsed.method))
 
     def tell(done: Swept) -> None:
         if done.error:
@@ -56,6 +57,21 @@ def command(arguments: Sequence[str], output: Output) -> None:
     failed = [done.setting.folder.name for done in swept if done.results is None]
     if failed:
         raise TrainingError(f"{len(failed)} of {len(swept)} runs failed: {', '.join(failed)}")
+
+
+def _given(arguments: Sequence[str], method: Any) -> dict[str, Any]:
+    """The options of the method that were typed, by dotted name."""
+    given = {}
+    for word in arguments:
+        flag = word.partition("=")[0]
+        if flag.startswith("--method.") and flag != "--method.name":
+            names, value = flag.removeprefix("--method.").replace("-", "_").split("."), method
+            if not hasattr(value, names[-1]) and names[-1].startswith("no_") and len(names) == 1:
+                names[-1] = names[-1].removeprefix("no_")  # a switch that was typed to be off
+            for name in names:
+                value = getattr(value, name)
+            given[".".join(["method", *names])] = value
+    return given
 
 
 def table(swept: Sequence[Any], options: Sequence[str]) -> str:

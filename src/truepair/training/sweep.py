@@ -17,7 +17,7 @@ from truepair.files.json import parsed_json, write_json
 from truepair.files.locking import alone_in
 from truepair.progress import progress
 from truepair.training.folder import finished, refuse_another_run
-from truepair.training.recipe import recipe_from
+from truepair.training.recipe import METHOD_CONFIGS, recipe_from
 from truepair.training.recipe_sets import with_options
 from truepair.training.results import RunResults
 from truepair.training.run import run
@@ -88,12 +88,26 @@ def _number_or_word(word: str) -> Any:
         return word
 
 
-def settings_of(recipe: Recipe, values: Mapping[str, Sequence[Any]], seeds: Sequence[int], out: Path) -> list[Setting]:
+def settings_of(
+    recipe: Recipe,
+    values: Mapping[str, Sequence[Any]],
+    seeds: Sequence[int],
+    out: Path,
+    given: Mapping[str, Any] = {},
+) -> list[Setting]:
     """All runs of a sweep, every combination with every seed; nothing is trained or written.
+
+    Args:
+        recipe: What all runs have but for what varies.
+        values: Of each option that varies, by its dotted name.
+        seeds: One run each.
+        out: The sweep's folder.
+        given: Options of the recipe's method, by dotted name, that other methods are to have too where
+            ``method.name`` varies; the others have their own defaults there.
 
     Raises:
         ConfigError: If there is nothing to vary, an option does not exist or cannot have a value, a seed is missing,
-            negative or there twice.
+            negative or there twice; if a method that is tried does not have a given option.
         CheckpointError: If a folder holds another run.
     """
     if not values:
@@ -105,9 +119,10 @@ def settings_of(recipe: Recipe, values: Mapping[str, Sequence[Any]], seeds: Sequ
     settings = []
     for combination in product(*values.values()):
         chosen = dict(zip(values, combination, strict=True))
+        _refuse_of_other_methods(chosen.get("method.name"), given)
         for seed in seeds:
             seeds_of = {"noise.seed": seed, "trusted.seed": seed, "training.seed": seed}
-            nested = with_options(asdict(recipe), seeds_of | chosen)
+            nested = with_options(asdict(recipe), {**seeds_of, **given, **chosen})
             built = recipe_from(nested, "--vary")
             folder = out / "_".join([*(f"{name}={_slug(value)}" for name, value in chosen.items()), str(seed)])
             refuse_another_run(folder, built)
@@ -115,6 +130,21 @@ def settings_of(recipe: Recipe, values: Mapping[str, Sequence[Any]], seeds: Sequ
     if len({setting.folder for setting in settings}) < len(settings):
         raise ConfigError("--vary has values whose folders would have the same name: sweep them into two folders")
     return settings
+
+
+def _refuse_of_other_methods(method: Any, given: Mapping[str, Any]) -> None:
+    """Refuse options that a method does not have, as any other command would."""
+    if method not in METHOD_CONFIGS:  # none, or one that is refused below
+        return
+    for option in given:
+        section: Any = asdict(METHOD_CONFIGS[method]())
+        for name in option.split(".")[1:]:
+            if name not in section:
+                raise ConfigError(
+                    f"--{option.replace('_', '-')} is given, but method.name {method} has no such option: leave it out, "
+                    "or sweep that method by itself"
+                )
+            section = section[name]
 
 
 def _slug(value: Any) -> str:
