@@ -39,6 +39,19 @@ class ConfigError(TruepairError):
     """An option is unknown, out of range or contradicts another."""
 
 
+class TooFewImagesError(ConfigError):
+    """A corpus cannot be split.
+
+    Attributes:
+        images: How many it has.
+    """
+
+    def __init__(self, images: int, said: str) -> None:
+        """Keep the number beside what is said."""
+        super().__init__(said)
+        self.images = images
+
+
 class CheckpointError(TruepairError):
     """A checkpoint is damaged or belongs to another run."""
 

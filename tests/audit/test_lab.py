@@ -224,3 +224,16 @@ def test_options_of_reading_are_called_as_on_the_command_line():
 def test_a_folder_without_an_audit_is_refused(tmp_path):
     with pytest.raises(ConfigError, match="holds no audit"):
         PairLab.load(tmp_path)
+
+
+def test_what_was_written_to_a_relative_folder_is_used_from_another(described, tmp_path, monkeypatch):
+    _, _, few, data = described
+    monkeypatch.chdir(tmp_path)
+    lab = PairLab(data.select(range(20)))
+    lab.find_issues("out", few, EmbedConfig(text_encoder="none"))
+    assert {row["where"] for row in lab.skipped.to_pylist()} == {"row-4", "row-6"}
+    (tmp_path / "elsewhere").mkdir()
+    monkeypatch.chdir(tmp_path / "elsewhere")
+    loaded = PairLab.load(tmp_path / "out")
+    loaded.find_issues("again", few)
+    assert loaded.issues["caption_id"].to_pylist() == [name for name in lab.issues["caption_id"].to_pylist() if name]

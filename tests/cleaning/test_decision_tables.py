@@ -76,3 +76,11 @@ def test_only_new_tables_of_two_kinds_are_written(tmp_path):
     (tmp_path / "a.csv").write_text("mine")
     with pytest.raises(ConfigError, match="is there already"):
         check_table(tmp_path / "a.csv")
+
+
+def test_a_pair_that_is_to_get_the_image_that_it_has_is_refused(audit, tmp_path):
+    own = audit.findings["image_id"].to_pylist()[20]
+    name = audit.findings["caption_id"].to_pylist()[20]
+    (tmp_path / "a.csv").write_text(f"caption_id,action,image_id\n{name},re-pair,{own}\n")
+    with pytest.raises(DataError, match=f"row 1 re-pairs '{name}' with '{own}', which is its image already: keep it"):
+        read_decisions(tmp_path / "a.csv", audit)

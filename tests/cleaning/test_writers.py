@@ -848,3 +848,20 @@ def test_a_list_of_captions_never_becomes_a_cell_of_a_csv_file(tmp_path):
     edit = RowEdit(0, None, {"caption": ["a"]})
     with pytest.raises(ConfigError, match="holds no list"):
         write_table(source.parts[0].table, tmp_path / "o.csv", [(0, edit)], {})
+
+
+@pytest.mark.parametrize("ending", ["csv", "jsonl", "parquet"])
+@pytest.mark.parametrize("root", [True, False])
+def test_paths_with_dots_lead_to_the_same_pictures_from_the_copy(ending, root, tmp_path):
+    write_files(tmp_path / "photos", {f"{k}.png": picture(k) for k in range(3)})
+    names = [f"../photos/{k}.png" for k in range(3)]
+    rows = [{"image": name, "caption": f"c{place}"} for place, name in enumerate(names)]
+    path = write_rows(tmp_path / "tables" / f"t.{ending}", rows)
+    options = {"image_root": str(tmp_path)} if root else {"allow_outside": True}
+    source = opened(path, **options)
+    before = [sample.picture for sample in samples(source)]
+    fixed = copied(source, decided(source, re_pair={2: 0}), tmp_path / "far" / "from" / "here")
+    assert fixed[0] == f"t.{ending}"
+    again = opened(tmp_path / "far" / "from" / "here" / f"t.{ending}", **options)
+    pictures_of = {caption: sample.picture for sample in check(again) for caption in sample.captions}
+    assert pictures_of == {"c0": before[0], "c1": before[1], "c2": before[0]}

@@ -216,3 +216,13 @@ def test_results_that_are_no_results_are_one_sentence(tmp_path, capsys):
     assert main(["figures", str(tmp_path)]) == 1
     (line,) = capsys.readouterr().err.splitlines()
     assert line.startswith("truepair: error: ")
+
+
+def test_an_audit_of_few_images_asks_for_more_not_for_a_split(tmp_path, capsys):
+    rows = [{"image": f"{n}.png", "caption": f"c{n}", "seen": [n, 1.0], "said": [1.0, n]} for n in range(3)]
+    (tmp_path / "few.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    features = ["--image-feature-col", "seen", "--caption-feature-col", "said"]
+    assert main(["audit", str(tmp_path / "few.jsonl"), "--out", str(tmp_path / "a"), *features]) == 1
+    said = capsys.readouterr().err
+    assert "there are pairs of 3 images, too few to compare them with each other: audit pairs of at least 10" in said
+    assert "share" not in said

@@ -33,6 +33,7 @@ def test_a_sweep_prints_the_best_first_and_its_folder_can_be_drawn(tmp_path, cap
 
 
 def test_what_cannot_be_swept_or_drawn_is_one_line_and_exit_code_1(tmp_path, capsys):
+    varied = ["--vary", "method.name=mscn,baseline"]
     for command, told in (
         (["sweep", "demo", "--out", str(tmp_path / "a"), "--vary", "method.tau=1"], "unknown option method.tau"),
         (["sweep", "demo", "--out", str(tmp_path / "a")], "name an option to vary"),
@@ -41,8 +42,7 @@ def test_what_cannot_be_swept_or_drawn_is_one_line_and_exit_code_1(tmp_path, cap
             "--method.epochs is given, but method.name mscn has no such option",
         ),
         (
-            ["sweep", "demo", "--out", str(tmp_path / "a"), "--method.name", "mscn", "--method.no-purify"]
-            + ["--vary", "method.name=mscn,baseline"],
+            ["sweep", "demo", "--out", f"{tmp_path}/a", "--method.name=mscn", "--method.no-purify", *varied],
             "--method.purify is given, but method.name baseline has no such option",
         ),
         (["figures", str(tmp_path), "--out", str(tmp_path / "b")], "there is no run in"),

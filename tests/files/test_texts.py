@@ -42,3 +42,12 @@ def test_more_texts_than_are_read_at_a_time():
 def test_places_that_are_not_there_are_refused(texts, place):
     with pytest.raises(IndexError, match=f"text {place} of 7"):
         texts[place]
+
+
+def test_names_made_of_long_texts_are_short_and_differ():
+    from truepair.files.names import slug
+
+    names = [slug("option 0.1, " * 40 + end) for end in ("a", "b")]
+    assert len({*names}) == 2
+    assert all(len(name) <= 80 for name in names)
+    assert names[0].startswith("option_0_1_option_0_1")

@@ -10,7 +10,7 @@ from html_page import Page
 from PIL import Image
 from reviewed_table import BROKEN, EVIL, ROWS
 
-from truepair.errors import DataError
+from truepair.errors import ConfigError, DataError
 from truepair.review.app import make_app
 
 
@@ -387,4 +387,19 @@ def test_damaged_issues_are_refused_before_the_page_is_served(folder, damage):
         issues = pq.read_table(path)
         pq.write_table(issues.set_column(0, "issue", pa.array(range(len(issues)))), path)
     with pytest.raises(DataError, match=r"issues\.parquet .*audit again"):
+        make_app(folder)
+
+
+def test_a_source_that_is_gone_or_has_other_captions_is_not_reviewed(folder, table, tmp_path):
+    copy = shutil.copytree(table.parent, tmp_path / "moved")
+    summary = json.loads((folder / "summary.json").read_text())
+    summary["source"]["path"] = str(copy / table.name)
+    (folder / "summary.json").write_text(json.dumps(summary))
+    make_app(folder)
+    text = (copy / table.name).read_text()
+    (copy / table.name).write_text(text.replace('"caption 1"', '"corrected"'))
+    with pytest.raises(DataError, match="k1 says 'corrected', but the audit was of 'caption 1'; was"):
+        make_app(folder)
+    (copy / table.name).unlink()
+    with pytest.raises(ConfigError, match=r"cannot be opened .* was it moved"):
         make_app(folder)

@@ -12,14 +12,15 @@ from typing import Any
 import pyarrow as pa
 from PIL import Image
 
+from truepair.audit.judging import refuse_too_few
 from truepair.audit.preview import preview
 from truepair.audit.run import refuse_inputs
 from truepair.config import AuditConfig, DataConfig, EmbedConfig, SourceConfig
 from truepair.data.arrays import TABLE, PairsInMemory, pairs_of_arrays, pairs_of_table
-from truepair.data.corpora import reads_patches
+from truepair.data.corpora import Corpus, load_corpus, reads_patches
 from truepair.data.pairs import Pairs
 from truepair.embedding.run import embed, embedded_corpus
-from truepair.errors import ConfigError, DataError, TruepairError, of_system
+from truepair.errors import ConfigError, DataError, TooFewImagesError, TruepairError, of_system
 from truepair.files.replacing import part_of, put_in_place
 from truepair.sources.columns import Columns
 from truepair.sources.in_memory import arrow_table, found_by_content, is_table
@@ -69,6 +70,19 @@ def embedded(
     return embedded_corpus(data, folder, embedding, tell, look_ahead)
 
 
+def corpus_of(data: DataConfig) -> Corpus:
+    """The corpus that is to be audited.
+
+    Raises:
+        TruepairError: As `load_corpus`; of too few images it says so, not how to split them.
+    """
+    try:
+        return load_corpus(data)
+    except TooFewImagesError as error:
+        refuse_too_few(error.images)
+        raise
+
+
 @dataclass(frozen=True)
 class TableOfPictures:
     """A table in memory that holds or names pictures, and how it is read.
@@ -93,7 +107,7 @@ class TableOfPictures:
         Raises:
             TruepairError: If nothing can be read, or an encoder cannot be loaded.
         """
-        file = _written(self, folder)
+        file = _written(self, folder.resolve())  # found again from any working folder
         with _called_the_table(file):
             if self.options.image_feature_col is not None:
                 return DataConfig(str(file), self.options)

@@ -101,7 +101,7 @@ def _features(
     # By an untrained model alone, where that was asked for, or pairs are few and it says something.
     frozen = _untrained(pairs, encoders, config)
     if frozen is not None and (config.zero_shot or len(pairs) < FEWEST_LEARNED):
-        _refuse_too_few(pairs)
+        refuse_too_few(len(pairs.image_of_caption.unique()))
         every = torch.arange(len(pairs))
         alone = AuditModels([Fold(every, every, [frozen])], [])
         features = _scored(alone, None, pairs, config)
@@ -129,8 +129,12 @@ def _scored(models: AuditModels, frozen: MatchingModel | None, pairs: Pairs, con
         )
 
 
-def _refuse_too_few(pairs: Pairs) -> None:
-    images = len(pairs.image_of_caption.unique())
+def refuse_too_few(images: int) -> None:
+    """Refuse to compare pairs of so few images that there is hardly another to compare each with.
+
+    Raises:
+        ConfigError: If they are fewer than 10.
+    """
     if images < _FEWEST_IMAGES:
         raise ConfigError(
             f"there are pairs of {images} {'image' if images == 1 else 'images'}, too few to compare them with each "

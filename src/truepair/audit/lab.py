@@ -17,7 +17,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from PIL import UnidentifiedImageError
 
-from truepair.audit.given import TableOfPictures, embedded, given, is_to_embed
+from truepair.audit.given import TableOfPictures, corpus_of, embedded, given, is_to_embed
 from truepair.audit.issues import KINDS
 from truepair.audit.notebook import notebook_view
 from truepair.audit.run import audit_corpus, audit_pairs
@@ -26,7 +26,6 @@ from truepair.cleaning.generation import generation_of_page, refuse_mixture
 from truepair.cleaning.summary import IN_MEMORY, AuditSummary
 from truepair.config import AuditConfig, DataConfig, EmbedConfig, NoiseConfig
 from truepair.data.arrays import PairsInMemory
-from truepair.data.corpora import load_corpus
 from truepair.errors import ConfigError, DataError
 from truepair.files.json import write_json
 from truepair.files.locking import alone_in, alone_with
@@ -66,7 +65,7 @@ class PairLab:
 
     Attributes:
         data: What is audited; None after `load` of an audit of what was in memory.
-        folder: The audit's folder; None before `find_issues`.
+        folder: The audit's folder, from any working folder; None before `find_issues`.
 
     Raises:
         ConfigError: If `data` is of a type that nothing is known of, or there is no such option.
@@ -88,7 +87,7 @@ class PairLab:
         """
         lab = cls.__new__(cls)
         lab.data = _audited(open_audit(Path(folder)).summary)
-        lab.folder = Path(folder)
+        lab.folder = Path(folder).resolve()
         lab._given = None
         return lab
 
@@ -118,7 +117,7 @@ class PairLab:
         folder = self._temporary_folder() if out is None else Path(out)
         with alone_in(folder):
             summary = _audit(self.data, folder, config, embedding or EmbedConfig(device=config.device))
-        self.folder = folder
+        self.folder = folder.resolve()
         return summary
 
     @property
@@ -262,7 +261,7 @@ def _audit(
         stored = data.stored(folder, encoders)
     else:
         stored = embedded(data, folder, encoders, config)
-    return audit_corpus(load_corpus(stored), stored, NoiseConfig(), folder, config)
+    return audit_corpus(corpus_of(stored), stored, NoiseConfig(), folder, config)
 
 
 def find_pair_issues(

@@ -18,13 +18,16 @@ import pyarrow.compute as pc
 from jaxtyping import Bool, Float, Int, Shaped
 
 from truepair.cleaning.generation import generation_of_table, refuse_mixture
+from truepair.cleaning.provenance import refuse_other_caption
 from truepair.cleaning.summary import AuditSummary, read_summary
 from truepair.errors import ConfigError, DataError
 from truepair.files.names import FINDINGS
 from truepair.files.parquet import read_parquet
+from truepair.sources.folders import FolderSource
 from truepair.sources.opening import reopened
 from truepair.sources.picture_files import encoded_picture
-from truepair.sources.protocol import Source
+from truepair.sources.protocol import Sample, Source
+from truepair.sources.tables import TableSource
 from truepair.sources.thumbnails import Thumbnails
 
 NONE = -1
@@ -45,6 +48,8 @@ _COLUMNS = {
     "image_reference": pa.string(),
 }
 _NEVER_MISSING = ("caption_id", "image_id", "caption", "is_suspect", "suggestion_is_mutual", "may_re_pair")
+_MOST_COMPARED = 100_000
+"""Pairs whose captions are compared with the source when it is checked."""
 _ISSUES = {
     "issue": pa.string(),
     "image_id": pa.string(),
@@ -103,6 +108,27 @@ class AuditFolder:
                 f"the audit in {self.folder} is of {self.summary.source.get('path')!r}, which cannot be opened "
                 f"({error}); was it moved?"
             ) from error
+
+    def check_source(self) -> None:
+        """Open the source, and refuse one whose captions are others than were audited.
+
+        Captions are compared of tables and folders with at most 100,000 pairs, which takes a second at most.
+
+        Raises:
+            ConfigError: If the source is not there any more.
+            DataError: If a caption is another.
+        """
+        source = self.source
+        if not self.summary.can_copy:  # of captions that were moved on purpose
+            return
+        if not isinstance(source, TableSource | FolderSource) or len(self.findings) > _MOST_COMPARED:
+            return
+        audited = dict(zip(*(self.findings[name].to_pylist() for name in ("caption_id", "caption")), strict=True))
+        for shard in source.shards():
+            for sample in source.read(shard, pictures=False):
+                if isinstance(sample, Sample):
+                    for name, caption in zip(sample.caption_ids, sample.captions, strict=True):
+                        refuse_other_caption(name, caption, audited.get(name, caption))
 
     @cached_property
     def issues(self) -> pa.Table:

@@ -66,7 +66,7 @@ def read_decisions(path: Path, audit: AuditFolder) -> dict[str, HandDecision]:
 
     Raises:
         DataError: If a column is missing, a pair is unknown or decided twice, an action is none, or a pair that is to
-            be re-paired has no image of the corpus.
+            be re-paired has no other image of the corpus.
     """
     table = open_table(path)
     missing = [name for name in ("caption_id", "action") if name not in table.names]
@@ -75,16 +75,16 @@ def read_decisions(path: Path, audit: AuditFolder) -> dict[str, HandDecision]:
     has_images = "image_id" in table.names
     cells = table.columns(["caption_id", "action", *(["image_id"] if has_images else [])])
     images = cells["image_id"] if has_images else [None] * len(table)
-    known = set(audit.findings["caption_id"].to_pylist())
+    own = dict(zip(*(audit.findings[name].to_pylist() for name in ("caption_id", "image_id")), strict=True))
     time, found = now(), dict[str, HandDecision]()
     rows = zip(cells["caption_id"], cells["action"], images, strict=True)
     for row, (name, action, image) in enumerate(rows, start=1):
         caption_id, image_id = str(name), None if image in (None, "") else str(image)
         if isinstance(table, DelimitedTable):
             where = f"{path}: row {row}"
-            caption_id = _meant(caption_id, known.__contains__, where)
+            caption_id = _meant(caption_id, own.__contains__, where)
             image_id = image_id and _meant(image_id, lambda one: audit.number_of_image(one) != NONE, where)
-        if caption_id not in known:
+        if caption_id not in own:
             raise DataError(f"{path}: row {row} is about {caption_id!r}, which {audit.findings_file} does not have")
         if caption_id in found:
             raise DataError(f"{path}: row {row} decides about {caption_id!r} a second time")
@@ -99,6 +99,11 @@ def read_decisions(path: Path, audit: AuditFolder) -> dict[str, HandDecision]:
             if audit.number_of_image(image_id) == NONE:
                 raise DataError(
                     f"{path}: row {row} gives {caption_id!r} the image {image_id!r}, which the corpus does not have"
+                )
+            if image_id == own[caption_id]:
+                raise DataError(
+                    f"{path}: row {row} re-pairs {caption_id!r} with {image_id!r}, which is its image already: keep it "
+                    "instead"
                 )
         found[caption_id] = HandDecision(cast(Action, action), image_id if action == "re-pair" else None, time)
     return found

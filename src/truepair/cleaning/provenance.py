@@ -55,6 +55,19 @@ class Account:
         return f"{counts}, {without:,} not audited: {reasons}" if without else counts
 
 
+def refuse_other_caption(caption_id: str, caption: str, audited: str) -> None:
+    """Refuse a source in which a caption is not what was audited.
+
+    Raises:
+        DataError: If it is another.
+    """
+    if caption != audited:
+        raise DataError(
+            f"{caption_id} says {caption!r:.200}, but the audit was of {audited!r:.200}; was the source changed? Audit "
+            "it again, into another folder"
+        )
+
+
 class Provenance:
     """What becomes of pairs, collected as a copy comes to them.
 
@@ -109,11 +122,7 @@ class Provenance:
                 if self.keep_unaudited:
                     captions_of.setdefault(image_id, []).append(caption_id)
                 continue
-            if decision.caption != caption:
-                raise DataError(
-                    f"{caption_id} says {caption!r:.200}, but the audit was of {decision.caption!r:.200}; "
-                    "was the source changed? Audit it again"
-                )
+            refuse_other_caption(caption_id, caption, decision.caption)
             self.add(decision)
             if decision.action != "drop":
                 becomes = decision.image_id if decision.action == "re-pair" else image_id

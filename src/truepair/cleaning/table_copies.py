@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import shutil
 import zipfile
 from collections.abc import Mapping, Sequence
@@ -34,7 +35,8 @@ _SIZES = ("splits", "download_size", "dataset_size", "size_in_bytes", "download_
 def copy_table(source: TableSource, provenance: Provenance, folder: Path) -> list[Path]:
     """A table of the same name, format and columns; of an archive, an archive with the pictures that rows name.
 
-    A pair that gets another image takes the image columns of that image's first row. Pictures on disk are not copied.
+    A pair that gets another image takes the image columns of that image's first row. Pictures on disk are not copied;
+    paths with ``..``, which start at the table's folder, become paths from the image root, or whole ones.
     """
     edits = row_edits(source, provenance)
     table = source.parts[0].table
@@ -42,8 +44,21 @@ def copy_table(source: TableSource, provenance: Provenance, folder: Path) -> lis
         return [_copy_archive(source, edits, folder)]
     target = folder / table.path.name
     (here,) = edits_by_part(edits, source)
-    _write_part(source, table, here, target)
+    names = _names_from_root(source, [edit.row if edit.donor is None else edit.donor for _, edit in here])
+    _write_part(source, table, [(place, _renamed_edit(source, edit, names)) for place, edit in here], target, names)
     return [target]
+
+
+def _names_from_root(source: TableSource, rows: Sequence[int]) -> dict[int, str]:
+    """New paths of pictures whose path holds ``..``, by row: a table in another folder would mean another file."""
+    names: dict[int, str] = {}
+    root = source.parts[0].root
+    for row in dict.fromkeys(rows):
+        path, file = PurePosixPath(_path_of(source, row)), source.file_of(row)
+        if ".." in path.parts and not path.is_absolute() and isinstance(file, Path) and isinstance(root, Path):
+            whole, start = (Path(os.path.abspath(each)) for each in (file, root))  # noqa: PTH100, links stay links
+            names[row] = (whole.relative_to(start) if whole.is_relative_to(start) else whole).as_posix()
+    return names
 
 
 def copy_picture_folder(source: TableSource, provenance: Provenance, folder: Path) -> list[Path]:
@@ -66,18 +81,17 @@ def copy_picture_folder(source: TableSource, provenance: Provenance, folder: Pat
                 assert file is not None
                 target.write_bytes(file.read_bytes())
                 written.append(target)
-        renamed = [  # a row whose own picture has another name takes it as from a donor
-            (place, replace(edit, donor=edit.row) if _is_renamed(source, edit, names) else edit) for place, edit in here
-        ]
+        renamed = [(place, _renamed_edit(source, edit, names)) for place, edit in here]
         table = inside / Path(str(part.table.path)).name
         _write_part(source, part.table, renamed, table, names)
         written.append(table)
     return written
 
 
-def _is_renamed(source: TableSource, edit: RowEdit, names: Mapping[int, str]) -> bool:
-    """Whether a row keeps its picture, which has another name in the copy."""
-    return edit.donor is None and names.get(edit.row, _path_of(source, edit.row)) != _path_of(source, edit.row)
+def _renamed_edit(source: TableSource, edit: RowEdit, names: Mapping[int, str]) -> RowEdit:
+    """The edit of a row; one whose own picture has another name in the copy takes that as from a donor."""
+    is_renamed = edit.donor is None and names.get(edit.row, _path_of(source, edit.row)) != _path_of(source, edit.row)
+    return replace(edit, donor=edit.row) if is_renamed else edit
 
 
 def copy_parquet_folder(source: TableSource, provenance: Provenance, folder: Path) -> list[Path]:

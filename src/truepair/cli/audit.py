@@ -74,9 +74,9 @@ def audited(parsed: Audit, output: Output) -> AuditSummary:
 
 
 def _audited(parsed: Audit, output: Output) -> AuditSummary:
-    from truepair.audit.given import embedded
+    from truepair.audit.given import corpus_of, embedded
     from truepair.audit.run import audit_corpus, audit_run
-    from truepair.data.corpora import load_corpus, reads_patches
+    from truepair.data.corpora import reads_patches
     from truepair.training.folder import load_run
 
     if (Path(parsed.target) / RUN).exists():
@@ -88,7 +88,7 @@ def _audited(parsed: Audit, output: Output) -> AuditSummary:
             parsed.image_encoder, parsed.text_encoder, device=parsed.audit.device, engine=parsed.engine
         )
         data = embedded(data, parsed.out, encoders, parsed.audit, lambda said: output.note(f"note: {said}"))
-    corpus = load_corpus(data)
+    corpus = corpus_of(data)
     for note in corpus.notes:
         output.note(f"note: {note}")
     return audit_corpus(corpus, data, parsed.noise, parsed.out, parsed.audit)

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from truepair.data.pairs import Pairs, Splits, Subset
 from truepair.data.pictures import ChosenPictures
-from truepair.errors import ConfigError, DataError
+from truepair.errors import ConfigError, DataError, TooFewImagesError
 from truepair.files.texts import chosen_texts
 from truepair.random_streams import Stream
 
@@ -65,10 +65,11 @@ def random_split(images: int, development_share: float, test_share: float, seed:
         )
     development, test = round(development_share * images), round(test_share * images)
     if min(development, test, images - development - test) < 1:
-        raise ConfigError(
+        raise TooFewImagesError(
+            images,
             f"{images:,} {'image is' if images == 1 else 'images are'} too few to be split into training, development "
             f"and test (--development-share {development_share}, --test-share {test_share}): give more images, other "
-            "shares, or a column of splits (--split-col)"
+            "shares, or a column of splits (--split-col)",
         )
     order = Stream.SPLITS.generator(seed).permutation(images)
     split_of_image = ["train"] * images

@@ -91,7 +91,7 @@ class Vocabulary:
         frequent = [word for word, count in counts.items() if count >= minimum_count]
         if not frequent:
             raise DataError(
-                f"no word occurs {minimum_count} times in the {len(captions):,} captions; lower minimum_count"
+                f"no word occurs {minimum_count} times in the {len(captions):,} captions; lower data.minimum_word_count"
             )
         return cls(SPECIAL_WORDS + tuple(sorted(frequent, key=lambda word: (-counts[word], word))))
 

@@ -152,11 +152,12 @@ def refuse_other(out: Path, there: Mapping[str, Any], plan: Mapping[str, Any]) -
             f"{out} holds features of {len(there['shards']):,} parts of {plan['source'].get('path')}, which now has "
             f"{len(plan['shards']):,}, or others: it was changed; choose another folder, or delete that one"
         )
+    where = " on all machines" if out.parent.name == PARTS else ""  # of one of them
     for shard, was, now in zip(plan["shards"], there.get("contents", ()), plan.get("contents", ()), strict=False):
         if was != now:
             raise ConfigError(
-                f"shard {shard!r} of {plan['source'].get('path')} is not what it was when {out} was begun: restore the "
-                f"source, or delete {out} (of all machines) and encode it again"
+                f"{plan['source'].get('path')} is not what it was when {out} was begun (part {shard!r} of it): restore "
+                f"it, or delete {out}{where}, and run the same command again"
             )
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import re
 
 RUN, EXPORT, INDEX, STORE, AUDIT = "run.json", "export.json", "index.json", "embeddings.json", "summary.json"
@@ -18,10 +19,18 @@ SHARE_FOLDERS = "[0-9]*-of-[0-9]*"
 """Folders in `PARTS`, of several machines that encode a share each; each has its own plan."""
 
 
+_LONGEST_SLUG = 80
+"""Letters; file systems take names of 255, of which others have a part."""
+
+
 def slug(text: str) -> str:
-    """A text as part of a file's name: small letters and digits, everything else an underscore.
+    """A text as part of a file's name: small letters and digits, everything else an underscore; of a long one, a part.
 
     >>> slug("CRCL, without SCC")
     'crcl_without_scc'
     """
-    return re.sub(r"[^a-z0-9]+", "_", text.lower()).strip("_")
+    name = re.sub(r"[^a-z0-9]+", "_", text.lower()).strip("_")
+    if len(name) <= _LONGEST_SLUG:
+        return name
+    digest = hashlib.sha256(text.encode()).hexdigest()[:8]  # texts that begin alike stay apart
+    return f"{name[: _LONGEST_SLUG - 9]}_{digest}"

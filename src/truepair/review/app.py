@@ -47,6 +47,7 @@ def make_app(
             cannot be opened, or `export` holds something else.
     """
     audit = open_audit(folder)
+    audit.check_source()
     export = folder / "reviewed" if export is None else export
     check_target(audit, export)
     decisions = HandDecisions(folder / "review.sqlite", audit.digest, audit.findings_file)

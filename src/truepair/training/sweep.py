@@ -141,8 +141,8 @@ def _refuse_of_other_methods(method: Any, given: Mapping[str, Any]) -> None:
         for name in option.split(".")[1:]:
             if name not in section:
                 raise ConfigError(
-                    f"--{option.replace('_', '-')} is given, but method.name {method} has no such option: leave it out, "
-                    "or sweep that method by itself"
+                    f"--{option.replace('_', '-')} is given, but method.name {method} has no such option: leave it "
+                    "out, or sweep that method by itself"
                 )
             section = section[name]
 
