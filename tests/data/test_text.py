@@ -66,7 +66,7 @@ def test_padding_is_0_and_unknown_and_masked_words_have_ids_of_their_own():
 
 
 def test_a_vocabulary_without_frequent_words_is_refused():
-    with pytest.raises(DataError, match="no word occurs 4 times in the 2 captions; lower data.minimum_word_count"):
+    with pytest.raises(DataError, match=r"no word occurs 4 times in the 2 captions; lower data\.minimum_word_count"):
         Vocabulary.build(["a dog", "a cat"])
 
 

@@ -4,11 +4,17 @@ import json
 import sys
 from dataclasses import replace
 
+import numpy as np
+import pyarrow.parquet as pq
 import pytest
 from made_sources import picture, write_tar
 from together import together
 
+from truepair.audit.run import audit_run
+from truepair.cleaning.audit_folder import open_audit
+from truepair.cleaning.fixing import FixOptions, fix
 from truepair.config import (
+    AuditConfig,
     BaselineConfig,
     CrclConfig,
     DataConfig,
@@ -20,9 +26,12 @@ from truepair.config import (
     TeacherConfig,
     TrainingConfig,
 )
-from truepair.errors import ConfigError
+from truepair.errors import ConfigError, DataError
 from truepair.files.checkpoint import load_checkpoint
+from truepair.search.building import build_index
+from truepair.search.index import open_index
 from truepair.training import fit as fit_module
+from truepair.training.folder import load_run
 from truepair.training.log import read_log
 from truepair.training.run import run
 
@@ -154,3 +163,32 @@ def test_two_processes_leave_out_the_same_broken_pictures(streamed, tmp_path, na
     assert ours == pytest.approx(theirs, rel=1e-3)
     results = json.loads((tmp_path / "two" / "results.json").read_text())
     assert any("2 pairs were not learned from" in note for note in results["notes"])
+
+
+def test_pairs_without_a_picture_are_in_no_audit_no_copy_and_no_index(streamed, tmp_path):
+    results = run(streamed, tmp_path / "run")
+    (note,) = (note for note in results.notes if "2 pairs were not learned from" in note)
+    assert note.endswith("they have no confidence")
+    pairs = pq.read_table(tmp_path / "run" / "pairs.parquet").to_pylist()
+    lost = {row["caption_id"] for row in pairs if np.isnan(row["confidence"])}
+    assert lost == {row["caption_id"] for row in pairs if row["left_out"]}
+    assert len(lost) == 2
+
+    trained = load_run(tmp_path / "run")
+    summary = audit_run(trained, tmp_path / "audit", AuditConfig(cards=5, threshold=1.0))
+    assert (summary.pairs, summary.skipped["unreadable picture"]) == (len(pairs) - 2, 2)  # and one of the test
+    found = pq.read_table(tmp_path / "audit" / "findings.parquet")["caption_id"].to_pylist()
+    assert set(found) == {row["caption_id"] for row in pairs} - lost
+    fix(open_audit(tmp_path / "audit"), {}, tmp_path / "copy", FixOptions(threshold=1.0))
+    became = {row["caption_id"]: row for row in pq.read_table(tmp_path / "copy" / "provenance.parquet").to_pylist()}
+    assert {became[name]["rule"] for name in lost} == {"not audited: unreadable picture"}
+
+    told: list[str] = []
+    manifest = build_index(str(tmp_path / "run"), tmp_path / "index_of_run", tell=told.append)
+    stored = trained.corpus.splits
+    assert manifest.count("images") == sum(len(part.images) for part in (stored.train, stored.dev, stored.test)) - 1
+    assert "1 picture cannot be decoded, and is not in the index" in told
+    index = open_index(tmp_path / "index_of_run")
+    (missing,) = {row["image_id"] for row in pairs if row["caption_id"] in lost}
+    with pytest.raises(DataError, match="3 of 3 ids are neither images nor captions of the index"):
+        index.found([missing, *lost])

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
+import pyarrow.parquet as pq
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
@@ -31,6 +32,7 @@ from truepair.data.corpora import Corpus
 from truepair.data.embeddings import stored_encoders, stored_source
 from truepair.data.noise import noisy
 from truepair.data.pairs import Pairs
+from truepair.data.splitting import pairs_and_their_images
 from truepair.data.text import Vocabulary
 from truepair.data.whole import every_pair, in_order_of_names
 from truepair.errors import CheckpointError, ConfigError, DataError
@@ -46,6 +48,7 @@ from truepair.scoring.encodings import are_local
 from truepair.scoring.log_odds import Scores
 from truepair.scoring.noise_rate import share_above
 from truepair.scoring.probability import Probabilities, noise_rate_interval
+from truepair.sources.decoding import UNREADABLE
 from truepair.sources.protocol import Skipped
 from truepair.sources.skipped import SKIPPED, read_skipped, write_skipped
 from truepair.training.device import hardware, make_fabric, peak_memory_mb
@@ -66,6 +69,8 @@ class _Audited:
     data: DataConfig
     noise: NoiseConfig
     corpus: Corpus | None
+    left_out: Sequence[Skipped] = ()
+    """Beside what was left out when the corpus was read."""
 
     @property
     def encoders(self) -> tuple[str, str] | None:
@@ -147,7 +152,8 @@ def audit_run(run: TrainedRun, out: Path, config: AuditConfig) -> AuditSummary:
 
 def _by_run(run: TrainedRun, out: Path, config: AuditConfig, started: float) -> AuditSummary:
     device = make_fabric(config.device).device
-    mismatch, warnings = 1 - _confidence(run), list[str]()
+    confidence, pairs, left_out = _confidence(run)
+    mismatch, warnings = 1 - confidence, list[str]()
     if (mismatch == 1 - NOTHING_KNOWN).all():
         mismatch = torch.full_like(mismatch, torch.nan)
         warnings.append(
@@ -156,10 +162,10 @@ def _by_run(run: TrainedRun, out: Path, config: AuditConfig, started: float) -> 
         )
     models = [model.to(device) for model in run.models]
     scores = scores_by_a_run(
-        models, run.train, candidates=config.candidates, temperature=config.temperature, seed=config.seed
+        models, pairs, candidates=config.candidates, temperature=config.temperature, seed=config.seed
     )
     findings = find(
-        run.train,
+        pairs,
         scores,
         mismatch,
         lambda _: models,
@@ -169,7 +175,7 @@ def _by_run(run: TrainedRun, out: Path, config: AuditConfig, started: float) -> 
         at_most=config.partners,
         seed=config.seed,
     )
-    source = _Audited(_name_of(run.corpus, run.recipe.data), run.recipe.data, run.recipe.noise, run.corpus)
+    source = _Audited(_name_of(run.corpus, run.recipe.data), run.recipe.data, run.recipe.noise, run.corpus, left_out)
     log = read_log(run.folder / "log.jsonl")
     scored_by = ScoredBy(
         how="run",
@@ -377,7 +383,7 @@ def _skipped(source: _Audited) -> Sequence[Skipped]:
     stored = Path(source.data.path) / SKIPPED
     if stored_source(Path(source.data.path)) is not None and stored.is_file():
         return read_skipped(stored)
-    return source.corpus.skipped
+    return [*source.corpus.skipped, *source.left_out]
 
 
 def _name_of(corpus: Corpus, data: DataConfig) -> str:
@@ -386,7 +392,8 @@ def _name_of(corpus: Corpus, data: DataConfig) -> str:
     return corpus.splits.name if described is None else Path(str(described["path"])).name
 
 
-def _confidence(run: TrainedRun) -> Float[Tensor, " pairs"]:
+def _confidence(run: TrainedRun) -> tuple[Float[Tensor, " pairs"], Pairs, Sequence[Skipped]]:
+    """The confidence in a run's training pairs, these pairs, and what it left out as it found no picture."""
     path = run.folder / "pairs.parquet"
     if not path.exists():
         raise CheckpointError(
@@ -397,7 +404,21 @@ def _confidence(run: TrainedRun) -> Float[Tensor, " pairs"]:
         raise CheckpointError(
             f"{path} is of other pairs than {run.recipe.data.path} now holds: was the corpus changed after training?"
         )
-    return torch.tensor(table["confidence"].to_numpy())
+    confidence, train = torch.tensor(table["confidence"].to_numpy()), run.train
+    if "left_out" not in pq.read_schema(path).names:
+        return confidence, train, []
+    why = read_parquet(path, ["left_out"])["left_out"].to_pylist()
+    lost: dict[int, list[int]] = {}  # image → its pairs
+    for pair, image in enumerate(train.image_of_caption.tolist()):
+        if why[pair] is not None:
+            lost.setdefault(image, []).append(pair)
+    names = train.image_ids if train.pictures is None else [*map(train.pictures.reference, range(len(train.images)))]
+    skipped = [
+        Skipped(names[image], UNREADABLE, why[there[0]], tuple(train.caption_ids[pair] for pair in there))
+        for image, there in lost.items()
+    ]
+    kept = [pair for pair, said in enumerate(why) if said is None]
+    return confidence[kept], pairs_and_their_images(train, kept), skipped
 
 
 def refuse_inputs(data: DataConfig, out: Path) -> None:

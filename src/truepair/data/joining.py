@@ -26,6 +26,12 @@ class _Joined(Generic[Part]):
     def __len__(self) -> int:
         return int(self._starts[-1])
 
+    @property
+    def starts(self) -> Sequence[int]:
+        """The first row of each part."""
+        starts: list[int] = self._starts[:-1].tolist()
+        return starts
+
     def _parts_of(self, rows: Int[Tensor, " items"]) -> Int[Tensor, " items"]:
         """The number of the part that each row lies in.
 

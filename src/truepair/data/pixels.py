@@ -12,6 +12,7 @@ from jaxtyping import Float32, Int
 from torch import Tensor
 
 from truepair.data.batch import Padded
+from truepair.data.joining import JoinedInputs
 from truepair.data.pairs import Inputs, Pairs, Pictures, Subset
 from truepair.errors import ConfigError, DataError
 from truepair.pretrained.pictures import PictureReader
@@ -65,13 +66,28 @@ class Pixels:
 
 
 def unreadable(inputs: Inputs, rows: Int[Tensor, " items"]) -> dict[int, str]:
-    """Why some of the pictures at `rows`, which were taken just now, are blank; by their place in `rows`."""
+    """Why some of the pictures at `rows`, which were taken before, are blank; by their place in `rows`."""
+    if isinstance(inputs, JoinedInputs):
+        found: dict[int, str] = {}
+        for part, start in zip(inputs.parts, inputs.starts, strict=True):
+            here = ((rows >= start) & (rows < start + len(part))).nonzero().flatten()
+            found |= {int(here[place]): why for place, why in unreadable(part, rows[here] - start).items()}
+        return dict(sorted(found.items()))
     while isinstance(inputs, Subset):
         rows = inputs.rows[rows]
         inputs = inputs.inputs
     if not isinstance(inputs, Pixels) or not inputs.lost:
         return {}
     return {place: inputs.lost[row] for place, row in enumerate(rows.tolist()) if row in inputs.lost}
+
+
+def pairs_without_picture(pairs: Pairs) -> dict[int, str]:
+    """Why some pairs, of which all pictures were taken before, have a blank picture; by their place."""
+    blank = unreadable(pairs.images, torch.arange(len(pairs.images)))
+    if not blank:
+        return {}
+    images = enumerate(pairs.image_of_caption.tolist())
+    return {pair: blank[image] for pair, image in images if image in blank}
 
 
 @dataclass(frozen=True, eq=False)

@@ -290,12 +290,18 @@ def _confidences(name: str, run: FinishedRun) -> Iterable[Figure]:
     }
     for column, caption in captions.items():
         values = table[column].to_numpy()
-        if values.min() == values.max():
+        is_known = ~np.isnan(values)
+        if not is_known.any() or np.nanmin(values) == np.nanmax(values):
             continue  # the method has no such state, or does not change it
-        kinds = {"all": values} if is_clean is None else {"matching": values[is_clean], "mismatched": values[~is_clean]}
+        rows_of = {"all": is_known}
+        if is_clean is not None:
+            rows_of = {"matching": is_known & is_clean, "mismatched": is_known & ~is_clean}
+        kinds = {kind: values[rows] for kind, rows in rows_of.items() if rows.any()}
         said = column.removeprefix("last_")
         yield Figure(
-            f"{name}_{column}", confidence_histogram({k: v for k, v in kinds.items() if len(v)}, said), caption
+            f"{name}_{column}",
+            confidence_histogram(kinds, said),
+            caption,
         )
 
 

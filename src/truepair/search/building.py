@@ -21,6 +21,7 @@ from truepair.config.search import IndexConfig
 from truepair.data.embeddings import is_embeddings
 from truepair.data.loader import inputs_of_captions
 from truepair.data.pairs import Pairs
+from truepair.data.pixels import pairs_without_picture, unreadable
 from truepair.data.splitting import one_of_each_image
 from truepair.embedding.run import embedded_corpus
 from truepair.embedding.store import RowWriter
@@ -124,6 +125,7 @@ def build_index(
         save_space(made.space, out)
         with made.space.encoding_on(config.device):
             written = _written_segment(made, out, "00000", config.pairs)
+        written.tell(tell)
         manifest = Manifest(made.space.description, written.width, asdict(config), (written.segment,))
         return _finished(out, manifest, made.space, config, tell)
 
@@ -284,10 +286,17 @@ def _of_names(pairs: Pairs, names: Container[str]) -> list[bool]:
 
 @dataclass(frozen=True)
 class _Written:
-    """A segment, and the width of its vectors."""
+    """A segment, the width of its vectors, and how many of its pictures could not be decoded, which it is without."""
 
     segment: Segment
     width: int
+    unreadable: int
+
+    def tell(self, tell: Tell) -> None:
+        """Say so."""
+        if self.unreadable:
+            count = "1 picture" if self.unreadable == 1 else f"{self.unreadable:,} pictures"
+            tell(f"{count} cannot be decoded, and {'is' if self.unreadable == 1 else 'are'} not in the index")
 
 
 def _written_segment(made: _Made, out: Path, name: str, split: str) -> _Written:
@@ -317,7 +326,11 @@ def _written_segment(made: _Made, out: Path, name: str, split: str) -> _Written:
     except OSError as error:
         raise DataError(f"{out} cannot be written ({of_system(error)})") from error
     store = None if made.store is None else str(made.store)
-    return _Written(Segment(name, len(pairs.images), len(pairs), store, split), width)
+    lost = unreadable(pairs.images, torch.arange(len(pairs.images)))  # known now that all were read
+    segment = Segment(
+        name, len(pairs.images), len(pairs), store, split, tuple(lost), tuple(pairs_without_picture(pairs))
+    )
+    return _Written(segment, width, len(lost))
 
 
 def _discard(folder: Path) -> None:

@@ -322,15 +322,20 @@ def _different_words(one: Vocabulary | None, other: Vocabulary | None) -> int:
 
 
 def write_pairs(
-    path: Path, train: Pairs, confidence: Float[Tensor, " pairs"], states: Mapping[str, Float[Tensor, " pairs"]]
+    path: Path,
+    train: Pairs,
+    confidence: Float[Tensor, " pairs"],
+    states: Mapping[str, Float[Tensor, " pairs"]],
+    lost: Mapping[int, str],
 ) -> None:
     """One row a training pair, replaced atomically: its names, the confidence, and the truth where it is known.
 
     Args:
         path: The file.
         train: The pairs.
-        confidence: That each matches.
+        confidence: That each matches; NaN where it is not known.
         states: What the method remembers of each after the last epoch; a column each, such as ``last_correspondence``.
+        lost: Of pairs whose picture cannot be decoded, why; a column ``left_out`` if there are any.
     """
     numbers: dict[str, np.ndarray] = {"confidence": confidence.numpy()}
     numbers |= {f"last_{name}": values.cpu().numpy() for name, values in states.items()}
@@ -342,6 +347,9 @@ def write_pairs(
         for start in range(0, len(train), _ROWS_AT_A_TIME):
             rows = slice(start, start + _ROWS_AT_A_TIME)
             names = {"caption_id": [*train.caption_ids[rows]], "image_id": [*image_ids[rows]]}
-            yield pa.table(names | {name: values[rows] for name, values in numbers.items()})
+            columns = names | {name: values[rows] for name, values in numbers.items()}
+            if lost:
+                columns["left_out"] = pa.array(map(lost.get, range(len(train))[rows]), pa.string())
+            yield pa.table(columns)
 
     write_parquet_in_parts(tables(), path)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from functools import partial
 from pathlib import Path
@@ -18,6 +18,7 @@ from truepair.data.corpora import Corpus, load_corpus
 from truepair.data.loader import Loaders
 from truepair.data.noise import noise_level
 from truepair.data.pairs import Pairs
+from truepair.data.pixels import pairs_without_picture
 from truepair.encoders.towers import Towers
 from truepair.errors import ConfigError
 from truepair.evaluation.detection import detection_metrics
@@ -120,15 +121,17 @@ def _run(recipe: Recipe, folder: Path, corpus: Corpus | None, fabric: lightning_
         load_best(method.models, folder)
         tested = evaluate(method.models, test, recipe.data.test_folds, state=folder)
         confidence = method.confidence(loaders(train)).cpu()  # [pairs], in [0, 1]
-        write_pairs(folder / "pairs.parquet", train, confidence, states)
+        lost = pairs_without_picture(train)  # known now that all pictures were read
+        confidence[[*lost]] = float("nan")
+        write_pairs(folder / "pairs.parquet", train, confidence, states, lost)
 
     # Numbers, and everything that they depend on.
-    trusted = None if prepared.trusted is None else len(prepared.trusted)
+    trusted, is_known = None if prepared.trusted is None else len(prepared.trusted), ~confidence.isnan()
     results = RunResults(
         corpus=corpus.splits.name,
         pairs=PairCounts(len(learned), len(dev), len(test), trusted),
         skipped=len(corpus.skipped),
-        notes=[*corpus.notes, *prepared.notes, *method.notes, *_lost(learned_loaders)],
+        notes=[*corpus.notes, *prepared.notes, *method.notes, *_lost(train, lost)],
         method=recipe.method.name,
         networks=len(method.models),
         noise=recipe.noise,
@@ -140,7 +143,7 @@ def _run(recipe: Recipe, folder: Path, corpus: Corpus | None, fabric: lightning_
         best=BestEpoch(state.best_epoch, state.best_rsum),
         protocol=TestProtocol(recipe.data.test_split, len(test.images), len(test), recipe.data.test_folds),
         test=tested,
-        detection=None if train.is_clean is None else detection_metrics(confidence, train.is_clean),
+        detection=None if train.is_clean is None else detection_metrics(confidence[is_known], train.is_clean[is_known]),
         seconds=round(state.seconds, 2),
         cpu_seconds=round(state.cpu_seconds, 2),
         peak_memory_mb=peak_memory_mb(),
@@ -152,14 +155,14 @@ def _run(recipe: Recipe, folder: Path, corpus: Corpus | None, fabric: lightning_
     return results
 
 
-def _lost(loaders: Loaders) -> list[str]:
+def _lost(train: Pairs, lost: Mapping[int, str]) -> list[str]:
     """What there is to say of pairs whose pictures turned out to be unreadable."""
-    if not loaders.lost:
+    if not lost:
         return []
-    pair, why = next(iter(loaders.lost.items()))
+    pair, why = next(iter(lost.items()))
     return [
-        f"{len(loaders.lost):,} pairs were not learned from, as their pictures cannot be decoded (first: "
-        f"{loaders.pairs.caption_ids[pair]}: {why}); their confidence is that of a blank picture"
+        f"{len(lost):,} pairs were not learned from, as their pictures cannot be decoded (first: "
+        f"{train.caption_ids[pair]}: {why}); they have no confidence"
     ]
 
 
