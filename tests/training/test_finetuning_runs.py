@@ -5,6 +5,7 @@ import shutil
 from collections import Counter
 from contextlib import nullcontext
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -12,6 +13,7 @@ import torch
 from photographs import write_photographs
 from safetensors.torch import load_file, save_file
 
+from truepair.cli.main import main
 from truepair.config import (
     BaselineConfig,
     CrclConfig,
@@ -425,3 +427,38 @@ def test_a_sweep_reads_the_corpus_for_its_networks(recipe, image, text, tmp_path
     recipe = with_model(recipe, **ways, **unread)
     swept = sweep(settings_of(recipe, {"method.temperature": [0.05, 0.1]}, [0], tmp_path), tmp_path)
     assert [done.error for done in swept] == ["", ""]
+
+
+def test_a_run_of_relative_paths_is_read_from_any_folder(recipe, folders, tmp_path, monkeypatch):
+    here = tmp_path / "here"
+    shutil.copytree(tmp_path / "data", here / "data")
+    shutil.copytree(folders["clip"], here / "clip")
+    (here / "demo").mkdir()  # what is no path is none
+    monkeypatch.chdir(here)
+    model = replace(recipe.model, image_encoder="clip", text_encoder="clip")
+    data = replace(recipe.data, path=str(Path(recipe.data.path).relative_to(tmp_path)))
+    relative = replace(recipe, data=data, model=model, method=METHODS["baseline"])
+    results = run(relative, here / "run")
+    assert run(relative, here / "run").test == results.test
+    (tmp_path / "elsewhere" / "clip").mkdir(parents=True)  # another one of that name
+    monkeypatch.chdir(tmp_path / "elsewhere")
+    trained = load_run(here / "run")
+    assert trained.recipe.data.path == str(here / data.path)
+    assert trained.recipe.model.image_encoder == str(here / "clip")
+    assert evaluate(trained.models, trained.splits.test) == results.test
+    assert main(["evaluate", str(here / "run"), "--quiet"]) == 0
+    (tmp_path / "elsewhere" / "clip").rmdir()
+    moved = here.rename(tmp_path / "moved")
+    with pytest.raises(ConfigError, match=f"encoder '{here}/clip' is a path, but there is no such folder"):
+        load_run(moved / "run")
+    monkeypatch.chdir(moved)
+    assert evaluate(load_run(moved / "run").models, trained.splits.test) == results.test
+
+
+def test_options_that_the_network_does_not_read_do_not_make_another_run(recipe, tmp_path):
+    model = replace(recipe.model, word_vectors="random")  # the method's own default is another, and no words are read
+    recipe = replace(recipe, model=model, method=METHODS["teacher"])
+    results = run(recipe, tmp_path / "run")
+    assert run(recipe, tmp_path / "run").test == results.test
+    again = replace(recipe, model=replace(model, word_vectors="captions"))
+    assert run(again, tmp_path / "run").test == results.test

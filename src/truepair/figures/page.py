@@ -38,7 +38,7 @@ from truepair.progress import progress
 from truepair.random_streams import Stream
 from truepair.scoring.encodings import similarity_of_pairs
 from truepair.spread import plus_minus
-from truepair.training.folder import load_run
+from truepair.training.folder import load_run, recipe_from_here
 
 _MOST_SHOWN = 8
 """Systems whose training pairs are drawn."""
@@ -259,7 +259,7 @@ def _similarities(
     if not count:
         return
     try:
-        trained = load_run(run.folder, corpus(run.recipe))
+        trained = load_run(run.folder, corpus(recipe_from_here(run.folder, run.recipe)))
     except TruepairError as error:
         left_out.append(LeftOut(run.folder, f"its pairs are not drawn: {error}"))
         return

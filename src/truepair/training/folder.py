@@ -34,6 +34,7 @@ from truepair.files.replacing import replacing
 from truepair.files.texts import chosen_texts
 from truepair.model import InputShape, MatchingModel, load_weights, make_model, retrieval_weights
 from truepair.training.fit import differences
+from truepair.training.paths import whole_paths, with_whole_paths
 from truepair.training.recipe import recipe_of_run
 from truepair.training.results import RunResults, read_results
 from truepair.training.splits import prepared_splits
@@ -52,7 +53,7 @@ class TrainedRun:
 
     Attributes:
         folder: Where it is.
-        recipe: What it did.
+        recipe: What it did; paths in it are meant from any working folder.
         corpus: Its data as stored; words are tokens of the run's own vocabulary.
         splits: Its data as used: injected noise included, without the images of trusted pairs.
         models: The best checkpoint, in evaluation mode, on the CPU; several if the method trains several networks.
@@ -75,7 +76,7 @@ class RunModels:
     """What a run learned, without its data.
 
     Attributes:
-        recipe: What it did.
+        recipe: What it did; paths in it are meant from any working folder.
         vocabulary: What makes tokens of captions; None where it reads no words.
         models: As `TrainedRun.models`.
     """
@@ -126,6 +127,7 @@ def load_models(folder: Path) -> RunModels:
         CheckpointError: If the folder holds no run, an unfinished one or a damaged one.
     """
     recipe, shape = description_of_run(folder)
+    recipe = recipe_from_here(folder, recipe)
     if not (folder / "best.safetensors").exists():
         raise CheckpointError(f"the run in {folder} has not finished its first epoch: resume it with 'truepair train'")
     vocabulary = load_vocabulary(folder / "vocabulary.json") if shape.has_words else None
@@ -272,6 +274,7 @@ def describe(folder: Path, recipe: Recipe, shape: InputShape, corpus: Corpus) ->
     described = {
         "recipe": asdict(recipe),
         "inputs": asdict(shape),
+        "paths": whole_paths(recipe),
         "skipped": [asdict(row) for row in corpus.skipped],
         "versions": {"truepair": __version__, "torch": torch.__version__},
     }
@@ -293,6 +296,12 @@ def description_of_run(folder: Path) -> tuple[Recipe, InputShape]:
         return recipe, dacite.from_dict(InputShape, described["inputs"], dacite.Config(strict=True))
     except (ConfigError, dacite.DaciteError) as error:
         raise damaged(path, f"or of another version of truepair: {error}") from error
+
+
+def recipe_from_here(folder: Path, recipe: Recipe) -> Recipe:
+    """The recipe of the run in `folder` with paths that are meant from any working folder."""
+    whole = (read_json(folder / RUN) or {}).get("paths")
+    return with_whole_paths(recipe, whole, str(folder / RUN)) if isinstance(whole, dict) else recipe
 
 
 def _with_words_of(folder: Path, data: DataConfig, vocabulary: Vocabulary | None) -> DataConfig:

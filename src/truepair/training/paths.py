@@ -1,0 +1,58 @@
+"""Paths that a run was given, as they are meant from any working folder."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from dataclasses import asdict
+from functools import reduce
+from pathlib import Path
+from typing import Any
+
+from truepair.config import Recipe
+from truepair.sources.demo import DEMO
+from truepair.sources.stores import is_address
+from truepair.training.recipe import recipe_from
+from truepair.training.recipe_sets import with_options
+
+_OPTIONS = (
+    *("data.path", "data.vocabulary", "data.image_features", "data.caption_features", "data.stream_index"),
+    *("data.source.image_root", "noise.index", "trusted.path", "model.image_encoder", "model.text_encoder"),
+)
+"""Options that name something on a disk, or may: an encoder may be a name on the hub."""
+
+
+def whole_paths(recipe: Recipe) -> dict[str, str]:
+    """By option, paths of a recipe from the root on, of what is there in this working folder."""
+    found = {}
+    for option, value in _values(recipe).items():
+        is_pattern = option == "data.path" and "{" in str(value)  # of tar shards
+        if value is not None and value != DEMO and not is_address(value):
+            path = Path(value).expanduser()
+            if is_pattern or path.exists():
+                found[option] = os.path.abspath(path)  # noqa: PTH100, links are the user's own
+    return found
+
+
+def with_whole_paths(recipe: Recipe, whole: Mapping[str, str], where: str) -> Recipe:
+    """A recipe that was given in another working folder.
+
+    Args:
+        recipe: As it was given.
+        whole: What `whole_paths` told there; a path that is not there any more, where the one that was given is, is
+            passed over.
+        where: What an error calls the recipe.
+    """
+    values = _values(recipe)
+    moved = {
+        option: path
+        for option, path in whole.items()
+        if option in values and (Path(path).exists() or not Path(values[option]).expanduser().exists())
+    }
+    return recipe_from(with_options(asdict(recipe), moved), where) if moved else recipe
+
+
+def _values(recipe: Recipe) -> dict[str, Any]:
+    """The options, but for those of networks that the run does not have."""
+    unread = {f"model.{name}" for name in recipe.network.unread}
+    return {name: reduce(getattr, name.split("."), recipe) for name in _OPTIONS if name not in unread}
