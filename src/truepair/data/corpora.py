@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from truepair.config import DataConfig, ModelConfig, Recipe, SourceConfig
-from truepair.data.embeddings import is_embeddings, load_embeddings_splits, stored_source
+from truepair.data.embeddings import is_embeddings, load_embeddings_splits, most_pixels_of, stored_source
 from truepair.data.flickr8k import listed_pairs, split_lists
 from truepair.data.pairs import Pairs, Splits, Subset
 from truepair.data.pixels import Pixels, with_pixels
@@ -303,8 +303,10 @@ def _with_pixels(splits: Splits, reader: PictureReader, config: DataConfig) -> S
     given = config.image_features or config.source.image_feature_col
     if given is not None:
         raise ConfigError(f"image features ({given}) are named, but model.image is to read pixels: leave them out")
+    path = Path(config.path)
+    most = most_pixels_of(path) if is_embeddings(path) else config.source.largest_pixels
     train, dev, test = (
-        pairs if _reads_pixels(pairs) else with_pixels(pairs, reader, config.source.largest_pixels, splits.name)
+        pairs if _reads_pixels(pairs) else with_pixels(pairs, reader, most, splits.name)
         for pairs in (splits.train, splits.dev, splits.test)
     )
     return replace(splits, train=train, dev=dev, test=test)

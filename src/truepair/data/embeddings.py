@@ -30,6 +30,7 @@ from truepair.files.json import read_json
 from truepair.files.lines import lines_of
 from truepair.files.names import PARTS, PLAN, SHARE_FOLDERS, STORE
 from truepair.files.parquet import parquet_columns, read_parquet
+from truepair.sources.decoding import MOST_PIXELS
 from truepair.sources.opening import reopened
 
 FORMAT = 2
@@ -112,6 +113,11 @@ def stored_source(folder: Path) -> dict[str, Any] | None:
     """
     described = read_json(folder / STORE, holds={"source": dict})
     return None if described is None else dict(described["source"])
+
+
+def most_pixels_of(folder: Path) -> int:
+    """Pixels of a picture that a feature store was made with at most."""
+    return int((stored_source(folder) or {}).get("largest_pixels", MOST_PIXELS))
 
 
 def stored_encoders(folder: Path) -> tuple[str, str] | None:

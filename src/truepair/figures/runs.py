@@ -100,7 +100,7 @@ def find_runs(folders: Sequence[Path]) -> tuple[list[FinishedRun], list[LeftOut]
         try:
             results = read_results(folder)
             if results is None:
-                left_out.append(LeftOut(folder, "it has not finished: resume it with 'truepair train'"))
+                left_out.append(LeftOut(folder, "it has not finished: run the command that began it again"))
                 continue
             runs.append(FinishedRun(folder, description_of_run(folder)[0], results))
         except CheckpointError as error:

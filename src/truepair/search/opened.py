@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from truepair.data.embeddings import is_embeddings, load_embeddings
+from truepair.data.embeddings import is_embeddings, load_embeddings, most_pixels_of
 from truepair.data.pairs import Pairs
 from truepair.data.pixels import with_pixels
 from truepair.data.text import tokenised, with_tokens
@@ -14,7 +14,6 @@ from truepair.pretrained.captions import CaptionReader
 from truepair.pretrained.pictures import picture_reader
 from truepair.search.layout import Segment
 from truepair.search.spaces import Space
-from truepair.sources.decoding import MOST_PIXELS
 from truepair.training.folder import TrainedRun, load_run
 
 
@@ -37,7 +36,7 @@ def pairs_of_store(space: Space | None, store: Path) -> Pairs:
     if space is None:
         return pairs
     if space.reads.image != "features":
-        pairs = with_pixels(pairs, picture_reader(space.reads.image_encoder), MOST_PIXELS, str(store))
+        pairs = with_pixels(pairs, picture_reader(space.reads.image_encoder), most_pixels_of(store), str(store))
     if space.reads.text != "features":
         return with_tokens(pairs, CaptionReader(space.reads.text_encoder), str(store)).pairs
     if (space.vocabulary is None or space.reads_vectors_beside_words) and pairs.caption_inputs is None:
