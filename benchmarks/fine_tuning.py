@@ -79,7 +79,7 @@ WAYS: Mapping[str, Way] = {
     "text full, 500 images": Way(TUNED | {"model.text": "full"}, 5, 2, images=500),
     "both full": Way(BOTH, 5, 2),
     "both full, longer": Way(BOTH, 9, 3),
-    "both full, six passes": Way(BOTH, 5, 6),
+    "both full, six passes": Way(BOTH | {"model.tower_learning_rate_factor": 0.3}, 5, 6),
     "both full, 500 images": Way(BOTH, 5, 2, images=500),
     "projections, five captions": Way({"data.text": "features"}, 0, 10, captions=5),
     "text full, five captions": Way(TUNED | {"model.text": "full"}, 5, 2, captions=5),

@@ -204,10 +204,10 @@ def test_an_ensemble_needs_no_published_number(tmp_path):
         (SECTION.replace("70, 90.5", "90.5, 70"), "published.image_to_text is 90.5, 70, 95, but R@1, R@5 and R@10 are"),
         (SECTION.replace("80, 90]", "80, 900]"), "published.text_to_image is 50, 80, 900, but R@1, R@5 and R@10 are"),
         (SECTION.replace("[50, 80", "[-5, 80"), "published.text_to_image is -5, 80, 90, but R@1, R@5 and R@10 are"),
-        (SECTION.replace("[50, 80, 90]", "80"), "published.text_to_image is 80, but it must be tuple[float, float,"),
+        (SECTION.replace("[50, 80, 90]", "80"), "published.text_to_image is 80, but it must be a list of 3 numbers"),
         (SECTION + 'noise_level = "word"\n', "published.noise_level is 'word', but it must be"),
         (SECTION + "noise_rate = 1\n", "published.noise_rate is 1, but it is a share in [0, 1)"),
-        ('members = ["sgraf"]\n', "members is ('sgraf',), but it must be tuple[Literal['cosine',"),
+        ('members = ["sgraf"]\n', "members is ('sgraf',), but it must be a list of one of 'cosine',"),
         ('members = ["saf", "sgr", "saf"]\n', "members are saf, sgr, saf: name each once"),
         (
             'members = ["saf", "sgr"]\n[model]\nsimilarity = "sgr"\n',
@@ -271,3 +271,9 @@ def test_a_member_leaves_out_what_only_the_other_reads(tmp_path):
     recipe = load_recipe(path)
     assert member_recipe(recipe, "sgr", 0).model.graph_steps == 2
     assert member_recipe(recipe, "saf", 0).model.graph_steps == ModelConfig().graph_steps
+
+
+def test_a_noise_index_that_is_typed_takes_the_place_of_a_recipes_rate():
+    assert starting_recipe(["crcl_cosine_demo_40"]).noise.rate == 0.4
+    assert starting_recipe(["crcl_cosine_demo_40", "--noise.index", "a.npy"]).noise.rate == 0.0
+    assert starting_recipe(["crcl_cosine_demo_40", "--noise.index=a.npy", "--noise.rate", "0.2"]).noise.rate == 0.4

@@ -139,10 +139,28 @@ def test_of_duplicates_the_first_image_with_a_kept_caption_stays():
     hands = {name: HandDecision("keep", None, TIME) for name in ("of a blank copy", "right caption of the third")}
     by_hand = merged(by_rule, IssuesToDrop({"4": "blank"}, {}, groups), hands)
     assert [(d.action, d.image_id) for d in by_hand[1:7]] == [
-        ("keep", "2"),
+        ("drop", "2"),
         ("keep", "3"),
-        ("re-pair", "2"),
+        ("re-pair", "3"),
         ("re-pair", "9"),
         ("keep", "4"),
         ("drop", "5"),
+    ]
+
+
+def test_an_image_that_stands_for_its_duplicates_does_so_among_near_duplicates():
+    by_rule = [pair("wrong", "drop", "1"), pair("right", "keep", "2"), pair("near", "keep", "3")]
+    groups = [("duplicate", ["1", "2"]), ("near-duplicate", ["1", "3"])]
+    decisions = merged(by_rule, IssuesToDrop(groups=groups), {})
+    assert [(d.action, d.image_id) for d in decisions] == [("drop", "1"), ("keep", "2"), ("drop", "3")]
+
+
+def test_of_duplicates_one_that_was_decided_about_by_hand_stays():
+    by_rule = [pair("first", "keep", "1"), pair("checked", "keep", "2"), pair("moved", "re-pair", "1", "2")]
+    hands = {"checked": HandDecision("keep", None, TIME)}
+    decisions = merged(by_rule, IssuesToDrop(groups=[("duplicate", ["1", "2"])]), hands)
+    assert [(d.action, d.image_id, d.former_image_id) for d in decisions] == [
+        ("drop", "1", None),
+        ("keep", "2", None),
+        ("keep", "2", None),  # it was to get a copy of the image that it has
     ]

@@ -865,3 +865,44 @@ def test_paths_with_dots_lead_to_the_same_pictures_from_the_copy(ending, root, t
     again = opened(tmp_path / "far" / "from" / "here" / f"t.{ending}", **options)
     pictures_of = {caption: sample.picture for sample in check(again) for caption in sample.captions}
     assert pictures_of == {"c0": before[0], "c1": before[1], "c2": before[0]}
+
+
+@pytest.mark.parametrize("root", [True, False])
+@pytest.mark.parametrize("form", ["coco", "karpathy", "hub", "tokens"])
+def test_paths_with_dots_in_caption_files_lead_to_the_same_pictures_from_the_copy(form, root, tmp_path):
+    write_files(tmp_path / "photos", {f"{k}.png": picture(k) for k in range(3)})
+    names = [f"../photos/{k}.png" for k in range(3)]
+    folder = tmp_path / "captions"
+    folder.mkdir()
+    documents = {
+        "coco": {
+            "images": [{"id": k, "file_name": name} for k, name in enumerate(names)],
+            "annotations": [{"id": 10 + k, "image_id": k, "caption": f"c{k}"} for k in range(3)],
+        },
+        "karpathy": {
+            "images": [
+                {"filepath": "../photos", "filename": f"{k}.png", "split": "train", "sentids": [k]}
+                | {"sentences": [{"raw": f"c{k}", "sentid": k}]}
+                for k in range(3)
+            ]
+        },
+    }
+    if form in documents:
+        (folder / "t.json").write_text(json.dumps(documents[form]))
+        path, copy = folder / "t.json", "t.json"
+    elif form == "tokens":
+        (folder / "t.token").write_text("".join(f"{name}#0\tc{k}\n" for k, name in enumerate(names)))
+        path, copy = folder / "t.token", "t.token"
+    else:
+        up = "../.." if root else ".."  # with an image root they start at the table's folder, which is data/
+        rows = [{"image": f"{up}/photos/{k}.png", "caption": f"c{k}"} for k in range(3)]
+        write_rows(folder / "data" / "train.parquet", rows)
+        path, copy = folder, "."
+    options = {"image_root": str(tmp_path)} if root else {"allow_outside": True}
+    source = opened(path, **options)
+    before = [sample.picture for sample in samples(source)]
+    assert len(before) == 3
+    copied(source, decided(source, re_pair={2: 0}), tmp_path / "far" / "from" / "here")
+    found = check(opened(tmp_path / "far" / "from" / "here" / copy, **options))
+    pictures_of = {caption: sample.picture for sample in found for caption in sample.captions}
+    assert pictures_of == {"c0": before[0], "c1": before[1], "c2": before[0]}

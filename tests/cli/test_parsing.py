@@ -188,6 +188,14 @@ def test_issues_that_there_are_not_are_wrong_use(capsys):
     assert "there is no issue 'typo' to drop; there are blank, tiny, placeholder" in capsys.readouterr().err
 
 
+def test_a_switch_takes_no_value(capsys):
+    for word, written in (("false", "write --method.no-refine"), ("true", "leave 'true' out")):
+        with pytest.raises(SystemExit) as ended:
+            main(["train", "crcl_cosine_demo_40", "--method.refine", word, "--out", "x"])
+        assert ended.value.code == 2
+        assert f"--method.refine takes no value: {written}" in capsys.readouterr().err
+
+
 def test_help_answers_at_once():
     command = [sys.executable, "-m", "truepair", "audit", "--help"]
     subprocess.run(command, capture_output=True, check=True)  # compiles, where that is kept

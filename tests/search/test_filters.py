@@ -2,6 +2,7 @@ import pyarrow as pa
 import pytest
 
 from truepair.errors import ConfigError
+from truepair.search.columns import _scalars
 from truepair.search.filters import filtered
 
 TABLE = pa.table(
@@ -24,6 +25,8 @@ TABLE = pa.table(
         ("name like '%o%'", [0]),
         ("name not like '%a%' and width in (200, 300)", [1, 2]),
         ("name NOT IN ('cat')", [0, 1, 2]),
+        ("width not in (100, 200)", [2]),  # where there is no value, it is not known
+        ("not width in (100, 200)", [2]),
         ("is_blank = true", [0]),
         ('"two words" < -1', [1]),
         ('"two words" = 1.5', [0]),
@@ -54,3 +57,25 @@ def test_a_filter_means_what_it_means_in_sql(text, rows):
 def test_what_is_no_filter_is_refused_in_a_sentence(text, said):
     with pytest.raises(ConfigError, match=said):
         filtered(TABLE, text)
+
+
+def test_a_missing_column_is_told_in_one_sentence():
+    with pytest.raises(ConfigError) as told:
+        filtered(TABLE, "height > 3")
+    assert "cannot be compared" not in str(told.value)
+
+
+@pytest.mark.parametrize(
+    ("texts", "kind"),
+    [
+        (["1", "-20", None], pa.int64()),
+        (["1", "2.5", "1e3"], pa.float64()),
+        (["007", "010"], pa.string()),
+        (["0", "0.5"], pa.float64()),
+        (["1234567890123456781", "1234567890123456790"], pa.string()),
+        (["+1", "2"], pa.string()),
+        (["1", "a"], pa.string()),
+    ],
+)
+def test_text_that_is_all_numbers_becomes_numbers_that_say_the_same(texts, kind):
+    assert _scalars(texts).type == kind

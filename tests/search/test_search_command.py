@@ -1,6 +1,7 @@
 import json
 
 import pytest
+from made_sources import write_rows
 
 from truepair.cli.main import main
 
@@ -54,6 +55,12 @@ def test_batches_come_from_a_file_and_go_to_one(of_words, tmp_path, capsys):
         (["search", "{out}", "a dog", "--no-browser"], "add --page"),
         (["search", "{out}", "a dog", "--allow-host", "hub.example.org"], "add --page"),
         (["search", "{out}", "--queries", "nowhere.txt"], "does not exist"),
+        (
+            ["search", "{out}", "a dog", "--out", "no/folder/hits.csv"],
+            "but there is no folder no/folder: make it first",
+        ),
+        (["search", "{out}", "a dog", "--page", "--where", "width > 3"], "--page asks for all that itself"),
+        (["search", "{out}", "a dog", "--page", "--find", "captions"], "--page asks for all that itself"),
         (["index", "--out", "{out}"], "name what to index"),
         (["search", "{out}", ""], "query 1 is empty"),
         (["index", "nowhere.csv", "--out", "{out}-new", "--quiet"], "does not exist"),
@@ -68,3 +75,10 @@ def test_bad_commands_are_answered_in_a_sentence(arguments, message, made, capsy
     error = said(capsys, *(word.format(out=made) for word in arguments), code=1).err
     assert message in error
     assert len(error.splitlines()) == 1
+
+
+@pytest.mark.parametrize("ending", ["csv", "jsonl", "parquet"])
+def test_queries_without_the_column_are_refused_with_those_that_there_are(ending, made, tmp_path, capsys):
+    queries = write_rows(tmp_path / f"queries.{ending}", [{"text": "a dog", "n": 1}])
+    error = said(capsys, "search", made, "--queries", queries, code=1).err
+    assert f"queries.{ending} has no column 'caption'; there are text, n: name one with --column" in error

@@ -54,6 +54,7 @@ from truepair.sources.skipped import SKIPPED, read_skipped, write_skipped
 from truepair.training.device import hardware, make_fabric, peak_memory_mb
 from truepair.training.folder import TrainedRun
 from truepair.training.log import read_log
+from truepair.training.paths import whole_data
 
 _MEASURED = ("seconds", "peak_memory_mb", "hardware")
 """What of a summary is not the same for every audit with the same results."""
@@ -179,7 +180,7 @@ def _by_run(run: TrainedRun, out: Path, config: AuditConfig, started: float) -> 
     log = read_log(run.folder / "log.jsonl")
     scored_by = ScoredBy(
         how="run",
-        run=str(run.folder),
+        run=str(run.folder.resolve()),
         method=run.recipe.method.name,
         saw_the_pairs=True,
         candidates=candidates_of(models, config.candidates),
@@ -355,7 +356,7 @@ def _summary(found: _Found, source: _Audited, config: AuditConfig, work: _Work) 
         images_checked=None,
         issues={},
         files=Files(FINDINGS, ISSUES, None, REPORT),
-        data=asdict(source.data),
+        data=asdict(whole_data(source.data)),
         noise=asdict(source.noise),
         audit=asdict(config),
         seconds=round(time.perf_counter() - work.started, 1),
@@ -412,9 +413,9 @@ def _confidence(run: TrainedRun) -> tuple[Float[Tensor, " pairs"], Pairs, Sequen
     for pair, image in enumerate(train.image_of_caption.tolist()):
         if why[pair] is not None:
             lost.setdefault(image, []).append(pair)
-    names = train.image_ids if train.pictures is None else [*map(train.pictures.reference, range(len(train.images)))]
+    name_of = train.image_ids.__getitem__ if train.pictures is None else train.pictures.reference
     skipped = [
-        Skipped(names[image], UNREADABLE, why[there[0]], tuple(train.caption_ids[pair] for pair in there))
+        Skipped(name_of(image), UNREADABLE, why[there[0]], tuple(train.caption_ids[pair] for pair in there))
         for image, there in lost.items()
     ]
     kept = [pair for pair, said in enumerate(why) if said is None]

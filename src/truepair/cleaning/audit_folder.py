@@ -27,6 +27,7 @@ from truepair.sources.folders import FolderSource
 from truepair.sources.opening import reopened
 from truepair.sources.picture_files import encoded_picture
 from truepair.sources.protocol import Sample, Source
+from truepair.sources.stores import StorePath
 from truepair.sources.tables import TableSource
 from truepair.sources.thumbnails import Thumbnails
 
@@ -48,8 +49,8 @@ _COLUMNS = {
     "image_reference": pa.string(),
 }
 _NEVER_MISSING = ("caption_id", "image_id", "caption", "is_suspect", "suggestion_is_mutual", "may_re_pair")
-_MOST_COMPARED = 100_000
-"""Pairs whose captions are compared with the source when it is checked."""
+_MOST_OF_TABLES, _MOST_OF_FOLDERS = 100_000, 2_000
+"""Pairs whose captions are compared with a source of this kind when it is checked."""
 _ISSUES = {
     "issue": pa.string(),
     "image_id": pa.string(),
@@ -112,7 +113,8 @@ class AuditFolder:
     def check_source(self) -> None:
         """Open the source, and refuse one whose captions are others than were audited.
 
-        Captions are compared of tables and folders with at most 100,000 pairs, which takes a second at most.
+        Captions are compared where that is quick: on a disk, of tables that name pictures with at most 100,000 pairs,
+        and of folders with at most 2,000.
 
         Raises:
             ConfigError: If the source is not there any more.
@@ -121,8 +123,9 @@ class AuditFolder:
         source = self.source
         if not self.summary.can_copy:  # of captions that were moved on purpose
             return
-        if not isinstance(source, TableSource | FolderSource) or len(self.findings) > _MOST_COMPARED:
+        if not _is_quickly_read(source, len(self.findings)):
             return
+        assert source is not None
         audited = dict(zip(*(self.findings[name].to_pylist() for name in ("caption_id", "caption")), strict=True))
         for shard in source.shards():
             for sample in source.read(shard, pictures=False):
@@ -229,6 +232,14 @@ class AuditFolder:
     def _numbers(self, column: str) -> Shaped[np.ndarray, " pairs"]:
         numbers: np.ndarray[Any, Any] = self.findings[column].to_numpy()
         return numbers
+
+
+def _is_quickly_read(source: Source | None, pairs: int) -> bool:
+    """Whether captions of so many pairs are read in about a second."""
+    if isinstance(source, TableSource):
+        is_on_disk = not isinstance(source.parts[0].root, StorePath)
+        return is_on_disk and pairs <= _MOST_OF_TABLES and isinstance(source.path_of(0), str)  # not bytes in cells
+    return isinstance(source, FolderSource) and not isinstance(source.root, StorePath) and pairs <= _MOST_OF_FOLDERS
 
 
 def open_audit(folder: Path) -> AuditFolder:

@@ -129,8 +129,9 @@ def refuse_unknown(kinds: Collection[str]) -> None:
 def merged(by_rule: Sequence[Decision], issues: IssuesToDrop, by_hand: Mapping[str, HandDecision]) -> list[Decision]:
     """One decision a pair: the hand's where there is one, else an issue's, else the rule's.
 
-    Of images that are the same, the first stays that a caption would have if they were no issue: the one picture of a
-    right caption is never dropped because a wrong caption of another copy of it was.
+    Of images that are the same, the first stays that a caption would have if they were no issue, one that was decided
+    about by hand before others: the one picture of a right caption is never dropped because a wrong caption of another
+    copy of it was.
 
     Args:
         by_rule: What `decide` gave.
@@ -151,15 +152,22 @@ def merged(by_rule: Sequence[Decision], issues: IssuesToDrop, by_hand: Mapping[s
     for place, decision in enumerate(decisions):
         if decision.action != "drop":
             places.setdefault(decision.image_id, []).append(place)
+    same: dict[str, Sequence[str]] = {}  # of an image that stands for its duplicates, all of them
     for kind, members in issues.groups:
-        shown = [image for image in members if image in places]
+        shown = [one for image in members for one in same.get(image, (image,)) if one in places]
+        shown.sort(key=lambda image: all(decisions[place].rule != BY_HAND for place in places[image]))
+        same[members[0]] = members
         for place in (place for image in shown[1:] for place in places.pop(image)):
             decision, stays = decisions[place], shown[0]
-            if decision.rule == BY_HAND or stays == decision.former_image_id:
+            if decision.rule == BY_HAND:
                 continue
-            is_moved = decision.action == "re-pair"  # its own image is another: it gets the copy that stays
-            decisions[place] = replace(decision, image_id=stays) if is_moved else _dropped(decision, kind)
-            if is_moved:
+            if decision.action != "re-pair":
+                decisions[place] = _dropped(decision, kind)
+            elif decision.former_image_id == stays:  # it was to get a copy of the image that it has
+                decisions[place] = replace(decision, action="keep", image_id=stays, former_image_id=None)
+            else:
+                decisions[place] = replace(decision, image_id=stays)
+            if decisions[place].action != "drop":
                 places[stays].append(place)
     return decisions
 

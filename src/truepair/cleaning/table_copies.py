@@ -44,18 +44,25 @@ def copy_table(source: TableSource, provenance: Provenance, folder: Path) -> lis
         return [_copy_archive(source, edits, folder)]
     target = folder / table.path.name
     (here,) = edits_by_part(edits, source)
-    names = _names_from_root(source, [edit.row if edit.donor is None else edit.donor for _, edit in here])
-    _write_part(source, table, [(place, _renamed_edit(source, edit, names)) for place, edit in here], target, names)
+    _write_from_root(source, table, here, target)
     return [target]
 
 
-def _names_from_root(source: TableSource, rows: Sequence[int]) -> dict[int, str]:
+def _write_from_root(source: TableSource, table: Table, here: Sequence[tuple[int, RowEdit]], target: Path) -> None:
+    """As `_write_part`, with new paths where they hold ``..``."""
+    names = _names_from_root(source, [edit for _, edit in here])
+    _write_part(source, table, [(place, _renamed_edit(source, edit, names)) for place, edit in here], target, names)
+
+
+def _names_from_root(source: TableSource, edits: Sequence[RowEdit]) -> dict[int, str]:
     """New paths of pictures whose path holds ``..``, by row: a table in another folder would mean another file."""
     names: dict[int, str] = {}
-    root = source.parts[0].root
-    for row in dict.fromkeys(rows):
-        path, file = PurePosixPath(_path_of(source, row)), source.file_of(row)
-        if ".." in path.parts and not path.is_absolute() and isinstance(file, Path) and isinstance(root, Path):
+    for row in dict.fromkeys(edit.row if edit.donor is None else edit.donor for edit in edits):
+        path = PurePosixPath(_path_of(source, row))
+        if ".." not in path.parts or path.is_absolute():
+            continue
+        file, root = source.file_of(row), source.parts[source.place_of(row)[0]].root
+        if isinstance(file, Path) and isinstance(root, Path):
             whole, start = (Path(os.path.abspath(each)) for each in (file, root))  # noqa: PTH100, links stay links
             names[row] = (whole.relative_to(start) if whole.is_relative_to(start) else whole).as_posix()
     return names
@@ -101,7 +108,7 @@ def copy_parquet_folder(source: TableSource, provenance: Provenance, folder: Pat
     for part, here in zip(source.parts, edits_by_part(edits, source), strict=True):
         target = folder / f"{part.name}{Path(str(part.table.path)).suffix}"
         target.parent.mkdir(parents=True, exist_ok=True)
-        _write_part(source, part.table, here, target)
+        _write_from_root(source, part.table, here, target)
         written.append(target)
     card = source.path / "README.md"
     if card.is_file():
@@ -118,7 +125,7 @@ def copy_dataset(source: TableSource, provenance: Provenance, folder: Path) -> l
         inside = folder / part.name
         inside.mkdir(parents=True, exist_ok=True)
         rows = inside / "data-00000-of-00001.arrow"
-        _write_part(source, part.table, here, rows)
+        _write_from_root(source, part.table, here, rows)
         stored = part.table.path
         state = parsed_json((stored / "state.json").read_bytes(), str(stored / "state.json"))
         state["_data_files"] = [{"filename": rows.name}]
@@ -148,7 +155,12 @@ def copy_coco(source: TableSource, provenance: Provenance, folder: Path) -> list
             for edit in edits
         ]
         shown, before = ({item["image_id"] for item in items} for items in (kept, annotations))
-        images = [image for image in document["images"] if image["id"] in shown or image["id"] not in before]
+        names = {annotations[row]["image_id"]: name for row, name in _names_from_root(source, edits).items()}
+        images = [
+            image | ({"file_name": names[image["id"]]} if image["id"] in names else {})
+            for image in document["images"]
+            if image["id"] in shown or image["id"] not in before
+        ]
         return document | {"images": images, "annotations": kept}
 
     return _copy_document(source, provenance, folder, changed)
@@ -160,12 +172,15 @@ def copy_karpathy(source: TableSource, provenance: Provenance, folder: Path) -> 
     def changed(document: dict[str, Any], edits: Sequence[RowEdit]) -> dict[str, Any]:
         sentences = [(place, item) for place, image in enumerate(document["images"]) for item in image["sentences"]]
         of_image: dict[int, list[Any]] = {}
+        names = {sentences[row][0]: name for row, name in _names_from_root(source, edits).items()}
         for edit in edits:
             owner = sentences[edit.row if edit.donor is None else edit.donor][0]
             of_image.setdefault(owner, []).append(sentences[edit.row][1])
         images = []
         for place, kept in sorted(of_image.items()):
             image = document["images"][place] | {"sentences": kept}
+            if place in names:
+                image |= {"filename": names[place]} | ({"filepath": ""} if "filepath" in image else {})
             images.append(image | ({"sentids": [item["sentid"] for item in kept]} if "sentids" in image else {}))
         return document | {"images": images}
 
@@ -178,15 +193,18 @@ def copy_tokens(source: TableSource, provenance: Provenance, folder: Path) -> li
     file = source.parts[0].table.path
     with opened_text(file) as stored:
         lines = token_lines(stored)
-    taken = {line.partition("\t")[0] for line in lines}
+    taken, names = {line.partition("\t")[0] for line in lines}, _names_from_root(source, edits)
+    taken |= {names[row] + lines[row].partition("\t")[0][len(lines[row].partition("#")[0]) :] for row in names}
     kept = []
     for edit in edits:
         line = lines[edit.row] if lines[edit.row].endswith("\n") else lines[edit.row] + "\n"
         if edit.donor is not None:
-            name = lines[edit.donor].partition("#")[0]
+            name = names.get(edit.donor, lines[edit.donor].partition("#")[0])
             token = next(f"{name}#{number}" for number in count() if f"{name}#{number}" not in taken)
             taken.add(token)
             line = token + "\t" + line.partition("\t")[2]
+        elif edit.row in names:
+            line = names[edit.row] + line[len(line.partition("#")[0]) :]
         kept.append(line)
     return _written(source, edits, folder, "".join(kept).encode("utf-8"))
 

@@ -112,6 +112,7 @@ def parse(
         raise SystemExit(0)
     _refuse_unknown(arguments, name, options)
     _refuse_missing(arguments, name, options)
+    _refuse_valued_switches(arguments, name, options)
     said = io.StringIO()
     try:
         with redirect_stderr(said), redirect_stdout(said):
@@ -141,6 +142,18 @@ def together(words: Sequence[str], flag: str) -> list[str]:
         else:
             (varied if is_varied else others).append(word)
     return [*others, *([flag, *varied] if varied else [])]
+
+
+def _refuse_valued_switches(arguments: Sequence[str], name: str, options: Sequence[Option]) -> None:
+    """Refuse ``--switch false``, whose second word would be taken for something else."""
+    switches = {f"--{option.name}": option for option in options if isinstance(option.default, bool)}
+    for flag, word in itertools.pairwise(arguments):
+        if flag in switches and word.lower() in ("true", "false"):
+            is_off = word.lower() == "false"
+            _refuse(
+                f"{flag} takes no value: {f'write {switches[flag].opposite}' if is_off else f'leave {word!r} out'}",
+                name,
+            )
 
 
 def _refuse_stores(parsed: Any, name: str, options: Sequence[Option]) -> None:

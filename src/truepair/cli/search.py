@@ -95,6 +95,8 @@ def command(arguments: Sequence[str], output: Output) -> None:
         raise ConfigError(f"--out is {parsed.out}, but hits are written as {', '.join(_WRITERS)}")
     if parsed.out is not None and parsed.out.exists():
         raise ConfigError(f"--out is {parsed.out}, which is there already: choose another file, or delete that one")
+    if parsed.out is not None and not parsed.out.parent.is_dir():
+        raise ConfigError(f"--out is {parsed.out}, but there is no folder {parsed.out.parent}: make it first")
     from truepair.search.index import open_index
 
     index = open_index(parsed.index)
@@ -122,8 +124,11 @@ def command(arguments: Sequence[str], output: Output) -> None:
 
 def _serve(parsed: Search, output: Output) -> None:
     """The page."""
-    if parsed.image or parsed.like or parsed.queries is not None or parsed.out is not None:
-        raise ConfigError("--page asks for queries itself: give it no --image, --like, --queries or --out")
+    others = parsed.queries, parsed.out, parsed.where, parsed.find, parsed.k
+    if parsed.image or parsed.like or any(other is not None for other in others):
+        raise ConfigError(
+            "--page asks for all that itself: give it no --image, --like, --queries, --out, --where, --find or --k"
+        )
 
     def make() -> FastAPI:
         from truepair.review.search_app import make_search_app
@@ -173,7 +178,10 @@ def read_queries(path: Path, column: str) -> list[str]:
         raise DataError(f"{path} does not exist; give a file with one query a line, or a table")
     if not is_table(path):
         return [line for line in lines_of(path) if line.strip()]
-    values = open_table(path, [column]).columns([column])[column]
+    table = open_table(path, [column])
+    if column not in table.names:
+        raise DataError(f"{path} has no column {column!r}; there are {', '.join(table.names)}: name one with --column")
+    values = table.columns([column])[column]
     return ["" if value is None else str(value) for value in values]
 
 

@@ -102,15 +102,18 @@ def starting_recipe(arguments: Sequence[str]) -> Recipe:
         ConfigError: If the file is wrong, or stands for several networks and no option says which one is meant.
     """
     words = [word for argument in arguments for word in argument.split("=", 1)]
-    recipe = _recipe_of(arguments)
-    if recipe is not None:
-        file = load_recipe_file(recipe)
+    named = _recipe_of(arguments)
+    if named is not None:
+        file = load_recipe_file(named)
         if file.members and not {"--model.similarity", "--help", "--help-all", "-h"} & set(words):
             raise ConfigError(
-                f"{recipe} stands for several networks ({', '.join(file.members)}): train and test them with "
-                f"'truepair reproduce {recipe}', or one of them, with --model.similarity {file.members[0]}"
+                f"{named} stands for several networks ({', '.join(file.members)}): train and test them with "
+                f"'truepair reproduce {named}', or one of them, with --model.similarity {file.members[0]}"
             )
-        return file.recipe
+        recipe = file.recipe
+        if "--noise.index" in words and "--noise.rate" not in words:  # it takes the place of the recipe's noise
+            recipe = replace(recipe, noise=replace(recipe.noise, rate=0.0))
+        return recipe
     name: dict[str, Any] = {"name": words[words.index("--method.name") + 1]} if "--method.name" in words[:-1] else {}
     return recipe_from({"method": name}, "the command line")
 

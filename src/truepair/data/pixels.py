@@ -73,9 +73,8 @@ def unreadable(inputs: Inputs, rows: Int[Tensor, " items"]) -> dict[int, str]:
             here = ((rows >= start) & (rows < start + len(part))).nonzero().flatten()
             found |= {int(here[place]): why for place, why in unreadable(part, rows[here] - start).items()}
         return dict(sorted(found.items()))
-    while isinstance(inputs, Subset):
-        rows = inputs.rows[rows]
-        inputs = inputs.inputs
+    if isinstance(inputs, Subset):
+        return unreadable(inputs.inputs, inputs.rows[rows])
     if not isinstance(inputs, Pixels) or not inputs.lost:
         return {}
     return {place: inputs.lost[row] for place, row in enumerate(rows.tolist()) if row in inputs.lost}

@@ -42,8 +42,6 @@ from truepair.sources.first_look import look_first
 from truepair.sources.opening import description_of, open_source
 from truepair.sources.protocol import Source
 
-"""The folder of an audit or an index in which the embeddings of its pictures are."""
-
 
 def embedded_corpus(
     data: DataConfig,

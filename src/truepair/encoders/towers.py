@@ -80,7 +80,7 @@ def _inverted_residual(
         return inner
     if block.training and drop_rate:
         kept = torch.rand(len(maps), 1, 1, 1, dtype=maps.dtype, device=maps.device) >= drop_rate
-        inner = inner * (kept / (1 - drop_rate))
+        inner = inner * (kept.to(inner.dtype) / (1 - drop_rate))
     return maps + inner
 
 

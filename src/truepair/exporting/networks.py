@@ -64,12 +64,18 @@ def _numbers(side: Side) -> list[str]:
 def _joined(model: Exportable) -> list[Any] | None:
     """The networks of both sides, if they are halves of the same ones; else None."""
     image, text = model.image, model.text
-    is_same = image.name == text.name and len(image.parts) == len(text.parts)
+    is_same = _place(image.name) == _place(text.name) and len(image.parts) == len(text.parts)
     towers = [(one.tower, other.tower) for one, other in zip(image.networks, text.networks, strict=False)]
     if not is_same or not all(isinstance(other, HubTextTower) for _, other in towers):
         return None
     networks = [_complete(text.name, *both) for both in towers]
     return None if any(network is None for network in networks) else networks
+
+
+def _place(name: str) -> str:
+    """A name on the hub, or a folder as any path to it means."""
+    path = Path(name).expanduser()
+    return str(path.resolve()) if path.is_dir() else name
 
 
 def _complete(name: str, *towers: Any) -> Any | None:

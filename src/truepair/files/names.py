@@ -29,8 +29,12 @@ def slug(text: str) -> str:
     >>> slug("CRCL, without SCC")
     'crcl_without_scc'
     """
-    name = re.sub(r"[^a-z0-9]+", "_", text.lower()).strip("_")
-    if len(name) <= _LONGEST_SLUG:
+    return shortened(re.sub(r"[^a-z0-9]+", "_", text.lower()).strip("_"), _LONGEST_SLUG)
+
+
+def shortened(name: str, most: int) -> str:
+    """A name of so many letters at most; long ones end with a digest, which keeps those apart that begin alike."""
+    if len(name) <= most:
         return name
-    digest = hashlib.sha256(text.encode()).hexdigest()[:8]  # texts that begin alike stay apart
-    return f"{name[: _LONGEST_SLUG - 9]}_{digest}"
+    digest = hashlib.sha256(name.encode()).hexdigest()[:8]
+    return f"{name[: most - 9]}_{digest}"

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from truepair.data.embeddings import stored_source
 from truepair.errors import DataError
@@ -52,15 +54,26 @@ def columns_to_filter(
 
 
 def _scalars(values: Sequence[Any]) -> pa.Array | None:
-    """A column of text, numbers or truth values; text that is all numbers as numbers; None if it is something else."""
+    """A column of text, numbers or truth values; None if it is something else.
+
+    Text that is all numbers becomes numbers, unless they would not say what it says: codes such as 007, and ids of more
+    digits than a number keeps, stay text.
+    """
     try:
         array = pa.array(values)
     except (pa.ArrowException, TypeError):
         return None
     if pa.types.is_string(array.type) or pa.types.is_large_string(array.type):
-        try:
-            return array.cast(pa.float64())
-        except pa.ArrowException:
-            return array
+        return _numbers(array)
     kinds = (pa.types.is_integer, pa.types.is_floating, pa.types.is_boolean)
     return array if any(kind(array.type) for kind in kinds) else None
+
+
+def _numbers(texts: pa.Array) -> pa.Array:
+    """Whole numbers, or others, if all texts are such and none is a code; else the texts."""
+    if pc.any(pc.match_substring_regex(texts, r"^[+-]?0\d|^\+|\d{16}")).as_py():
+        return texts
+    for kind in (pa.int64(), pa.float64()):
+        with suppress(pa.ArrowException):
+            return texts.cast(kind)
+    return texts

@@ -10,7 +10,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from truepair.errors import ConfigError
+from truepair.errors import ConfigError, TruepairError
 
 _TOKEN = re.compile(
     r"\s*(?:(?P<number>\d+(?:\.\d+)?)|'(?P<text>(?:[^']|'')*)'|\"(?P<quoted>[^\"]+)\"|(?P<name>[^\W\d]\w*)"
@@ -62,6 +62,8 @@ def filtered(table: pa.Table, text: str) -> pa.Array:
     numbered = table.append_column(row, pa.array(range(len(table)), pa.int64()))
     try:
         return numbered.filter(parsed_filter(text, table.column_names))[row].combine_chunks()
+    except TruepairError:
+        raise
     except (pa.ArrowException, ValueError, OverflowError) as error:
         first = str(error).splitlines()[0]
         raise ConfigError(f"where is {text!r}, which cannot be compared with the columns ({first})") from error
@@ -159,7 +161,7 @@ class _Parser:
             while self.taken("sign", ","):
                 values.append(self.value())
             self.needed("sign", ")")
-            return column.isin(values)
+            return pc.if_else(column.is_valid(), column.isin(values), pa.scalar(None, pa.bool_()))  # as in SQL
         if self.taken("word", "like"):
             pattern = self.value()
             if not isinstance(pattern, str):

@@ -150,9 +150,9 @@ def load_runs(folders: Sequence[Path], corpus: Corpus | None = None) -> list[Tra
         ConfigError: If they are of different data or vocabularies, or have different numbers of networks.
     """
     first, *others = folders
-    data = asdict(description_of_run(first)[0].data)
+    data = _data_of(first)
     for folder in others:
-        different = differences(data, asdict(description_of_run(folder)[0].data), "data")
+        different = differences(data, _data_of(folder), "data")
         if different:
             raise ConfigError(
                 f"the runs are of different data ({first} and {folder}; {'; '.join(different)}): only runs of the same "
@@ -181,6 +181,11 @@ def load_runs(folders: Sequence[Path], corpus: Corpus | None = None) -> list[Tra
             "all: only runs with as many networks each can be one model"
         )
     return runs
+
+
+def _data_of(folder: Path) -> dict[str, Any]:
+    """Options of a run's data."""
+    return asdict(recipe_from_here(folder, description_of_run(folder)[0]).data)
 
 
 def drop_exclusive_codes(folder: Path) -> None:
@@ -266,7 +271,7 @@ def describe(folder: Path, recipe: Recipe, shape: InputShape, corpus: Corpus) ->
     known = read_json(folder / RUN)
     if known is not None:
         _refuse_other_words(folder, shape, corpus)
-        write_json(folder / RUN, known | {"recipe": asdict(recipe)})
+        write_json(folder / RUN, known | {"recipe": asdict(recipe), "paths": whole_paths(recipe)})
         return
     if corpus.vocabulary is not None:
         with replacing(folder / "vocabulary.json") as temporary:
@@ -299,9 +304,16 @@ def description_of_run(folder: Path) -> tuple[Recipe, InputShape]:
 
 
 def recipe_from_here(folder: Path, recipe: Recipe) -> Recipe:
-    """The recipe of the run in `folder` with paths that are meant from any working folder."""
-    whole = (read_json(folder / RUN) or {}).get("paths")
-    return with_whole_paths(recipe, whole, str(folder / RUN)) if isinstance(whole, dict) else recipe
+    """The recipe of the run in `folder` with paths that are meant from any working folder.
+
+    Raises:
+        CheckpointError: If ``run.json`` is damaged.
+    """
+    path = folder / RUN
+    whole = (read_json(path) or {}).get("paths", {})
+    if not isinstance(whole, dict) or not all(isinstance(one, str) for one in whole.values()):
+        raise damaged(path, f"paths is {whole!r:.80}")
+    return with_whole_paths(recipe, whole, str(path))
 
 
 def _with_words_of(folder: Path, data: DataConfig, vocabulary: Vocabulary | None) -> DataConfig:

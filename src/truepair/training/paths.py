@@ -9,12 +9,15 @@ from functools import reduce
 from pathlib import Path
 from typing import Any
 
-from truepair.config import Recipe
+from truepair.config import DataConfig, Recipe
+from truepair.pretrained.captions import MINILM
+from truepair.pretrained.lite0 import NAME
 from truepair.sources.demo import DEMO
 from truepair.sources.stores import is_address
 from truepair.training.recipe import recipe_from
 from truepair.training.recipe_sets import with_options
 
+_BUILT_IN = (NAME, MINILM)
 _OPTIONS = (
     *("data.path", "data.vocabulary", "data.image_features", "data.caption_features", "data.stream_index"),
     *("data.source.image_root", "noise.index", "trusted.path", "model.image_encoder", "model.text_encoder"),
@@ -27,11 +30,17 @@ def whole_paths(recipe: Recipe) -> dict[str, str]:
     found = {}
     for option, value in _values(recipe).items():
         is_pattern = option == "data.path" and "{" in str(value)  # of tar shards
-        if value is not None and value != DEMO and not is_address(value):
+        if value not in (None, DEMO, *_BUILT_IN) and not is_address(value):
             path = Path(value).expanduser()
             if is_pattern or path.exists():
                 found[option] = os.path.abspath(path)  # noqa: PTH100, links are the user's own
     return found
+
+
+def whole_data(data: DataConfig) -> DataConfig:
+    """Options of data with whole paths."""
+    recipe = Recipe(data)
+    return with_whole_paths(recipe, whole_paths(recipe), "the data").data
 
 
 def with_whole_paths(recipe: Recipe, whole: Mapping[str, str], where: str) -> Recipe:
@@ -47,9 +56,15 @@ def with_whole_paths(recipe: Recipe, whole: Mapping[str, str], where: str) -> Re
     moved = {
         option: path
         for option, path in whole.items()
-        if option in values and (Path(path).exists() or not Path(values[option]).expanduser().exists())
+        if values.get(option) is not None and (_is_there(path) or not _is_there(values[option]))
     }
     return recipe_from(with_options(asdict(recipe), moved), where) if moved else recipe
+
+
+def _is_there(path: str) -> bool:
+    """Whether a path, or the folder of a pattern of tar shards, is there."""
+    place = Path(path).expanduser()
+    return (place.parent if "{" in place.name else place).exists()
 
 
 def _values(recipe: Recipe) -> dict[str, Any]:

@@ -225,6 +225,11 @@ def _built(kind: type[Config], values: Mapping[str, Any], where: str, prefix: st
 def _in_words(kind: Any) -> str:
     if get_origin(kind) is Literal:
         return "one of " + ", ".join(map(repr, get_args(kind)))
+    if get_origin(kind) is tuple:
+        kinds = [one for one in get_args(kind) if one is not Ellipsis]
+        count = "" if Ellipsis in get_args(kind) else f"{len(kinds)} "
+        plural = {int: "whole numbers", float: "numbers", str: "texts"}
+        return f"a list of {count}{plural.get(kinds[0]) or _in_words(kinds[0])}"
     return kind.__name__ if isinstance(kind, type) else str(kind).replace("typing.", "")
 
 

@@ -15,12 +15,16 @@ from truepair.data.corpora import corpora_one_by_one
 from truepair.errors import ConfigError, DataError, TruepairError
 from truepair.files.json import parsed_json, write_json
 from truepair.files.locking import alone_in
+from truepair.files.names import shortened
 from truepair.progress import progress
 from truepair.training.folder import finished, refuse_another_run
 from truepair.training.recipe import METHOD_CONFIGS, recipe_from
 from truepair.training.recipe_sets import with_options
 from truepair.training.results import RunResults
 from truepair.training.run import run
+
+_LONGEST_NAME = 150
+"""Letters of a folder's name; file systems take 255."""
 
 
 @dataclass(frozen=True)
@@ -124,7 +128,8 @@ def settings_of(
             seeds_of = {"noise.seed": seed, "trusted.seed": seed, "training.seed": seed}
             nested = with_options(asdict(recipe), {**seeds_of, **given, **chosen})
             built = recipe_from(nested, "--vary")
-            folder = out / "_".join([*(f"{name}={_slug(value)}" for name, value in chosen.items()), str(seed)])
+            called = "_".join(f"{name}={_slug(value)}" for name, value in chosen.items())
+            folder = out / f"{shortened(called, _LONGEST_NAME)}_{seed}"
             refuse_another_run(folder, built)
             settings.append(Setting(chosen, seed, built, folder))
     if len({setting.folder for setting in settings}) < len(settings):
