@@ -146,14 +146,16 @@ def together(words: Sequence[str], flag: str) -> list[str]:
 
 def _refuse_valued_switches(arguments: Sequence[str], name: str, options: Sequence[Option]) -> None:
     """Refuse ``--switch false``, whose second word would be taken for something else."""
-    switches = {f"--{option.name}": option for option in options if isinstance(option.default, bool)}
+    switches = _switches(options)
     for flag, word in itertools.pairwise(arguments):
         if flag in switches and word.lower() in ("true", "false"):
-            is_off = word.lower() == "false"
-            _refuse(
-                f"{flag} takes no value: {f'write {switches[flag].opposite}' if is_off else f'leave {word!r} out'}",
-                name,
-            )
+            instead = f"write {switches[flag].opposite}" if word.lower() == "false" else f"leave {word!r} out"
+            _refuse(f"{flag} takes no value: {instead}", name)
+
+
+def _switches(options: Sequence[Option]) -> dict[str, Option]:
+    """The options that take no value, by what is typed."""
+    return {f"--{option.name}": option for option in options if not option.takes}
 
 
 def _refuse_stores(parsed: Any, name: str, options: Sequence[Option]) -> None:
@@ -356,7 +358,7 @@ def _table(rows: Sequence[tuple[str, str]]) -> list[str]:
 
 def _refuse_unknown(words: Sequence[str], name: str, options: Sequence[Option]) -> None:
     flags = [f"--{option.name}" for option in options if not option.is_positional]
-    switches = {f"--{option.name}" for option in options if not option.takes}
+    switches = _switches(options)
     known = {*flags, *(option.opposite for option in options if not option.takes)}
     for word in words:
         flag, equals, _ = word.partition("=")
@@ -392,7 +394,7 @@ def _in_plain_words(box: str, words: Sequence[str], options: Sequence[Option]) -
         return "; ".join(f"{_written(option)} is missing: {_first_sentence(option.help)}" for option in needed)
     if message.startswith("Unrecognized options: "):
         extra = message.partition(": ")[2]
-        switches = {f"--{option.name}" for option in options if not option.takes}
+        switches = _switches(options)
         for before, word in itertools.pairwise(words):
             if word == extra and before.replace("_", "-") in switches:
                 return f"{before} takes no value: leave {extra!r} out"
