@@ -235,6 +235,25 @@ def first_minutes_table(_: Sequence[Numbers]) -> str:
     return f"{table.caption()}\n\n{markdown(table.columns, table.rows)}"
 
 
+_NOT_SHOWN = ("text full, longer", "both full, longer", "text full, 500 images")
+"""Ways of fine-tuning whose numbers docs/finetuning.md has alone."""
+
+
+def over_seeds(table: Result) -> list[dict[str, str]]:
+    """The rows of fine-tuning that are shown, those of several seeds as one: mean and standard deviation."""
+    cells: dict[tuple[str, ...], list[dict[str, str]]] = {}
+    for row in table.cells():
+        if row["what learns"] not in _NOT_SHOWN:
+            cells.setdefault((row["what learns"], row["noise"], row["system"]), []).append(row)
+
+    def of(rows: Sequence[Mapping[str, str]], name: str, digits: int) -> str:
+        values = [float(row[name].replace(",", "")) for row in rows if row[name] != "–"]
+        return spread(values, digits) if values else "–"
+
+    digits = {"rSum": 1, "AUROC": 3, "CPU s": 0}
+    return [rows[0] | {name: of(rows, name, places) for name, places in digits.items()} for rows in cells.values()]
+
+
 VIEWS: Mapping[str, Callable[[Result], str]] = {
     "detectors": lambda table: pivoted(table.cells(), ["corpus", "noise"], ["system"], "{AP} / {AUROC}"),
     "disentangling": lambda table: pivoted(
@@ -242,7 +261,7 @@ VIEWS: Mapping[str, Callable[[Result], str]] = {
     ),
     "disncl_cost": lambda table: pivoted(table.cells(), ["backbone"], ["iteration"], "{seconds} s ({CPU × plain} ×)"),
     "fine_tuning": lambda table: pivoted(
-        table.cells(), ["what learns"], ["noise", "system"], "{rSum} / {AUROC} ({CPU s} s)"
+        over_seeds(table), ["what learns"], ["noise", "system"], "{rSum} / {AUROC} ({CPU s} s)"
     ),
     "mscn_cost": lambda table: pivoted(
         table.cells(),
