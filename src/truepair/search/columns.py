@@ -71,9 +71,12 @@ def _scalars(values: Sequence[Any]) -> pa.Array | None:
 
 def _numbers(texts: pa.Array) -> pa.Array:
     """Whole numbers, or others, if all texts are such and none is a code; else the texts."""
-    if pc.any(pc.match_substring_regex(texts, r"^[+-]?0\d|^\+|\d{16}")).as_py():
+    if pc.any(pc.match_substring_regex(texts, r"^[+-]?0\d|^\+")).as_py():
         return texts
-    for kind in (pa.int64(), pa.float64()):
-        with suppress(pa.ArrowException):
-            return texts.cast(kind)
+    with suppress(pa.ArrowException):
+        return texts.cast(pa.int64())
+    if pc.any(pc.match_substring_regex(texts, r"^-?\d{16,}$")).as_py():  # more than a float keeps
+        return texts
+    with suppress(pa.ArrowException):
+        return texts.cast(pa.float64())
     return texts
