@@ -192,12 +192,12 @@ def test_a_shard_that_changed_between_two_calls_is_refused_by_name(tmp_path, con
     out, changed = tmp_path / "out", content() | {"b": [sample(91)]}
     with pytest.raises(InterruptionError):
         encode(MemorySource(content(), {"c": (1, interrupt)}), out, config, 2, 2)
-    message = "shard 'b' of memory is not what it was when .*-of-00002 was begun: restore the source, or delete"
+    message = "memory is not what it was when .*-of-00002 was begun .part 'b' of it.: restore it, or .* on all machines"
     for number in (1, 2):
         with pytest.raises(ConfigError, match=message):
             encode(MemorySource(changed), out, config, number, 2)
         encode(MemorySource(content()), out, config, number, 2)
-    refused(tmp_path, config, "shard 'b' of memory is not what it was when", contents=changed)
+    refused(tmp_path, config, "memory is not what it was when", contents=changed)
 
 
 def test_an_unfinished_part_is_refused(tmp_path, config):
