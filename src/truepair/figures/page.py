@@ -298,11 +298,7 @@ def _confidences(name: str, run: FinishedRun) -> Iterable[Figure]:
             rows_of = {"matching": is_known & is_clean, "mismatched": is_known & ~is_clean}
         kinds = {kind: values[rows] for kind, rows in rows_of.items() if rows.any()}
         said = column.removeprefix("last_")
-        yield Figure(
-            f"{name}_{column}",
-            confidence_histogram(kinds, said),
-            caption,
-        )
+        yield Figure(f"{name}_{column}", confidence_histogram(kinds, said), caption)
 
 
 def _histories(name: str, run: FinishedRun) -> Iterable[Figure]:

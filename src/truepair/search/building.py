@@ -286,17 +286,17 @@ def _of_names(pairs: Pairs, names: Container[str]) -> list[bool]:
 
 @dataclass(frozen=True)
 class _Written:
-    """A segment, the width of its vectors, and how many of its pictures could not be decoded, which it is without."""
+    """A segment, which is without the pictures that cannot be decoded, and the width of its vectors."""
 
     segment: Segment
     width: int
-    unreadable: int
 
     def tell(self, tell: Tell) -> None:
-        """Say so."""
-        if self.unreadable:
-            count = "1 picture" if self.unreadable == 1 else f"{self.unreadable:,} pictures"
-            tell(f"{count} cannot be decoded, and {'is' if self.unreadable == 1 else 'are'} not in the index")
+        """Say how many pictures it is without."""
+        lost = len(self.segment.dropped_images)
+        if lost:
+            count, are = ("1 picture", "is") if lost == 1 else (f"{lost:,} pictures", "are")
+            tell(f"{count} cannot be decoded, and {are} not in the index")
 
 
 def _written_segment(made: _Made, out: Path, name: str, split: str) -> _Written:
@@ -326,11 +326,10 @@ def _written_segment(made: _Made, out: Path, name: str, split: str) -> _Written:
     except OSError as error:
         raise DataError(f"{out} cannot be written ({of_system(error)})") from error
     store = None if made.store is None else str(made.store)
-    lost = unreadable(pairs.images, torch.arange(len(pairs.images)))  # known now that all were read
-    segment = Segment(
-        name, len(pairs.images), len(pairs), store, split, tuple(lost), tuple(pairs_without_picture(pairs))
-    )
-    return _Written(segment, width, len(lost))
+    no_picture = unreadable(pairs.images, torch.arange(len(pairs.images)))  # known now that all were read
+    no_pair = pairs_without_picture(pairs)
+    segment = Segment(name, len(pairs.images), len(pairs), store, split, tuple(no_picture), tuple(no_pair))
+    return _Written(segment, width)
 
 
 def _discard(folder: Path) -> None:

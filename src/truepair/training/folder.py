@@ -184,7 +184,7 @@ def load_runs(folders: Sequence[Path], corpus: Corpus | None = None) -> list[Tra
 
 
 def _data_of(folder: Path) -> dict[str, Any]:
-    """Options of a run's data."""
+    """Options of a run's data, with paths that are meant from any working folder."""
     return asdict(recipe_from_here(folder, description_of_run(folder)[0]).data)
 
 
