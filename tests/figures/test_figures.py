@@ -17,7 +17,8 @@ from truepair.config import (
     TrainingConfig,
 )
 from truepair.errors import ConfigError
-from truepair.figures.curves import noise_figures, option_figures
+from truepair.figures.charts import curves_chart
+from truepair.figures.curves import Curve, Point, noise_figures, option_figures
 from truepair.figures.page import draw_figures
 from truepair.figures.runs import FinishedRun, find_runs, systems_of
 from truepair.training.results import read_results, write_results
@@ -40,13 +41,14 @@ def trained(tmp_path_factory):
     return folder
 
 
-def made(run, rate=0.4, level="caption", seed=0, rsum=100.0, corpus="demo", **options):
+def made(run, rate=0.4, level="caption", seed=0, rsum=100.0, corpus="demo", noise=(), data=(), **options):
     """That run, as if it had other noise, options and results."""
     changed = replace(run.recipe.method, **options)
-    recipe = replace(run.recipe, noise=replace(run.recipe.noise, rate=rate, level=level, seed=seed), method=changed)
+    of_noise = replace(run.recipe.noise, rate=rate, level=level, seed=seed, **dict(noise))
+    recipe = replace(run.recipe, noise=of_noise, data=replace(run.recipe.data, **dict(data)), method=changed)
     test = replace(run.results.test, image_to_text_r1=rsum - run.results.test.rsum + run.results.test.image_to_text_r1)
     results = replace(run.results, test=test, seed=seed, corpus=corpus)
-    name = "_".join(map(str, (corpus, rate, level, seed, *options.values())))
+    name = "_".join(map(str, (corpus, rate, level, seed, noise, data, *options.values())))
     return FinishedRun(run.folder / name, recipe, results)
 
 
@@ -76,6 +78,26 @@ def test_corpora_and_levels_never_share_a_plot_and_runs_without_noise_are_in_eac
         ("other", "caption"),
     ]
     assert [figure.rates for figure in figures] == [2, 2, 1]
+
+
+def test_hard_noise_noisy_development_pairs_and_other_inputs_are_no_seeds_of_the_same(one):
+    similar, noisy = {"partners": "similar"}, {"development": True}
+    runs = [made(one), made(one, seed=1), made(one, noise=similar), made(one, 0.0), made(one, 0.0, noise=noisy)]
+    runs += [made(one, noise=noisy), made(one, data={"text": "words"})]
+    captions, alike = noise_figures(runs)
+    assert (captions.level, alike.level) == ("caption", "similar captions")
+    seeds = {
+        (figure.level, curve.label): {point.at: point.seeds for point in curve.points}
+        for figure in (captions, alike)
+        for curve in figure.curves["rsum"]
+        if curve.points
+    }
+    assert seeds == {
+        ("caption", "CRCL, text auto"): {0.0: (0,), 0.4: (0, 1)},
+        ("caption", "CRCL, text auto, noisy development pairs"): {0.4: (0,)},
+        ("caption", "CRCL, text words"): {0.4: (0,)},
+        ("similar captions", "CRCL, text auto"): {0.0: (0,), 0.4: (0,)},
+    }
 
 
 def test_a_system_has_its_place_in_every_plot_also_where_it_has_no_run(one):
@@ -110,6 +132,16 @@ def test_an_option_is_drawn_where_nothing_else_differs_and_other_options_make_ot
         "momentum 0.5": [(0.03, pytest.approx(35)), (0.1, pytest.approx(105))],
         "momentum 0.8": [(0.03, pytest.approx(38)), (0.1, pytest.approx(108))],
     }
+
+
+def test_lines_join_numbers_and_nothing_joins_values_that_are_none():
+    def lines(*places):
+        points = tuple(Point(at, float(number), None, (0,)) for number, at in enumerate(places))
+        drawn = curves_chart([Curve("one", points), Curve("other", points)], "x", "y", "what it shows")
+        return re.findall("stroke-width: 1.6; stroke-linecap: square", drawn)  # of lines alone, here and in the legend
+
+    assert len(lines(0.1, 0.3)) == 4
+    assert not lines("adam", "adamw")
 
 
 def test_the_page_holds_every_figure_and_each_is_a_file_too(trained, tmp_path):

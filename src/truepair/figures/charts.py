@@ -24,21 +24,27 @@ _LOOKS: Sequence[dict[str, Any]] = [
     for colour, marker in zip((BLUE, ORANGE, INK, GREY), markers, strict=True)
 ]
 """Twelve lines that can be told apart, without colour too."""
+_ASIDE = 0.6
+"""How far the means of all curves at one value that is no number lie apart; from one value to the next it is 1."""
 _CANDIDATES = 100
 _NOISE_RATES = (0.2, 0.4, 0.6)
 
 
 def curves_chart(curves: Sequence[Curve], x: str, y: str, summary: str) -> str:
-    """Lines with a standard deviation where there are several seeds; values that are no numbers stand side by side."""
+    """Means with a standard deviation where there are several seeds.
+
+    Along numbers, lines join the means of a curve. Values that are no numbers stand side by side, and so do the means
+    of all curves at one of them: nothing lies between two optimisers.
+    """
     everything = {repr(point.at): point.at for curve in curves for point in curve.points}
     is_number = all(isinstance(at, int | float) and not isinstance(at, bool) for at in everything.values())
     place: Callable[[Any], float] = float if is_number else lambda at: float([*everything].index(repr(at)))
     with mpl.rc_context(STYLE):
-        axes = new_axes(x, y, height=4.2 + 0.28 * sum(bool(curve.points) for curve in curves))
-        for curve, look in zip(curves, _cycled(len(curves)), strict=True):
-            if not curve.points:
-                continue
-            at = [place(point.at) for point in curve.points]
+        drawn = [(curve, look) for curve, look in zip(curves, _cycled(len(curves)), strict=True) if curve.points]
+        axes = new_axes(x, y, height=4.2 + 0.28 * len(drawn))
+        for number, (curve, look) in enumerate(drawn):
+            aside = 0.0 if is_number else _ASIDE * (number - (len(drawn) - 1) / 2) / len(drawn)
+            at = [place(point.at) + aside for point in curve.points]
             axes.errorbar(
                 at,
                 [point.mean for point in curve.points],
@@ -47,9 +53,10 @@ def curves_chart(curves: Sequence[Curve], x: str, y: str, summary: str) -> str:
                 markersize=6,
                 linewidth=1.6,
                 capsize=3,
-                **look,
+                **look | ({} if is_number else {"linestyle": "none"}),
             )
         if not is_number:
+            axes.set_xlim(-0.5, len(everything) - 0.5)
             axes.set_xticks(range(len(everything)), [short(value) for value in everything.values()])
         if any(curve.label for curve in curves):
             legend_above(axes)

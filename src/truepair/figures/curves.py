@@ -45,7 +45,7 @@ class NoiseFigure:
 
     Attributes:
         corpus: The corpus and its gallery.
-        level: "caption" or "image", or what else an index file held.
+        level: See `FinishedRun.level`.
         curves: Measure → a line a system.
         systems: Folder → system, of the runs that are drawn.
     """
@@ -104,9 +104,8 @@ def noise_figures(runs: Sequence[FinishedRun]) -> list[NoiseFigure]:
 def option_figures(runs: Sequence[FinishedRun]) -> list[OptionFigure]:
     """A figure for each option in which runs of one method differ and nothing else does but what other lines show."""
     figures = []
-    for (corpus, level, rate, method), same in _cells(runs).items():
+    for (corpus, noise, method), same in _cells(runs).items():
         varying = varying_options(same)
-        noise = "no noise" if not rate else f"{100 * rate:.0f} % noise, {level} level"
         for option in varying:
             lines: dict[str, list[FinishedRun]] = {}
             for run in same:
@@ -125,11 +124,11 @@ def option_figures(runs: Sequence[FinishedRun]) -> list[OptionFigure]:
     return figures
 
 
-def _cells(runs: Sequence[FinishedRun]) -> dict[tuple[str, str, float, str], list[FinishedRun]]:
-    """Runs that differ in options and seeds only."""
-    cells: dict[tuple[str, str, float, str], list[FinishedRun]] = {}
+def _cells(runs: Sequence[FinishedRun]) -> dict[tuple[str, str, str], list[FinishedRun]]:
+    """Runs that differ in options and seeds only, by corpus, noise and method."""
+    cells: dict[tuple[str, str, str], list[FinishedRun]] = {}
     for run in runs:
-        cells.setdefault((run.corpus, run.level, run.rate, run.recipe.method.name), []).append(run)
+        cells.setdefault((run.corpus, run.noise, run.recipe.method.name), []).append(run)
     return cells
 
 
@@ -142,7 +141,7 @@ def _points(runs: Sequence[tuple[Any, FinishedRun]], measure: str) -> tuple[Poin
 
 
 def points_of(measured: Iterable[tuple[Any, int, float]]) -> tuple[Point, ...]:
-    """One point for each place, in order; of a seed that was run twice, the later run counts.
+    """One point for each place, in order; of a seed that was run twice, the run that comes last counts.
 
     Args:
         measured: Of each run its place, its seed and its value.

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -25,7 +24,7 @@ from truepair.figures.charts import (
     tolerance_chart,
 )
 from truepair.figures.curves import MEASURES, Curve, NoiseFigure, noise_figures, option_figures
-from truepair.figures.runs import FinishedRun, LeftOut, find_runs, short
+from truepair.figures.runs import SIMILAR, FinishedRun, LeftOut, find_runs, short
 from truepair.files.locking import alone_in
 from truepair.files.names import slug
 from truepair.files.parquet import read_parquet
@@ -39,6 +38,7 @@ from truepair.random_streams import Stream
 from truepair.scoring.encodings import similarity_of_pairs
 from truepair.spread import plus_minus
 from truepair.training.folder import load_run, recipe_from_here
+from truepair.training.log import means_by_epoch
 
 _MOST_SHOWN = 8
 """Systems whose training pairs are drawn."""
@@ -162,9 +162,13 @@ def sections_of(
 
 
 def _noise_section(number: int, figure: NoiseFigure) -> Section:
-    level = {"caption": "captions moved singly", "image": "all captions of an image moved together"}
+    level = {
+        "caption": "captions moved singly",
+        SIMILAR: "captions exchanged with similar ones",
+        "image": "all captions of an image moved together",
+    }
     said = "without noise" if figure.level == "none" else level.get(figure.level, f"level: {figure.level}")
-    name = f"noise_{number}_{slug(figure.corpus.split(',')[0])}_{figure.level}"
+    name = f"noise_{number}_{slug(figure.corpus.split(',')[0])}_{slug(figure.level)}"
     figures = [
         Figure(
             f"{name}_{measure}",
@@ -240,7 +244,7 @@ def _pairs_section(
     seed: int,
 ) -> Section:
     """Similarities, confidence and state of a run's training pairs, and what else its method has."""
-    name = f"pairs_{number}_{slug(system)}_{run.level}_{100 * run.rate:.0f}"
+    name = f"pairs_{number}_{slug(system)}_{slug(run.level)}_{100 * run.rate:.0f}"
     figures = [
         *_similarities(name, run, corpus, left_out, pairs, seed),
         *_confidences(name, run),
@@ -249,8 +253,9 @@ def _pairs_section(
     if run.recipe.method.name == "mscn":
         margin = margin_chart(run.recipe.method.margin)
         figures.append(Figure(f"{name}_margin", margin, "The margin that a pair of some similarity must keep (MSCN)."))
-    noise = "no noise" if not run.rate else f"{100 * run.rate:.0f} % noise, {run.level} level"
-    return Section(f"Training pairs: {system}", (f"{run.results.corpus}, {noise}, seed {run.results.seed}.",), figures)
+    return Section(
+        f"Training pairs: {system}", (f"{run.results.corpus}, {run.noise}, seed {run.results.seed}.",), figures
+    )
 
 
 def _similarities(
@@ -313,7 +318,7 @@ def _histories(name: str, run: FinishedRun) -> Iterable[Figure]:
         caption = f"The method's {state} of its pairs after each epoch: median, and the middle 80 % of the pairs."
         yield Figure(f"{name}_{state}_by_epoch", chart, caption)
     yield from _mixtures(name, log, {epoch: states.get("similarity", {}) for epoch, states in epochs.items()})
-    meta = _means(log, "meta_loss")
+    meta = means_by_epoch(log, "meta_loss")
     if meta:
         yield Figure(f"{name}_meta_loss", scalar_chart(meta, "meta loss"), "Loss of the head on labelled pairs (MSCN).")
 
@@ -322,7 +327,7 @@ def _mixtures(
     name: str, log: Sequence[Mapping[str, Any]], similarities: Mapping[int, Mapping[str, Sequence[int]]]
 ) -> Iterable[Figure]:
     """MSCN's mixtures: both components by epoch, and the first and the last one over the similarities."""
-    of_names = {each: _means(log, f"mixture_{each}") for each in _OF_MIXTURES}
+    of_names = {each: means_by_epoch(log, f"mixture_{each}") for each in _OF_MIXTURES}
     mixtures = {epoch: {each: of_names[each][epoch] for each in of_names} for epoch in of_names["noise_rate"]}
     mixtures = {epoch: mixture for epoch, mixture in mixtures.items() if similarities.get(epoch)}
     if not mixtures:
@@ -336,12 +341,3 @@ def _mixtures(
             f"Similarities of the training pairs and the mixture of two Betas that chose pairs in epoch {epoch} (MSCN)."
         )
         yield Figure(f"{name}_mixture_{epoch}", chart, said)
-
-
-def _means(log: Sequence[Mapping[str, Any]], name: str) -> dict[int, float]:
-    """A scalar of the steps by epoch, from 1."""
-    found: dict[int, list[tuple[int, float]]] = {}
-    for line in log:
-        if line["kind"] == "steps" and math.isfinite(line.get(name, math.nan)):
-            found.setdefault(line["epoch"] + 1, []).append((line["steps"], line[name]))
-    return {epoch: float(np.average([v for _, v in s], weights=[n for n, _ in s])) for epoch, s in found.items()}

@@ -4,20 +4,27 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from truepair.config import Recipe
+from truepair.config import NoiseConfig, Recipe
 from truepair.errors import CheckpointError, ConfigError
 from truepair.files.names import RUN
 from truepair.training.folder import description_of_run, learning_options
 from truepair.training.log import read_log
 from truepair.training.results import RunResults, read_results
 
-_NOT_OF_A_SYSTEM = ("data.", "noise.", "trusted.seed", "training.seed", "training.patience", "method.name")
-"""Options that a system keeps its name under: the data, the noise and the seeds."""
+_NOT_OF_A_SYSTEM = (
+    *("data.path", "data.source.", "data.stream_index", "data.shards_at_once", "data.test_split", "data.test_folds"),
+    *("data.split_seed", "noise.rate", "noise.level", "noise.partners", "noise.seed", "noise.index"),
+    *("trusted.seed", "training.seed", "training.patience", "method.name"),
+)
+"""Options that a system keeps its name under, or how their names begin: seeds, and what `FinishedRun.corpus`,
+`FinishedRun.rate` and `FinishedRun.level` say."""
+SIMILAR = "similar captions"
+"""The level at which captions exchange images two and two that are alike in their words."""
 _LABELS = {
     "method.loss=info_nce": "InfoNCE",
     "method.loss=triplet_hardest": "triplet, hardest negative",
@@ -27,6 +34,8 @@ _LABELS = {
     "training.oracle=none": "",
     "method.refine=False": "without SCC",
     "method.refine=True": "",
+    "noise.development=True": "noisy development pairs",
+    "noise.development=False": "",
 }
 """What a deviation is called where its option says less."""
 _NAMES = {"baseline": "plain", "crcl": "CRCL", "mscn": "MSCN", "disncl": "DisNCL", "teacher": "teacher"}
@@ -49,8 +58,9 @@ class FinishedRun:
 
     @cached_property
     def options(self) -> Mapping[str, Any]:
-        """All that decided what was learned, by dotted name."""
-        return dict(_flat(learning_options(self.recipe)))
+        """All that decided what was learned, by dotted name; what is done with noise is nothing where there is none."""
+        recipe = self.recipe
+        return dict(_flat(learning_options(recipe if self.level != "none" else replace(recipe, noise=NoiseConfig()))))
 
     @property
     def rate(self) -> float:
@@ -62,11 +72,19 @@ class FinishedRun:
 
     @property
     def level(self) -> str:
-        """At which level they do not match: "caption", "image", or what an index file turned out to be; "none"."""
-        if self.recipe.noise.index is None:
-            return self.recipe.noise.level if self.recipe.noise.rate else "none"
+        """At which level they do not match: "caption", `SIMILAR`, "image", or what an index file was; "none"."""
+        noise = self.recipe.noise
+        if noise.index is None:
+            return "none" if not noise.rate else SIMILAR if noise.partners == "similar" else noise.level
         found = self.results.realised_noise_level
         return "unknown" if found is None else found.level
+
+    @property
+    def noise(self) -> str:
+        """Rate and level, in words."""
+        if self.level == "none":
+            return "no noise"
+        return f"{100 * self.rate:.0f} % noise, " + (SIMILAR if self.level == SIMILAR else f"{self.level} level")
 
     @property
     def corpus(self) -> str:
@@ -148,6 +166,8 @@ def varying_options(runs: Iterable[FinishedRun]) -> list[str]:
 
 
 def _said(name: str, value: Any) -> str:
+    if name in ("data.image_features", "data.caption_features", "data.vocabulary") and value is not None:
+        value = Path(value).name
     return _LABELS.get(f"{name}={value}", f"{name.rpartition('.')[2]} {short(value)}")
 
 
