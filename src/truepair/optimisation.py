@@ -28,11 +28,11 @@ def learning_rate(config: OptimisationConfig, epoch: float, epochs: int) -> floa
 
     >>> learning_rate(OptimisationConfig(learning_rate=1.0), 15.0, 30)
     0.1
-    >>> learning_rate(OptimisationConfig(learning_rate=1.0, schedule="cosine"), 15.0, 30)
-    0.5
+    >>> learning_rate(OptimisationConfig(learning_rate=1.0, schedule="cosine"), 10.0, 30)
+    0.75
     """
     if config.schedule == "cosine":
-        return round(config.learning_rate * 0.5 * (1 + math.cos(math.pi * epoch / epochs)), 12)
+        return config.learning_rate * 0.5 * (1 + math.cos(math.pi * epoch / epochs))
     return config.learning_rate * config.decay_factor ** int(epoch // config.decay_epochs)
 
 

@@ -148,14 +148,16 @@ def test_a_run_is_audited_by_its_own_confidence(trained, quick, tmp_path):
     assert not summary.can_copy, "mistakes put in on purpose stand in no file"
 
 
-def test_a_run_that_learned_nothing_makes_no_suspects(trained, quick, tmp_path):
+@pytest.mark.parametrize("confidence", [0.5, 1.0])
+def test_a_run_that_learned_nothing_makes_no_suspects(trained, quick, tmp_path, confidence):
     folder = shutil.copytree(trained.folder, tmp_path / "run")
     table = pq.read_table(folder / "pairs.parquet")
     place, kind = table.column_names.index("confidence"), table["confidence"].type
-    pq.write_table(table.set_column(place, "confidence", pa.array([0.5] * len(table), kind)), folder / "pairs.parquet")
+    same = pa.array([confidence] * len(table), kind)
+    pq.write_table(table.set_column(place, "confidence", same), folder / "pairs.parquet")
     summary = audit_run(replace(trained, folder=folder), tmp_path / "audit", quick)
     assert (summary.estimated_noise_rate, summary.suspects) == (None, 0)
-    assert "learned nothing consistent about its pairs: no pair is called a suspect" in summary.warnings[-1]
+    assert "learned nothing consistent about its pairs: it has the same confidence in all" in summary.warnings[-1]
     found = pq.read_table(tmp_path / "audit" / "findings.parquet")
     assert found["mismatch_probability"].null_count == len(found)
     assert "learned nothing consistent" in (tmp_path / "audit" / "report.html").read_text(encoding="utf-8")

@@ -10,10 +10,12 @@ from truepair.config import ModelConfig
 from truepair.data.features import Features
 from truepair.data.noise import inject_noise
 from truepair.data.pairs import Pairs
+from truepair.data.text import Tokens, WordsAndVectors
 from truepair.errors import CheckpointError, ConfigError, DataError
 from truepair.evaluation import retrieval
 from truepair.evaluation.recall import mean_metrics, ranks, retrieval_metrics
 from truepair.evaluation.retrieval import evaluate
+from truepair.evaluation.saved_counts import fingerprint
 from truepair.files.checkpoint import load_checkpoint
 from truepair.model import InputShape, MatchingModel, make_model
 
@@ -289,6 +291,19 @@ def test_evaluations_of_other_models_pairs_folds_or_blocks_do_not_meet_in_a_fold
     assert evaluate(*calls[0], state=tmp_path) == expected[0]
     assert len(list(tmp_path.iterdir())) == len(calls) + 1
     assert [evaluate(*call, state=tmp_path) for call in calls] == expected
+
+
+def test_a_fingerprint_tells_vectors_beside_words_apart(gallery):
+    pairs, matrix = gallery
+    words = Tokens(torch.ones(30, dtype=torch.int32), torch.arange(31))
+    vectors = torch.rand(30, 4).numpy()
+    one, other = (
+        fingerprint(
+            [written_down(matrix)], replace(pairs, caption_inputs=WordsAndVectors(words, Features(found))), [], 8
+        )
+        for found in (vectors, vectors[::-1].copy())
+    )
+    assert one != other
 
 
 def test_counts_under_anothers_name_and_damaged_ones_are_refused(gallery, small_blocks, tmp_path):

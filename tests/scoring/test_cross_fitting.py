@@ -137,3 +137,7 @@ def test_random_pairs_of_a_large_fold_are_not_outnumbered_by_those_of_small_ones
     few = [torch.zeros(4000, 5)] * 3
     assert [len(each) for each in _in_proportion(few, [100, 100, 9800])] == [41, 41, 4000]
     assert [len(each) for each in _in_proportion([torch.zeros(400, 5)] * 2, [100, 101])] == [400, 400]
+    unequal = [torch.arange(float(count))[:, None] for count in (1100, 2050, 1000)]
+    kept = _in_proportion(unequal, [1000, 1000, 1000])
+    assert [len(each) for each in kept] == [1000] * 3
+    assert all(len(each.unique()) == 1000 and each[-1] == each.max() for each in kept)

@@ -105,6 +105,19 @@ def test_the_rate_is_the_ratio_of_shares_below_written_out(pairs, random, shift)
     assert len({round(rate, 6) for rate in found}) > 2
 
 
+@pytest.mark.parametrize("step", [0.1, 0.25, 0.5, 1.0])
+@pytest.mark.parametrize("rate", [0.2, 0.4])
+def test_equal_scores_change_little(rate, step):
+    scores, of_random = drawn(rate, seed=3)
+    rounded = [(values / step).round() * step for values in (scores, of_random)]
+    assert rate_against_random(*rounded) == pytest.approx(rate_against_random(scores, of_random), abs=0.02)
+
+
+def test_where_most_random_pairs_have_the_lowest_score_pairs_up_to_it_are_counted():
+    scores = torch.cat([torch.zeros(400), torch.ones(600)])
+    assert rate_against_random(scores, torch.cat([torch.zeros(800), torch.ones(200)])) == pytest.approx(0.5)
+
+
 def test_of_few_pairs_none_below_the_lowest_scores_is_no_sign_that_all_match():
     """60 of 300 pairs are spread over random pairs, but none of them is, by chance, among the lowest 8 %."""
     scores = torch.cat([torch.linspace(0.08, 1, 60), torch.full((240,), 10.0)])

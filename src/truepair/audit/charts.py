@@ -14,6 +14,7 @@ from torch import Tensor
 
 from truepair.evaluation.detection import CalibrationCurve
 from truepair.pages.svg import BLUE, GREY, INK, ORANGE, PAPER, STYLE, WIDTH, legend_above, new_axes, svg
+from truepair.training.log import means_by_epoch
 
 
 def score_histogram(
@@ -113,7 +114,6 @@ def calibration_chart(curve: CalibrationCurve) -> str:
 def learning_curves(lines: Sequence[Mapping[str, Any]]) -> str | None:
     """Loss and development rSum per epoch, from a run's log; None if it holds no epoch."""
     epochs = [line for line in lines if line["kind"] == "epoch"]
-    steps = [line for line in lines if line["kind"] == "steps" and "loss" in line]
     if not epochs:
         return None
     with mpl.rc_context(STYLE):
@@ -121,10 +121,8 @@ def learning_curves(lines: Sequence[Mapping[str, Any]]) -> str | None:
         upper, lower = figure.subplots(2, 1, sharex=True)
         upper.plot([line["epoch"] + 1 for line in epochs], [_rsum(line) for line in epochs], color=BLUE, marker=".")
         upper.set_ylabel("dev rSum (of 600)")
-        by_epoch: dict[int, list[float]] = {}
-        for line in steps:
-            by_epoch.setdefault(line["epoch"], []).append(line["loss"])
-        lower.plot([e + 1 for e in by_epoch], [sum(v) / len(v) for v in by_epoch.values()], color=ORANGE, marker=".")
+        losses = means_by_epoch(lines, "loss")
+        lower.plot([*losses], [*losses.values()], color=ORANGE, marker=".")
         lower.set_ylabel("training loss")
         lower.set_xlabel("Epoch")
         lower.xaxis.get_major_locator().set_params(integer=True)

@@ -42,7 +42,7 @@ from truepair.files.names import FINDINGS, ISSUES, REPORT
 from truepair.files.parquet import read_parquet, write_parquet
 from truepair.model import MatchingModel
 from truepair.scoring.best import NONE
-from truepair.scoring.confidence import NOTHING_KNOWN, warnings_about
+from truepair.scoring.confidence import warnings_about
 from truepair.scoring.cross_fitting import candidates_of
 from truepair.scoring.encodings import are_local
 from truepair.scoring.log_odds import Scores
@@ -115,7 +115,7 @@ def audit_corpus(corpus: Corpus, data: DataConfig, noise: NoiseConfig, out: Path
     refuse_inputs(data, out)
     with alone_in(out):
         pairs = noisy(every_pair(corpus.splits) if config.pairs == "all" else corpus.splits.train, noise)
-        source = _Audited(_name_of(corpus, data), data, noise, corpus)
+        source = _Audited(_name_of(corpus), data, noise, corpus)
         return _cross_fit(pairs, corpus.vocabulary, source, out, config, started)
 
 
@@ -155,11 +155,11 @@ def _by_run(run: TrainedRun, out: Path, config: AuditConfig, started: float) -> 
     device = make_fabric(config.device).device
     confidence, pairs, left_out = _confidence(run)
     mismatch, warnings = 1 - confidence, list[str]()
-    if (mismatch == 1 - NOTHING_KNOWN).all():
+    if (mismatch == mismatch[0]).all():  # 0 or ½, where a method found no two kinds of pairs
         mismatch = torch.full_like(mismatch, torch.nan)
         warnings.append(
-            f"the run in {run.folder} learned nothing consistent about its pairs: no pair is called a suspect; train "
-            "on more pairs or longer, or audit the corpus itself"
+            f"the run in {run.folder} learned nothing consistent about its pairs: it has the same confidence in all of "
+            "them, and no pair is called a suspect; train on more pairs or longer, or audit the corpus itself"
         )
     models = [model.to(device) for model in run.models]
     scores = scores_by_a_run(
@@ -176,7 +176,7 @@ def _by_run(run: TrainedRun, out: Path, config: AuditConfig, started: float) -> 
         at_most=config.partners,
         seed=config.seed,
     )
-    source = _Audited(_name_of(run.corpus, run.recipe.data), run.recipe.data, run.recipe.noise, run.corpus, left_out)
+    source = _Audited(_name_of(run.corpus), run.recipe.data, run.recipe.noise, run.corpus, left_out)
     log = read_log(run.folder / "log.jsonl")
     scored_by = ScoredBy(
         how="run",
@@ -387,7 +387,7 @@ def _skipped(source: _Audited) -> Sequence[Skipped]:
     return [*source.corpus.skipped, *source.left_out]
 
 
-def _name_of(corpus: Corpus, data: DataConfig) -> str:
+def _name_of(corpus: Corpus) -> str:
     """What people call the corpus: by the source's name, not by that of a folder of features."""
     described = corpus.source
     return corpus.splits.name if described is None else Path(str(described["path"])).name

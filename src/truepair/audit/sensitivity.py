@@ -1,4 +1,4 @@
-"""Sensitivity of an audit: the share of mistakes made on purpose that it calls suspects.
+"""Sensitivity of an audit: the share of mistakes made on purpose that the networks of its folds call suspects.
 
 A caption with a random image is one kind of mistake. A caption with the image of a *similar* caption is another: it
 looks right to models of that corpus, and the noise rate does not count it.
@@ -43,7 +43,11 @@ def sensitivity(
     temperature: float,
     seed: int,
 ) -> Finds:
-    """Shares of mistakes that would be suspects; None for both where the audit's probabilities are unknown.
+    """Shares of mistakes that would be suspects by the networks of the folds alone; None where none could be made.
+
+    What the audit adds, a network that learned all pairs and joint inference over the captions of an image, would need
+    mistakes that were there from the start: of the demo at 20 % noise, with short training, the networks of the folds
+    called 58 % of the random ones suspects, the audit 66 %.
 
     Args:
         folds: Pairs and the models that score them.
@@ -72,7 +76,7 @@ def sensitivity(
         unmoved = replace(fold, learned=fold.learned[~torch.isin(fold.learned, chosen)])
         images = pairs.image_of_caption.clone()
         images[chosen] = images[lending]
-        # Their probabilities, as the audit would give them.
+        # Their probabilities by these features; no network of all pairs learned them, and none is judged together.
         features = pair_features(
             fold.models,
             replace(pairs, image_of_caption=images),

@@ -53,6 +53,8 @@ class ScoredBy:
 class Finds:
     """Shares of mismatches made on purpose that would be suspects, in [0, 1]; None where none could be made.
 
+    By the networks of the folds alone (see `truepair.audit.sensitivity`).
+
     Attributes:
         random: Of captions with random images.
         alike: Of captions with the image of the most similar caption.

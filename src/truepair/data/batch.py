@@ -48,6 +48,10 @@ class Padded:
         positions = torch.arange(self.values.shape[1], device=self.values.device)
         return positions < self.lengths[:, None]
 
+    def tensors(self) -> list[Tensor]:
+        """All that the items are made of, in the order of the attributes."""
+        return [part for part in (self.values, self.lengths, self.vectors, self.places) if part is not None]
+
     def to(self, device: torch.device) -> Padded:
         """The same items on `device`."""
         lengths = None if self.lengths is None else self.lengths.to(device, non_blocking=True)

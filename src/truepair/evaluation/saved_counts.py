@@ -97,7 +97,5 @@ def _everything(models: Sequence[MatchingModel], pairs: Pairs, blocks: Sequence[
 
 def _inputs(name: str, inputs: Inputs) -> Iterator[tuple[str, Tensor]]:
     for rows in torch.arange(len(inputs)).split(_ROWS_AT_A_TIME):
-        padded = inputs.take(rows)
-        yield name, padded.values
-        if padded.lengths is not None:
-            yield name, padded.lengths
+        for part in inputs.take(rows).tensors():
+            yield name, part

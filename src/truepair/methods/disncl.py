@@ -244,9 +244,11 @@ def matching_term(
     confidence: Float[Tensor, " pairs"],
     config: DisnclConfig,
 ) -> Float[Tensor, ""]:
-    """L_match: InfoNCE with soft targets, the mean of both directions; its negative bounds I(S_v; S_t) from below.
+    """L_match: InfoNCE with soft targets, the mean of both directions.
 
-    Each pair counts by its confidence: what the targets of a rejected pair say is the network's own guess.
+    Its negative and log B bound I(S_v; S_t) from below where every pair counts in full, with its own partner as the
+    target; training logs that as ``info_nce``. Here each pair counts by its confidence: what the targets of a rejected
+    pair say is the network's own guess.
     """
     if not config.soft_targets:
         return info_nce(similarity, config.temperature, weights=confidence) / 2
@@ -280,7 +282,7 @@ def exclusive_terms(
         codes: With the exclusive code.
         branch: Its decoder is used.
         critic: Estimates what both codes have in common; None leaves that and the correlations out. The estimate is
-            there to be read even where its weight is 0; correlations are not.
+            logged where its weight is 0, too; correlations are computed only where they have a weight.
         config: Says whether gradients reach the shared code (``coupled``).
     """
     assert codes.exclusive is not None
@@ -422,6 +424,7 @@ class _Network:
             log |= self._signals(codes, weighted, epoch)
         loss = torch.stack([*weighted.values()]).sum()
         log |= {name: term.item() for name, term in terms.items()}
+        log["info_nce"] = info_nce(similarity.detach(), self.config.temperature).item() / 2
         return log | {"confidence": confidence.mean().item()} | self._optimiser.step(loss, epoch)
 
     def _weights(self, epoch: float) -> dict[str, float]:

@@ -15,7 +15,7 @@ NONE = -1
 
 @dataclass(frozen=True)
 class Best:
-    """The best of what was seen so far, best first; -1 where there were fewer."""
+    """The best of what was seen so far, best first; -1, with score -∞, where there were fewer that count."""
 
     best: Float[Tensor, "rows count"]
     where: Int[Tensor, "rows count"]
@@ -49,5 +49,6 @@ class Best:
         count = self.best.shape[1]
         scores, places = scores.topk(min(count, scores.shape[1]), dim=1)
         together, order = torch.cat([self.best[rows], scores], dim=1).topk(count, dim=1)
-        self.where[rows] = torch.cat([self.where[rows], block[places]], dim=1).gather(1, order)
+        where = torch.cat([self.where[rows], block[places]], dim=1).gather(1, order)
+        self.where[rows] = where.masked_fill(together == -torch.inf, NONE)
         self.best[rows] = together

@@ -150,4 +150,6 @@ def _in_proportion(of_random: Sequence[Tensor], sizes: Sequence[int]) -> list[Te
     if least < _UNEQUAL * most:
         return list(of_random)
     kept = [max(1, round(most * size)) for size in sizes]
-    return [random[:: -(-len(random) // count)] for random, count in zip(of_random, kept, strict=True)]
+    return [
+        random[torch.linspace(0, len(random) - 1, count).long()] for random, count in zip(of_random, kept, strict=True)
+    ]

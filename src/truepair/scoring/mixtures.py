@@ -257,7 +257,7 @@ def fit_beta_mixture(
     and stops below a gain of 1e-2. The M-step takes the weighted moments, as in its code.
 
     Args:
-        scores: ``[pairs]``, in [0, 1], higher = more similar; see `unit_interval` for cosines.
+        scores: ``[pairs]``, in [0, 1], higher = more similar; of cosines, half of 1 + them.
         initial: Mismatched and clean component to start from (see `fit_beta`), in this order, which is kept. Without,
             the start is the best split of the scores into a low and a high group.
         max_iterations: Expectation-maximisation steps at most.
@@ -282,15 +282,6 @@ def fit_beta(scores: Float[Tensor, " pairs"]) -> Beta:
     """
     values = _unit(scores)
     return Beta.from_moments(values.mean().item(), values.var(correction=0).item())
-
-
-def unit_interval(cosine: Float[Tensor, " pairs"]) -> Float[Tensor, " pairs"]:
-    """Cosines in [-1, 1] as scores in [0, 1], ``(1 + cosine) / 2``; what rounding put outside is put back.
-
-    >>> unit_interval(torch.tensor([-1.0, 0.0, 0.5]))
-    tensor([0.0000, 0.5000, 0.7500])
-    """
-    return ((1 + cosine) / 2).clamp(0, 1)
 
 
 def _fit(
@@ -382,6 +373,6 @@ def _unit(scores: Tensor) -> Tensor:
     if outside.any():
         raise DataError(
             f"a Beta mixture needs scores in [0, 1], but {int(outside.sum()):,} of {len(values):,} are outside (range "
-            f"{values.min():.4g} … {values.max():.4g}); rescale them first, cosines with `unit_interval`"
+            f"{values.min():.4g} … {values.max():.4g}); rescale them first, cosines to (1 + cosine) / 2"
         )
     return values

@@ -128,8 +128,11 @@ def rate_against_random(scores: Float[Tensor, " pairs"], of_random: Float[Tensor
     values, known = scores.double().sort().values, of_random.double().sort().values
     least = min(_FEWEST_BELOW / len(values), float(_LOWEST_SHARES[-1]))
     places = (_LOWEST_SHARES[least <= _LOWEST_SHARES] * len(known)).long().clamp(1, len(known) - 1)
-    of_null = places.double() / len(known)  # F_0
-    below = torch.searchsorted(values, known[places]).double() / len(values)  # F
+    at = known[places]
+    at = at[at > known[0]] if (at > known[0]).any() else at[:1]  # below the lowest score is nothing: up to it
+    is_lowest = bool(at[0] == known[0])
+    of_null = torch.searchsorted(known, at, right=is_lowest).double() / len(known)  # F_0, fewer where scores are equal
+    below = torch.searchsorted(values, at, right=is_lowest).double() / len(values)  # F
     rate = below / of_null
     at_least = below.clamp(min=1 / len(values))  # where no pair is, there might be one
     relative = (1 - below) / (len(values) * at_least) + (1 - of_null) / (len(known) * of_null)

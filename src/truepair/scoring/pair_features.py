@@ -143,11 +143,13 @@ def pair_features(
     with evaluating(models):
         against = _Reference.encoded(models, pairs, reference)
         strange = _RandomImages.encoded(models, pairs, random_images, against)
+        places_done = 0
         for places in pairs.image_of_caption[chosen].argsort(stable=True).split(_PAIRS_AT_A_TIME):
             block = _Block.encoded(models, pairs, chosen[places], against)  # an image is encoded once
             of_pairs[places] = _features_of_block(block, against, temperature)
-            some = torch.arange(len(places))[::every]
-            for _ in range(random_pairs_each):
+            some = torch.arange(-places_done % every, len(places), every)
+            places_done += len(places)
+            for _ in range(random_pairs_each if len(some) else 0):
                 other = strange.drawn(block.image[some], generator)
                 of_random.append(_features_of_random_pairs(block, some, strange, other, against, temperature))
             progress(len(places))

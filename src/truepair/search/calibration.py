@@ -180,11 +180,13 @@ def calibrated(
     if len(with_partner) < _FEWEST:
         return None
     sample = _Sample(with_partner, is_partner, without)
-    is_even = group % 2 == 0
+    is_even = group.unique(return_inverse=True)[1] % 2 == 0  # by rank: numbers may all be even
     halves = [(sample.rows(is_even), sample.rows(~is_even)), (sample.rows(~is_even), sample.rows(is_even))]
     parts = [
         _judged(learned, judged) for learned, judged in halves if len(learned.group_of_two) and len(judged.is_partner)
     ]
+    if not parts:
+        return None
     hit, answer = sample.fitted()
     typical = (
         mean_of_best(with_partner[:, :, 0]).double().quantile(torch.linspace(0, 1, _QUANTILES, dtype=torch.float64))

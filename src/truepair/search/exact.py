@@ -8,7 +8,7 @@ import torch
 from jaxtyping import Bool, Float, Float16, Int
 from torch import Tensor
 
-from truepair.scoring.best import NONE, Best
+from truepair.scoring.best import Best
 
 _FEW = 4
 """Queries up to which half-precision products, one query at a time, are faster than converting every block."""
@@ -56,7 +56,7 @@ def nearest(
         scores = _without(queries @ block.float().T, rows, allowed)
         is_hidden = None if hidden is None else _bound(hidden, rows)
         best.put(every, scores, rows, is_hidden)
-    return found_only(best)
+    return best
 
 
 def _in_half_precision(
@@ -86,11 +86,6 @@ def _in_half_precision(
         if len(rows) == count + _SPARE and scores[-1] + error > best.best[query, -1]:
             return None
     return best
-
-
-def found_only(best: Best) -> Best:
-    """The same, with row -1 where a row scores -∞: it was not allowed, and only filled a place."""
-    return Best(best.best, best.where.masked_fill(best.best == -torch.inf, NONE))
 
 
 def _blocks(

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+import math
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -76,6 +77,7 @@ class RunLog:
         if self._board is not None:
             for name, value in scalars.items():
                 self._board.add_scalar(name, value, epoch)
+            self._board.flush()
         sync_file(self.path)  # a checkpoint follows, behind which these lines are not written again
 
     def flush(self, epoch: int) -> int:
@@ -100,6 +102,23 @@ class RunLog:
         with self.path.open("a", encoding="utf-8") as file:
             file.write(json.dumps(line) + "\n")
         self._lines += 1
+
+
+def means_by_epoch(lines: Iterable[Mapping[str, Any]], name: str) -> dict[int, float]:
+    """The mean of a scalar over the steps of each epoch, counted from 1; lines without a finite one are passed over.
+
+    >>> lines = [{"kind": "steps", "epoch": 0, "steps": steps, "loss": loss} for steps, loss in ((3, 1.0), (1, 5.0))]
+    >>> means_by_epoch(lines, "loss")
+    {1: 2.0}
+    """
+    found: dict[int, list[tuple[int, float]]] = {}
+    for line in lines:
+        if line["kind"] == "steps" and math.isfinite(line.get(name, math.nan)):
+            found.setdefault(line["epoch"] + 1, []).append((line["steps"], line[name]))
+    return {
+        epoch: sum(steps * value for steps, value in of_epoch) / sum(steps for steps, _ in of_epoch)
+        for epoch, of_epoch in found.items()
+    }
 
 
 def read_log(path: Path) -> list[dict[str, Any]]:
