@@ -5,7 +5,16 @@ from functools import partial
 import pytest
 import torch
 
-from truepair.config import BaselineConfig, CrclConfig, OptimisationConfig, Recipe, TrainingConfig
+from truepair.config import (
+    BaselineConfig,
+    CrclConfig,
+    DisnclConfig,
+    MscnConfig,
+    OptimisationConfig,
+    Recipe,
+    TeacherConfig,
+    TrainingConfig,
+)
 from truepair.data.corpora import Corpus
 from truepair.data.loader import Loaders
 from truepair.data.noise import inject_noise
@@ -14,6 +23,7 @@ from truepair.errors import CheckpointError, TrainingError
 from truepair.evaluation.retrieval import evaluate
 from truepair.files.checkpoint import load_checkpoint, save_checkpoint
 from truepair.methods import METHODS
+from truepair.training import fit as fitting
 from truepair.training.fit import RunState, fit, resume
 from truepair.training.log import RunLog, read_log
 from truepair.training.run import run
@@ -47,14 +57,14 @@ def interrupted(epoch, step):
 def trained(make, fabric, world, dev_world, tmp_path):
     """A function that trains a fresh method in a folder, as a new process would; what is random there, `seed` says."""
 
-    def train(config, folder, log=None, seed=0, pairs=world, told=None):
+    def train(config, folder, log=None, seed=0, pairs=world, told=None, **stop):
         folder = tmp_path / folder
         folder.mkdir(exist_ok=True)
         torch.manual_seed(seed)
         loaders = Loaders(pairs, 14, 0, torch.device("cpu"))
         method = METHODS[config.name](config, make, len(pairs), fabric)
         told = told or {"method": config.name}
-        return method, fit(method, loaders, dev_world, (log or RunLog)(folder, steps_per_line=2), told)
+        return method, fit(method, loaders, dev_world, (log or RunLog)(folder, steps_per_line=2), told, **stop)
 
     return train
 
@@ -141,6 +151,19 @@ def test_the_best_of_an_earlier_stage_is_forgotten(trained, tmp_path):
     assert (state.best_epoch, state.stage) == (10, 1)
     assert state.best_rsum == pytest.approx(rsum(lines[10]))
     assert load_checkpoint(tmp_path / "run" / "best.safetensors")["epoch"] == 10
+
+
+def test_epochs_without_a_better_score_end_a_run_but_not_before_its_last_stage(trained, dev_world, monkeypatch):
+    method, _ = trained(replace(BASELINE, epochs=1), "none")
+    same = evaluate(method.models, dev_world)
+    monkeypatch.setattr(fitting, "evaluate", lambda models, pairs: same)
+    long = replace(BASELINE, epochs=8)
+    assert trained(long, "one", patience=2)[1].epoch == 3
+    assert trained(long, "two", patience=2, before_a_stop=4)[1].epoch == 6
+    assert trained(long, "two", patience=0, before_a_stop=4)[1].epoch == 8
+    assert CrclConfig(stages=(2, 3, 4), frozen_epochs=1).epochs_before_a_stop(100) == 7
+    assert (MscnConfig().epochs_before_a_stop(100), DisnclConfig(warmup_epochs=4).epochs_before_a_stop(100)) == (5, 4)
+    assert [TeacherConfig().epochs_before_a_stop(pairs) for pairs in (100, 100_000)] == [12, 5]
 
 
 @EITHER

@@ -6,14 +6,12 @@ import pytest
 from truepair.config import (
     BaselineConfig,
     CrclConfig,
-    DisnclConfig,
     ModelConfig,
     MscnConfig,
     NoiseConfig,
     OptimisationConfig,
     Recipe,
     TeacherConfig,
-    TrainingConfig,
     TrustedConfig,
 )
 from truepair.errors import ConfigError
@@ -29,15 +27,6 @@ def test_an_option_that_a_nested_section_does_not_say_has_the_methods_default():
 
 
 def test_a_method_that_trusts_pairs_refuses_what_does_not_go_with_that():
-    with pytest.raises(ConfigError, match="could stop MSCN in its warm-up of 5 epochs"):
-        Recipe(method=MscnConfig(), training=TrainingConfig(patience=5))
-    assert Recipe(method=MscnConfig(), training=TrainingConfig(patience=6))
-    with pytest.raises(ConfigError, match="could stop DisNCL in its warm-up"):
-        Recipe(method=DisnclConfig(warmup_epochs=4), training=TrainingConfig(patience=4))
-    with pytest.raises(ConfigError, match="could stop the default method in the up to 12 epochs"):
-        Recipe(method=TeacherConfig(), training=TrainingConfig(patience=2))
-    assert Recipe(method=TeacherConfig(fold_epochs=0), training=TrainingConfig(patience=2))
-    assert Recipe(method=TeacherConfig(fold_epochs=5), training=TrainingConfig(patience=6))
     with pytest.raises(ConfigError, match=r"noise\.index numbers all training pairs, but trusted\.source = 'training'"):
         Recipe(noise=NoiseConfig(index="noise.npy"), trusted=TrustedConfig(source="training"))
 

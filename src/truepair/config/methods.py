@@ -61,6 +61,10 @@ class BaselineConfig:
         """The backbone as it is."""
         return model
 
+    def epochs_before_a_stop(self, pairs: int) -> int:
+        """None: there is one stage."""
+        return 0
+
     def check(self, training: TrainingConfig) -> None:
         """Refuse given correspondences."""
         _refuse_true_correspondence(training)
@@ -137,13 +141,12 @@ class CrclConfig:
         """The backbone as it is."""
         return model
 
+    def epochs_before_a_stop(self, pairs: int) -> int:
+        """Those of all stages but the last."""
+        return sum(self.stages[:-1]) + self.frozen_epochs * (len(self.stages) - 1)
+
     def check(self, training: TrainingConfig) -> None:
-        """Refuse an early stop between stages, and given correspondences that would be refined."""
-        if training.patience and len(self.stages) > 1:
-            raise ConfigError(
-                f"training.patience is {training.patience}, but method.stages {self.stages} has several stages, and a "
-                "stop would lose the later ones: set it to 0 or use one stage"
-            )
+        """Refuse given correspondences that would be refined."""
         if self.refine:
             _refuse_true_correspondence(training)
 
@@ -248,13 +251,12 @@ class MscnConfig:
             )
         return replace(model, head="network")
 
+    def epochs_before_a_stop(self, pairs: int) -> int:
+        """Those of the warm-up."""
+        return self.warmup_epochs
+
     def check(self, training: TrainingConfig) -> None:
-        """Refuse an early stop in the warm-up, and given correspondences."""
-        if 0 < training.patience <= self.warmup_epochs:
-            raise ConfigError(
-                f"training.patience is {training.patience}, which could stop MSCN in its warm-up of "
-                f"{self.warmup_epochs} epochs: set it to 0 or above method.warmup_epochs"
-            )
+        """Refuse given correspondences."""
         _refuse_true_correspondence(training)
 
     def rehearsed(self) -> MscnConfig:
@@ -399,19 +401,18 @@ class DisnclConfig:
         """The backbone with codes."""
         return replace(model, codes="shared_and_exclusive" if self.exclusive_branch else "shared")
 
+    def epochs_before_a_stop(self, pairs: int) -> int:
+        """Those of the warm-up."""
+        return self.warmup_epochs
+
     def check(self, training: TrainingConfig) -> None:
-        """Refuse batches too small to compare codes over, an early stop in the warm-up, and given correspondences."""
+        """Refuse batches too small to compare codes over, and given correspondences."""
         penalties = {"adversary": self.adversary, "correlation": self.correlation}
         used = [name for name, weight in penalties.items() if weight]
         if self.exclusive_branch and used and training.batch_size < FEWEST_CODES:
             raise ConfigError(
                 f"training.batch_size is {training.batch_size}, but the {used[0]} term of DisNCL compares the codes of "
                 f"a batch with one another: use at least {FEWEST_CODES}, or method.exclusive_branch = false"
-            )
-        if 0 < training.patience <= self.warmup_epochs:
-            raise ConfigError(
-                f"training.patience is {training.patience}, which could stop DisNCL in its warm-up of "
-                f"{self.warmup_epochs} epochs: set it to 0 or above method.warmup_epochs"
             )
         _refuse_true_correspondence(training)
 
@@ -518,14 +519,12 @@ class TeacherConfig:
         """The backbone as it is."""
         return model
 
+    def epochs_before_a_stop(self, pairs: int) -> int:
+        """Those of the networks of the folds."""
+        return self.fold_epochs_of(pairs)
+
     def check(self, training: TrainingConfig) -> None:
-        """Refuse an early stop before there is a network of all pairs, and given correspondences."""
-        before = self.fold_epochs_of(0)
-        if 0 < training.patience <= before:
-            raise ConfigError(
-                f"training.patience is {training.patience}, which could stop the default method in the up to {before} "
-                "epochs of the networks of its folds: set it to 0 or above method.fold_epochs"
-            )
+        """Refuse given correspondences."""
         _refuse_true_correspondence(training)
 
     def rehearsed(self) -> TeacherConfig:

@@ -35,7 +35,8 @@ class TrainingConfig:
     """Reference runs that know which training pairs match, where noise was injected: train on the matching pairs only,
     or give CRCL the true correspondences and keep them."""
     patience: int = 0
-    """Stop when development rSum has not improved for this many epochs; 0 never stops early. One-stage methods only."""
+    """Stop when development rSum has not improved for this many epochs, of those after a method's warm-up, its folds or
+    its earlier stages; 0 never stops early."""
     checkpoint_steps: int = 0
     """Also save after every so many optimisation steps, so that a run that is killed goes on within an epoch; 0 saves
     after each epoch only."""

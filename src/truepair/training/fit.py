@@ -60,6 +60,7 @@ def fit(
     patience: int = 0,
     checkpoint_steps: int = 0,
     frozen: int = 0,
+    before_a_stop: int = 0,
 ) -> RunState:
     """Train `method` to its last epoch, or from where a run in the log's folder stopped.
 
@@ -73,9 +74,11 @@ def fit(
         dev: Development pairs: the only ones that the choice of a checkpoint sees.
         log: Where scalars go; its folder is the run's.
         config: All options that decide what is learned, to refuse a checkpoint of another run.
-        patience: Stop when development rSum has not improved for this many epochs in which all learn; 0 never does.
+        patience: Stop when development rSum has not improved for this many epochs; 0 never does.
         checkpoint_steps: Also save after every so many steps of an epoch; 0 never does.
         frozen: Epochs at the beginning in which pretrained networks are frozen (``model.projection_epochs``).
+        before_a_stop: Epochs at the beginning over which patience is not lost (``epochs_before_a_stop`` of the method's
+            options).
 
     Returns:
         The final state of the run; the same on every process, of which the first writes.
@@ -94,7 +97,7 @@ def fit(
     total, done = method.epochs * steps, state.epoch * steps + state.batches
     with progress("training", "steps", total, done) as shown:
         for epoch in range(state.epoch, method.epochs):
-            if patience and epoch > max(state.best_epoch, frozen - 1) + patience:
+            if patience and epoch > max(state.best_epoch, frozen - 1, before_a_stop - 1) + patience:
                 break
             wall, cpu = time.perf_counter(), time.process_time()
             begun = shown.done - state.batches

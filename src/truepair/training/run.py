@@ -20,10 +20,11 @@ from truepair.data.noise import noise_level
 from truepair.data.pairs import Pairs
 from truepair.data.pixels import pairs_without_picture
 from truepair.encoders.towers import Towers
-from truepair.errors import ConfigError
+from truepair.errors import CheckpointError, ConfigError
 from truepair.evaluation.detection import detection_metrics
 from truepair.evaluation.retrieval import evaluate, folds_of
 from truepair.files.locking import alone_in
+from truepair.files.names import RUN
 from truepair.methods import METHODS
 from truepair.methods.protocol import MakeModel, Method
 from truepair.model import InputShape, first_word_vectors, make_model
@@ -103,6 +104,7 @@ def _run(recipe: Recipe, folder: Path, corpus: Corpus | None, fabric: lightning_
     learned_loaders = loaders(learned)
     refuse_other_data(recipe, prepared, corpus.vocabulary)
     processes.on_first(partial(describe, folder, recipe, shape, corpus))
+    _refuse_another_folder(folder)
 
     # Fresh networks. Words are counted in the captions of all training pairs, learned from or not: texts are not noisy.
     fabric.seed_everything(training.seed, verbose=False)
@@ -111,8 +113,17 @@ def _run(recipe: Recipe, folder: Path, corpus: Corpus | None, fabric: lightning_
 
     # Train. Then one process tests the best checkpoint, and reads the confidence in every training pair from it.
     log = RunLog(folder, tensorboard=training.tensorboard)
-    options, frozen = learning_options(recipe), _frozen_epochs(recipe, method.epochs)
-    state = fit(method, learned_loaders, dev, log, options, training.patience, training.checkpoint_steps, frozen)
+    state = fit(
+        method,
+        learned_loaders,
+        dev,
+        log,
+        learning_options(recipe),
+        training.patience,
+        training.checkpoint_steps,
+        frozen=_frozen_epochs(recipe, method.epochs),
+        before_a_stop=recipe.method.epochs_before_a_stop(len(learned)),
+    )
     where = hardware(fabric.device)
     if not processes.is_first():
         return _results_of_first(folder)
@@ -185,6 +196,17 @@ def build_method(
     extra = {} if correspondence is None else {"correspondence": correspondence}
     method: Method = METHODS[config.name](config, make, pairs, fabric, **extra)
     return method
+
+
+def _refuse_another_folder(folder: Path) -> None:
+    """Processes with another folder than that of the first would find no results in it, after all the training."""
+    described = folder / RUN
+    other = processes.different({"run": described.read_bytes() if described.exists() else b""})
+    if other:
+        raise CheckpointError(
+            f"process {other['run']} does not find {described.resolve()} as process 0 wrote it: the run's folder must "
+            "lie on a file system that all nodes see, under the same path"
+        )
 
 
 def _frozen_epochs(recipe: Recipe, epochs: int) -> int:
