@@ -25,6 +25,11 @@ def test_different_streams_of_one_seed_draw_different_numbers():
     assert len(set(drawn.values())) == len(drawn) == len(set(Stream))
 
 
+def test_the_value_of_a_stream_is_the_same_in_every_release_of_python():
+    """Of 3.11.2, the one of Debian 12, an empty tuple is no value of a member."""
+    assert all(stream.value is None or (type(stream.value) is tuple and stream.value) for stream in Stream)
+
+
 def test_no_other_module_has_spawn_keys_of_its_own():
     root = Path(truepair.__file__).parent
     for path in root.rglob("*.py"):

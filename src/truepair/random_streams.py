@@ -16,14 +16,17 @@ import numpy as np
 
 
 class Stream(Enum):
-    """What random numbers are drawn for; names with the same number draw the same numbers from the same seed."""
+    """What random numbers are drawn for; names with the same number draw the same numbers from the same seed.
 
-    SPLITS = ()
+    Those of the plain seed have no spawn key: None, because Python 3.11.2 makes another value of an empty tuple.
+    """
+
+    SPLITS = None
     """The plain seed: which images go to which split. Shared with the folds of an audit and the pairs of an inspection,
     which are drawn from pairs that have been split before."""
-    AUDIT_FOLDS = ()
+    AUDIT_FOLDS = None
     """The plain seed: which images go to which fold of an audit."""
-    INSPECTION = ()
+    INSPECTION = None
     """The plain seed: which pairs an inspection looks at."""
     SYNTHETIC_WORLD = (0,)
     """Weights of the maps that make synthetic features."""
@@ -73,4 +76,4 @@ class Stream(Enum):
         >>> value == int(again.integers(1 << 30)), value == int(other.integers(1 << 30))
         (True, False)
         """
-        return np.random.default_rng(np.random.SeedSequence(seed, spawn_key=(*self.value, *key)))
+        return np.random.default_rng(np.random.SeedSequence(seed, spawn_key=(*(self.value or ()), *key)))

@@ -117,6 +117,7 @@ def _run(arguments: list[str]) -> int:
         signal.signal(signal.SIGTERM, signal.SIG_DFL)  # torchrun sends one when a process of several fails
         return tell(error, name, words, is_debug=is_debug)
     except KeyboardInterrupt as interruption:
+        signal.signal(signal.SIGINT, signal.SIG_IGN)  # a second Ctrl-C would find Python on its way out
         if output.is_first:
             print(f"\ntruepair: stopped; {AFTER_A_STOP[name]}", file=sys.stderr)
         return 143 if interruption.args else 130

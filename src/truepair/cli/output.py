@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 
-@dataclass(frozen=True)
+@dataclass
 class Output:
     """Where a command's words go."""
 
@@ -39,9 +39,13 @@ class Output:
             print(json.dumps(as_json(values), indent=2, allow_nan=False), flush=True)
 
 
-def process_number() -> int:
-    """The number that torchrun, or else SLURM, gave this process; 0 where neither started it."""
-    name = "RANK" if "TORCHELASTIC_RUN_ID" in os.environ else "SLURM_PROCID"
+def process_number(*, by_slurm: bool = False) -> int:
+    """The number that torchrun gave this process, 0 where it did not start it.
+
+    Args:
+        by_slurm: Whether tasks of SLURM train together, whose numbers count then.
+    """
+    name = "RANK" if "TORCHELASTIC_RUN_ID" in os.environ else "SLURM_PROCID" if by_slurm else ""
     return int(os.environ.get(name, "0"))
 
 

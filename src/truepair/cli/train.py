@@ -9,7 +9,7 @@ from typing import Any
 
 from tyro.conf import Positional
 
-from truepair.cli.output import Output
+from truepair.cli.output import Output, process_number
 from truepair.cli.parsing import Flat, FlatThroughout, parse
 from truepair.config import (
     DataConfig,
@@ -79,6 +79,7 @@ def command(arguments: Sequence[str], output: Output) -> None:
     sections = {section.name: getattr(start, section.name) for section in fields(start)}
     parsed = parse(Train, "train", without_recipe(arguments), main=MAIN, start=sections)
     out, recipe = parsed.out, parsed.recipe()
+    output.is_first = process_number(by_slurm=recipe.training.devices * recipe.training.nodes > 1) == 0
     from truepair.cli.tables import mismatches, results_table
     from truepair.training.run import run
 

@@ -12,7 +12,7 @@ from torch import Tensor
 from truepair.data.batch import Batch, Padded, joined
 from truepair.data.loader import inputs_of_captions
 from truepair.data.pairs import Pairs
-from truepair.data.pixels import unreadable
+from truepair.data.pixels import LostPictures, unreadable
 from truepair.errors import DataError
 from truepair.random_streams import Stream
 
@@ -42,16 +42,21 @@ class LabelledDraw:
         cannot be decoded. `Batch.pair` is -1. The first `done` batches are left out.
         """
         count, generator = len(self.matched), Stream.LABELLED_PAIRS.generator(self.seed, self.key, 1)
+        lost = LostPictures()
         while True:
             for rows in torch.from_numpy(generator.permutation(2 * count)).split(batch_size):
                 if len(rows) > 1:
                     done -= 1
                     if done >= 0:
                         continue
-                    yield self._batch(rows[rows < count], rows[rows >= count] - count)
+                    batch = self._batch(rows[rows < count], rows[rows >= count] - count, lost)
+                    if batch is not None:
+                        yield batch
 
-    def _batch(self, matched: Tensor, mismatched: Tensor) -> tuple[Batch, Float[Tensor, " pairs"]]:
-        """Both kinds with their labels, without pictures that cannot be decoded."""
+    def _batch(
+        self, matched: Tensor, mismatched: Tensor, lost_pictures: LostPictures
+    ) -> tuple[Batch, Float[Tensor, " pairs"]] | None:
+        """Both kinds with their labels, without pictures that cannot be decoded; None if fewer than two are left."""
         images, captions, labels = list[Padded](), list[Padded](), list[Tensor]()
         for pairs, rows, label in ((self.matched, matched, 1.0), (self.mismatched, mismatched, 0.0)):
             if not len(rows):
@@ -64,11 +69,9 @@ class LabelledDraw:
                 captions.append(inputs_of_captions(pairs).take(rows[kept]))
                 labels.append(torch.full((len(kept),), label))
         count, asked = sum(map(len, labels)), len(matched) + len(mismatched)
-        if 2 * count < asked or count < 2:
-            raise DataError(
-                f"{asked - count:,} of {asked:,} pictures of trusted and mismatched pairs cannot be decoded, too many "
-                "to go on without them: is the source still there?"
-            )
+        lost_pictures.refuse_most(asked - count, asked, "of trusted and mismatched pairs")
+        if count < 2:
+            return None
         batch = Batch(torch.full((count,), -1), joined(images), joined(captions))
         return batch.to(self.device), torch.cat(labels).to(self.device)
 

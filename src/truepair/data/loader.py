@@ -15,7 +15,7 @@ from torch.utils.data import DataLoader, Dataset, Sampler
 from truepair import processes
 from truepair.data.batch import Batch
 from truepair.data.pairs import Inputs, Pairs
-from truepair.data.pixels import unreadable
+from truepair.data.pixels import LostPictures, unreadable
 from truepair.errors import ConfigError, DataError, TrainingError, TruepairError
 
 
@@ -69,6 +69,7 @@ class Loaders:
         self.encode_at_once = encode_at_once
         self.shards_at_once = shards_at_once
         self.lost: dict[int, str] = {}
+        self._lost_lately = LostPictures()
         self.position, self._done = 0, 0
         self._on_rest: Callable[[], None]
         self._dataset = _BatchDataset(pairs)
@@ -157,7 +158,7 @@ class Loaders:
             batch: What this process has read; with all of its pairs where all were lost.
 
         Raises:
-            DataError: If more than half of the pairs were lost, on all processes alike.
+            DataError: If more than half of the pairs were lost lately, on all processes alike.
         """
         is_shared = processes.share_of(len(pair)) is not None
         shares = processes.shares(len(pair), processes.count()) if is_shared else [slice(0, len(pair))]
@@ -165,12 +166,9 @@ class Loaders:
         if self.pairs.shard_of_image is not None:
             kept = ~processes.anywhere(torch.isin(pair, torch.tensor([*batch.lost], dtype=torch.int64)))
             why = {**dict.fromkeys(pair[~kept].tolist(), "as another process found"), **batch.lost}
-            if 2 * len(why) > len(pair):
-                first = next(iter(why))
-                raise DataError(
-                    f"{len(why):,} of {len(pair):,} pictures of a batch cannot be decoded, too many to go on without "
-                    f"them (first: that of {self.pairs.caption_ids[first]}: {why[first]}): is the source still there?"
-                )
+            first = next(iter(why), None)
+            said = "" if first is None else f" (one is that of {self.pairs.caption_ids[first]}: {why[first]})"
+            self._lost_lately.refuse_most(len(why), len(pair), f"of the last batches{said}")
             self.lost |= why
         counts = [int(kept[share].sum()) for share in shares]
         if min(counts) == 0 or sum(counts) < 2:

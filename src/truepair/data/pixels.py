@@ -19,6 +19,9 @@ from truepair.pretrained.pictures import PictureReader
 from truepair.sources.decoding import MOST_PIXELS, decoded, decoded_side
 from truepair.sources.picture_files import UnreadablePictureError
 
+_FEWEST_ASKED = 32
+"""Pictures of which most may be broken by chance, in fewer."""
+
 
 @dataclass(frozen=True, eq=False)
 class Pixels:
@@ -63,6 +66,34 @@ class Pixels:
                 f"picture {self.pictures.reference(image)} cannot be read any more ({error}): restore it, and the same "
                 "command goes on from the last checkpoint; or take its rows out, and train in a new folder"
             ) from error
+
+
+class LostPictures:
+    """Counts pictures that cannot be decoded, to tell a source that is gone from a few broken pictures."""
+
+    def __init__(self) -> None:
+        self._lost = self._asked = 0
+
+    def refuse_most(self, lost: int, asked: int, what: str) -> None:
+        """Note a batch.
+
+        Args:
+            lost: Pictures that could not be decoded.
+            asked: Of so many.
+            what: What an error calls them, and which was the first.
+
+        Raises:
+            DataError: If more than half of the last `_FEWEST_ASKED` pictures or more are lost.
+        """
+        self._lost, self._asked = self._lost + lost, self._asked + asked
+        if self._asked < _FEWEST_ASKED:
+            return
+        (lost, asked), self._lost, self._asked = (self._lost, self._asked), 0, 0
+        if 2 * lost > asked:
+            raise DataError(
+                f"{lost:,} of {asked:,} pictures {what} cannot be decoded, too many to go on without them: is the "
+                "source still there?"
+            )
 
 
 def unreadable(inputs: Inputs, rows: Int[Tensor, " items"]) -> dict[int, str]:

@@ -41,7 +41,7 @@ from truepair.sources.skipped import SKIPPED, read_skipped, write_skipped
 from truepair.sources.stores import StorePath
 from truepair.sources.tables import TableSource
 from truepair.sources.versions import contents_of, versioned_shards
-from truepair.sources.webdataset import WebDatasetSource
+from truepair.sources.webdataset import UNREADABLE_SHARD, WebDatasetSource
 
 ROWS_A_SHARD = 8192
 """Rows of a feature store that count as a shard: their features are read from one stretch of the file."""
@@ -120,7 +120,7 @@ def index_of_source(source: Source, description: Mapping[str, Any], folder: Path
         ConfigError: If the folder holds another index or other files, or another process is writing to it.
         DataError: If the source has no pair that can be read, or the index is damaged.
     """
-    plan = _Plan(dict(description), versioned_shards(source), contents_of(source))
+    plan = _Plan(dict(description), versioned_shards(source), contents_of(source, with_times=True))
     parts = [partial(_rows_of_shard, source, shard, number) for number, shard in enumerate(source.shards())]
     return _opened(folder, plan, parts)
 
@@ -347,12 +347,21 @@ def _batches(path: Path) -> Iterator[pa.RecordBatch]:
 
 
 def _rows_of_shard(source: Source, shard: str, number: int) -> Iterator[Rows]:
-    """The samples of a shard, a few thousand at a time."""
+    """The samples of a shard, a few thousand at a time.
+
+    Raises:
+        DataError: If the shard cannot be read.
+    """
     images: list[tuple[str, str, int]] = []
     captions: list[tuple[str, str, int, str]] = []
     first = 0
     for item in source.read(shard, pictures=False):
         if isinstance(item, Skipped):
+            if item.reason == UNREADABLE_SHARD:  # for now: it would be missing from the index for good
+                raise DataError(
+                    f"{item.where} cannot be read ({item.detail}): run the same command once it can, which goes on "
+                    "with this shard, or name the shards without it"
+                )
             yield item
             continue
         image = first + len(images)

@@ -37,15 +37,25 @@ def versioned_shards(source: Source) -> list[str]:
     return [f"{name} ({digest})" for name in names]
 
 
-def contents_of(source: Source) -> list[str]:
+def contents_of(source: Source, *, with_times: bool = False) -> list[str]:
     """A digest of each shard, which changes when the shard does: of names and captions where these are in memory.
 
     Of a folder the names count, and what is in its caption files; of a tar file its size: more would be to read all
     pictures once more.
+
+    Args:
+        source: The source.
+        with_times: Of tar files on this machine the time of the last change counts, too: members that were mended or
+            sorted leave the size as it was. A copy of the file has another time.
     """
     shards = source.shards()
     if isinstance(source, WebDatasetSource):
-        return [_digest([source.version_of(shard) or _bytes_in(source.file_of(shard))]) for shard in shards]
+        files = {shard: source.file_of(shard) for shard in shards if source.version_of(shard) is None}
+        times = {shard: file.stat().st_mtime_ns for shard, file in files.items() if with_times and file.exists()}
+        return [
+            _digest([source.version_of(shard) or _bytes_in(files[shard]), *([times[shard]] if shard in times else [])])
+            for shard in shards
+        ]
     if isinstance(source, FolderSource):
         entries = source.entries()
         return [_digest(_named(source, entries[place]) for place in block(shard, len(entries))) for shard in shards]

@@ -28,6 +28,9 @@ from truepair.sources.tar_names import TarShard, tar_shards
 TarSample = Mapping[str, Member]
 """The members of one sample, by extension."""
 
+UNREADABLE_SHARD = "unreadable shard"
+"""Why the rows of a tar file are left out whose disk or network failed."""
+
 
 class WebDatasetSource:
     """Samples of tar shards: files with the same key, one of them a picture, and ``.txt`` or ``.json``.
@@ -84,7 +87,7 @@ class WebDatasetSource:
                 for key, members in samples.items():
                     yield from _read(tar, key, members, file, self.options, pictures=pictures)
         except OSError as error:
-            yield Skipped(str(tar.path), "unreadable shard", str(error.strerror))
+            yield Skipped(str(tar.path), UNREADABLE_SHARD, str(error.strerror))
             return
         if index.damage is not None:
             yield Skipped(str(tar.path), "damaged shard", index.damage)

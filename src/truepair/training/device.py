@@ -5,7 +5,9 @@ from __future__ import annotations
 import logging
 import os
 import platform
+import signal
 import sys
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Literal
@@ -33,9 +35,10 @@ def make_fabric(device: str, precision: Literal["32-true", "bf16-mixed"] = "32-t
         ConfigError: If this machine has no such device.
     """
     from lightning_fabric import Fabric
+    from lightning_fabric.plugins.environments.lightning import LightningEnvironment
 
-    try:
-        return Fabric(accelerator=device, devices=1, precision=precision)
+    try:  # a task of SLURM may compute by itself: its number and its neighbours do not matter here
+        return Fabric(accelerator=device, devices=1, precision=precision, plugins=LightningEnvironment())
     except RuntimeError as error:
         raise ConfigError(f"device {device!r} is not available here ({error}): use 'auto' or 'cpu'") from error
 
@@ -118,14 +121,29 @@ def _joined_fabric(training: TrainingConfig, devices: int, nodes: int) -> lightn
             f"{training.device!r} ({said_by(error)[:300]})"
         ) from error
     try:
-        fabric.launch()
-        processes.join()
+        with _stopped_by_signals():
+            fabric.launch()
+            processes.join()
     except (RuntimeError, ValueError) as error:
         raise TrainingError(
             f"this process cannot join the others of {nodes} × {devices} ({said_by(error)[:300]}): start as many on "
             "every node, and let the nodes reach each other"
         ) from error
     return fabric
+
+
+@contextmanager
+def _stopped_by_signals() -> Iterator[None]:
+    """Ctrl-C and SIGTERM end the process at once: what waits for other processes does not hear Python's handlers."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = {number: signal.signal(number, signal.SIG_DFL) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 def _refuse_other_networks(module: torch.nn.Module) -> None:

@@ -128,6 +128,7 @@ def settings_of(
             seeds_of = {"noise.seed": seed, "trusted.seed": seed, "training.seed": seed}
             nested = with_options(asdict(recipe), {**seeds_of, **given, **chosen})
             built = recipe_from(nested, "--vary")
+            _refuse_devices(built)
             called = "_".join(f"{name}={_slug(value)}" for name, value in chosen.items())
             folder = out / f"{shortened(called, _LONGEST_NAME)}_{seed}"
             refuse_another_run(folder, built)
@@ -135,6 +136,15 @@ def settings_of(
     if len({setting.folder for setting in settings}) < len(settings):
         raise ConfigError("--vary has values whose folders would have the same name: sweep them into two folders")
     return settings
+
+
+def _refuse_devices(recipe: Recipe) -> None:
+    training = recipe.training
+    if training.devices * training.nodes > 1:
+        raise ConfigError(
+            f"training.devices is {training.devices} and training.nodes {training.nodes}, but the runs of a sweep have "
+            "a device each: leave these options out, or train the runs one by one (truepair train)"
+        )
 
 
 def _refuse_of_other_methods(method: Any, given: Mapping[str, Any]) -> None:
