@@ -66,9 +66,34 @@ def test_another_pooling_is_refused(bert_folder, tmp_path):
         load_text_encoder(str(tmp_path / "max"), CPU)
 
 
+def test_the_pooling_file_lies_where_the_modules_say(bert_folder, tmp_path):
+    folder = shutil.copytree(bert_folder, tmp_path / "cls")
+    modules = [{"type": "sentence_transformers.models.Pooling", "path": "2_Pool"}]
+    (folder / "modules.json").write_text(json.dumps(modules))
+    with pytest.raises(ConfigError, match=r"has no 2_Pool/config\.json, which its modules\.json names"):
+        load_text_encoder(str(folder), CPU)
+    (folder / "2_Pool").mkdir()
+    (folder / "2_Pool" / "config.json").write_text('{"pooling_mode": "cls"}')
+    first = states_of(bert_folder, "a red dog")[0]
+    encoded = load_text_encoder(str(folder), CPU).encode(["a red dog"])
+    np.testing.assert_allclose(encoded.features[0], first / np.linalg.norm(first), atol=1e-5)
+
+
+def test_words_that_are_put_before_every_caption_are_not_passed_over(bert_folder, tmp_path):
+    folder = shutil.copytree(bert_folder, tmp_path / "query")
+    prompts = {"prompts": {"query": "a red ", "document": ""}, "default_prompt_name": "document"}
+    (folder / "config_sentence_transformers.json").write_text(json.dumps(prompts))
+    assert load_text_encoder(str(folder), CPU) is not None
+    (folder / "config_sentence_transformers.json").write_text(json.dumps(prompts | {"default_prompt_name": "query"}))
+    with pytest.raises(ConfigError, match=r"puts 'a red ' before every caption, .* --text-encoder st:.*query"):
+        load_text_encoder(str(folder), CPU)
+
+
 def test_a_layer_behind_the_pooling_is_not_passed_over(bert_folder, tmp_path):
     folder = shutil.copytree(bert_folder, tmp_path / "dense")
     known = [{"type": f"sentence_transformers.models.{kind}"} for kind in ("Transformer", "Pooling", "Normalize")]
+    (folder / "1_Pooling").mkdir()
+    (folder / "1_Pooling" / "config.json").write_text('{"pooling_mode": "mean"}')
     (folder / "modules.json").write_text(json.dumps(known))
     assert load_text_encoder(str(folder), CPU) is not None
     dense = {"type": "sentence_transformers.sentence_transformer.modules.dense.Dense", "path": "2_Dense"}

@@ -1,5 +1,6 @@
 import json
 import shutil
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -10,6 +11,7 @@ from PIL import Image
 from truepair.embedding.choosing import load_image_encoder, load_text_encoder
 from truepair.embedding.text_encoders import encode_by_length
 from truepair.errors import ConfigError
+from truepair.pretrained.pictures import HubReader
 
 transformers = pytest.importorskip("transformers", reason="needs the extra hf")
 from tiny_networks import FAMILIES, save_family  # noqa: E402
@@ -150,3 +152,82 @@ def test_a_caption_may_be_as_long_as_the_sentence_file_says(bert_folder, tmp_pat
     shutil.copytree(bert_folder, tmp_path / "bert")
     (tmp_path / "bert" / "sentence_bert_config.json").write_text('{"max_seq_length": 5}')
     assert load_text_encoder(str(tmp_path / "bert"), CPU).description.maximum_tokens == 5
+
+
+def copied(folder, tmp_path, without=(), **weights):
+    """A network with some weights left out, or others in their place."""
+    from safetensors.torch import load_file, save_file
+
+    shutil.copytree(folder, tmp_path / "copy")
+    there = load_file(tmp_path / "copy" / "model.safetensors")
+    kept = {name: value for name, value in there.items() if not name.startswith(tuple(without))} | weights
+    save_file(kept, tmp_path / "copy" / "model.safetensors", {"format": "pt"})
+    return str(tmp_path / "copy")
+
+
+def test_weights_that_are_missing_are_not_made_up(clip_folder, bert_folder, tmp_path):
+    cut = copied(clip_folder, tmp_path / "clip", without=["visual_projection"])
+    with pytest.raises(ConfigError, match=r"lacks 1 of its weights, such as visual_projection\.weight: .*of a clip"):
+        image_encoder(cut, tmp_path)
+    cut = copied(bert_folder, tmp_path / "bert", without=["encoder.layer.1."])
+    with pytest.raises(ConfigError, match=r"lacks 16 of its weights, such as encoder\.layer\.1\."):
+        load_text_encoder(cut, CPU)
+    without_pooler = copied(bert_folder, tmp_path / "pooler", without=["pooler."])
+    expected = load_text_encoder(bert_folder, CPU).encode(CAPTIONS[:1]).features
+    np.testing.assert_array_equal(load_text_encoder(without_pooler, CPU).encode(CAPTIONS[:1]).features, expected)
+
+
+@pytest.mark.parametrize(
+    ("file", "change", "told"),
+    [
+        ("config.json", {"hidden_size": "abc"}, "cannot be loaded"),
+        ("config.json", {"intermediate_size": 25}, "cannot be loaded"),
+        ("tokenizer_config.json", {"pad_token": None}, "has no padding token"),
+    ],
+)
+def test_a_sentence_encoder_whose_files_do_not_fit_is_refused(bert_folder, tmp_path, file, change, told):
+    folder = shutil.copytree(bert_folder, tmp_path / "bert")
+    there = json.loads((folder / file).read_text())
+    (folder / file).write_text(json.dumps(there | change))
+    with pytest.raises(ConfigError, match=told):
+        load_text_encoder(str(folder), CPU)
+
+
+def test_a_tokenizer_of_another_network_is_refused(bert_folder, tmp_path):
+    config = transformers.BertConfig(**{**json.loads((Path(bert_folder) / "config.json").read_text()), "vocab_size": 7})
+    folder = shutil.copytree(bert_folder, tmp_path / "bert")
+    transformers.BertModel(config).save_pretrained(folder)
+    with pytest.raises(ConfigError, match=r"has a tokenizer of \d+ tokens, but its network knows fewer"):
+        load_text_encoder(str(folder), CPU)
+
+
+def test_a_processor_of_another_network_is_refused(clip_folder, tmp_path):
+    folder = shutil.copytree(clip_folder, tmp_path / "clip")
+    sides = {"size": {"shortest_edge": 64}, "crop_size": {"height": 64, "width": 64}}
+    transformers.CLIPImageProcessorPil(**sides).save_pretrained(folder)
+    with pytest.raises(ConfigError, match=r"image encoder .*clip' was loaded, but cannot be used"):
+        image_encoder(str(folder), tmp_path)
+    transformers.CLIPImageProcessorPil(image_mean=[0.5, 0.5]).save_pretrained(folder)
+    with pytest.raises(ConfigError, match=r"image encoder .*clip' was loaded, but cannot be used"):
+        image_encoder(str(folder), tmp_path)
+
+
+def test_a_network_of_pictures_alone_reads_no_text(bert_folder, tmp_path):
+    folder = shutil.copytree(bert_folder, tmp_path / "vit")
+    sizes = {"hidden_size": 16, "intermediate_size": 24, "num_hidden_layers": 1, "num_attention_heads": 2}
+    transformers.ViTModel(transformers.ViTConfig(**sizes, image_size=32, patch_size=8)).save_pretrained(folder)
+    with pytest.raises(ConfigError, match="is of type 'vit', which reads no text"):
+        load_text_encoder(str(folder), CPU)
+
+
+def test_of_a_very_long_picture_the_middle_is_resized(clip_folder, tmp_path, monkeypatch):
+    encoder = image_encoder(clip_folder, tmp_path)
+    stripes = Image.new("RGB", (2, 4000), "red")
+    stripes.paste("blue", (0, 1900, 2, 2100))
+    seen = []
+    processed = HubReader._processed
+    monkeypatch.setattr(HubReader, "_processed", lambda self, image: seen.append(image.size) or processed(self, image))
+    values = encoder.preprocess(stripes)
+    assert seen == [(2, 64)]
+    assert values.shape == (3, 32, 32)
+    assert (values[2] > values[0]).all()

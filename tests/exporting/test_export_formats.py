@@ -1,6 +1,8 @@
 """Runs as other tools load them: the same cosines by ONNX Runtime, transformers and sentence-transformers."""
 
 import json
+import shutil
+import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -8,12 +10,15 @@ import numpy as np
 import pytest
 import torch
 
+import truepair
 from truepair import export_run
 from truepair.config import DisnclConfig
 from truepair.config.embedding import EmbedConfig
 from truepair.embedding.run import embed
 from truepair.errors import ConfigError
+from truepair.exporting.onnx_files import _write_tokenizer
 from truepair.exporting.preprocessing import pixels_of
+from truepair.pretrained.captions import CaptionReader
 from truepair.training.run import run
 
 transformers = pytest.importorskip("transformers", reason="needs the extra hf")
@@ -108,7 +113,8 @@ def test_a_trained_clip_gives_the_same_cosines(recipe, trained, expected_of, net
     expected.check(*BY[to](tmp_path / "out", expected.pictures, expected.captions))
     assert exported.sides == ("image", "text")
     assert max(exported.differences.values()) <= 1e-5
-    places = (tmp_path, networks["clip"], trained, Path(recipe.data.path).parent)
+    code = sys.prefix, Path(truepair.__file__).parent
+    places = (tmp_path, networks["clip"], trained, Path(recipe.data.path).parent, *code)
     for path in (path for path in (tmp_path / "out").rglob("*") if path.is_file()):
         assert not any(str(place).encode() in path.read_bytes() for place in places), path
 
@@ -155,6 +161,48 @@ def test_a_run_on_a_feature_store_has_its_encoders_exported(recipe, expected_of,
     expected = expected_of(folder)
     images, captions = BY[to](tmp_path / "out", expected.pictures, expected.captions)
     np.testing.assert_allclose(images @ captions.T, expected.cosines, atol=2e-3)  # the store rounds to half precision
+
+
+def test_other_weights_than_made_the_features_of_a_run_are_no_export_of_it(recipe, networks, tmp_path):
+    clip, bert = (shutil.copytree(networks[name], tmp_path / name) for name in ("clip", "bert"))
+    embed(recipe.data.path, tmp_path / "features", EmbedConfig(str(clip), str(bert), batch_size=4, device="cpu"))
+    data = replace(recipe.data, path=str(tmp_path / "features"), source=type(recipe.data.source)(), text="features")
+    reads = {"image": "features", "text": "features", "image_encoder": "efficientnet-lite0", "text_encoder": "minilm"}
+    other(replace(recipe, data=data), tmp_path / "run", **reads, projection="plain")
+    changed = transformers.AutoModel.from_pretrained(clip)
+    with torch.no_grad():
+        changed.vision_model.post_layernorm.bias += 0.1
+    changed.save_pretrained(clip)
+    with pytest.raises(ConfigError, match="clip' has other weights than when the features were made"):
+        export_run(tmp_path / "run", tmp_path / "out", "hf")
+
+
+@pytest.mark.parametrize("side", ["left", "right"])
+def test_the_tokenizer_of_onnx_cuts_as_the_run_did(networks, side, tmp_path):
+    need("onnx")
+    import tokenizers
+
+    folder = shutil.copytree(networks["bert"], tmp_path / "bert")
+    tokenizer = transformers.AutoTokenizer.from_pretrained(folder)
+    tokenizer.truncation_side = side
+    tokenizer.save_pretrained(folder)
+    reader = CaptionReader(str(folder))
+    _write_tokenizer(reader, str(folder), tmp_path / "tokenizer.json")
+    caption = "a dog and a cat and it is red and blue and a bird sleeps"
+    assert (
+        tokenizers.Tokenizer.from_file(str(tmp_path / "tokenizer.json")).encode(caption).ids == reader([caption])[0][0]
+    )
+
+
+def test_captions_padded_on_the_left_are_exported_padded_on_the_right(recipe, expected_of, networks, tmp_path):
+    folder = shutil.copytree(networks["clip"], tmp_path / "clip")
+    tokenizer = transformers.AutoTokenizer.from_pretrained(folder)
+    tokenizer.padding_side = "left"
+    tokenizer.save_pretrained(folder)
+    run_of = other(recipe, tmp_path / "run", image_encoder=str(folder), text_encoder=str(folder))
+    export_run(run_of, tmp_path / "out", "hf")
+    expected = expected_of(run_of)
+    expected.check(*by_transformers(tmp_path / "out", expected.pictures, expected.captions))
 
 
 def test_codes_are_exported_and_pictures_of_another_kind_are_left_out(recipe, expected_of, networks, tmp_path):

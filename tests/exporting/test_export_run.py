@@ -232,7 +232,9 @@ def test_a_folder_is_pushed_when_that_is_asked_for(trained, hub, tmp_path, capsy
 )
 def test_a_hub_that_is_away_leaves_the_folder(trained, hub, tmp_path, error):
     hub.error = error
-    with pytest.raises(ConfigError, match=r"was written, but not pushed to me/dogs .*then type hf upload me/dogs"):
+    with pytest.raises(
+        ConfigError, match=r"was written, but not pushed to me/dogs .*then type hf upload --private me/dogs"
+    ):
         export_run(trained, tmp_path / "out", "hf", push_to="me/dogs")
     assert (tmp_path / "out" / "README.md").exists()
 

@@ -280,6 +280,15 @@ def test_pictures_are_embedded_searched_added_and_filtered(photographs, of_photo
     (tmp_path / "more.csv").write_text("file,caption\n40.png,a new thing\n41.png,another new thing\n", encoding="utf-8")
     add_to_index(out, str(tmp_path / "more.csv"))
     assert open_index(out).search(images=picture(40), find="images", k=1)["id"].to_pylist() == ["40.png"]
+    # What is there is not embedded again: it is refused at once, and comes back once it was dropped.
+    folders, told = {*out.iterdir()}, list[str]()
+    with pytest.raises(DataError, match="are in the index already"):
+        add_to_index(out, str(tmp_path / "more.csv"), tell=told.append)
+    drop_from_index(out, ["40.png", "41.png"])
+    add_to_index(out, str(tmp_path / "more.csv"), tell=told.append)
+    assert open_index(out).search(images=picture(40), find="images", k=1)["id"].to_pylist() == ["40.png"]
+    assert [path.name for path in {*out.iterdir()} - folders] == ["00002"]
+    assert not any("embedded" in line for line in told)
     # An addition that is refused is in no other's way, and not in that of its own table once that is mended.
     (tmp_path / "again.csv").write_text("file,caption\n40.png,a new thing\n", encoding="utf-8")
     with pytest.raises(DataError, match="are in the index already"):

@@ -27,6 +27,8 @@ class ImageEncoderDescription:
         preprocessing: How a picture becomes that square.
         runtime: What computes.
         shared_space: Whether the text tower of the same network gives vectors to compare these with.
+        weights: The sum of the bits of its weights (`sum_of_bits`), which others hardly have; None where it is not
+            known.
     """
 
     name: str
@@ -36,6 +38,7 @@ class ImageEncoderDescription:
     preprocessing: str
     runtime: str
     shared_space: bool
+    weights: int | None = None
 
 
 @runtime_checkable

@@ -70,6 +70,26 @@ def embedded_corpus(
     return replace(data, path=str(store), source=SourceConfig())
 
 
+def found_store(path: str, stores: Sequence[Path], config: EmbedConfig) -> Path | None:
+    """The feature store that `embed` would make, if it is one of those that are there.
+
+    Args:
+        path: See `embed`.
+        stores: Feature stores, of anything.
+        config: How `embed` would be called.
+
+    Raises:
+        DataError: If the source cannot be read.
+    """
+    source = open_source(path, config.source)
+    plan = plan_of(source, description_of(source, path, config.source), config)
+    for store in stores:
+        with suppress(ConfigError):  # of something else
+            if finished_store(store, plan) is not None:
+                return store
+    return None
+
+
 def embed(
     path: str,
     out: Path,

@@ -19,12 +19,15 @@ class TextEncoderDescription:
         size: Width of a feature vector.
         maximum_tokens: Longer captions are cut.
         pooling: How tokens become a vector.
+        weights: The sum of the bits of its weights (`sum_of_bits`), which others hardly have; None where it is not
+            known.
     """
 
     name: str
     size: int
     maximum_tokens: int
     pooling: str
+    weights: int | None = None
 
 
 @dataclass(frozen=True)

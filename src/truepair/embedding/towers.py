@@ -13,7 +13,7 @@ from truepair.data.batch import Padded
 from truepair.data.text import tokens_of
 from truepair.embedding.image_encoders import ImageEncoderDescription, check_grid, regions_of
 from truepair.embedding.text_encoders import EncodedCaptions, TextEncoderDescription
-from truepair.encoders.towers import HubImageTower, SentenceTower, load_text_tower
+from truepair.encoders.towers import HubImageTower, SentenceTower, load_text_tower, sum_of_bits
 from truepair.pretrained.captions import CaptionReader
 from truepair.pretrained.pictures import HubReader
 
@@ -50,6 +50,7 @@ class TowerImageEncoder:
             preprocessing=self._reader.preprocessing,
             runtime="PyTorch",
             shared_space=grid is None,
+            weights=sum_of_bits(tower),
         )
 
     def preprocess(self, picture: Image.Image) -> Float32[np.ndarray, "3 side side"]:
@@ -79,7 +80,7 @@ class TowerTextEncoder:
             ConfigError: If it cannot be loaded, or pools its tokens in an unknown way.
         """
         self._reader = CaptionReader(name)
-        self._tower = load_text_tower(name).to(device)
+        self._tower = load_text_tower(name)
         self._device = device
         self.description = TextEncoderDescription(
             name=name,
@@ -88,7 +89,9 @@ class TowerTextEncoder:
             pooling=f"{self._tower.pooling}, length 1"
             if isinstance(self._tower, SentenceTower)
             else "the network's own, length 1",
+            weights=sum_of_bits(self._tower),
         )
+        self._tower.to(device)
 
     @torch.inference_mode()
     def encode(self, captions: Sequence[str]) -> EncodedCaptions:

@@ -9,13 +9,13 @@ from functools import partial
 from typing import Any, Literal, cast
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn.functional import affine_grid, grid_sample
 
 from truepair.data.batch import Padded
 from truepair.encoders.projection import VectorEncoder
-from truepair.encoders.towers import ImageTower, TextTower
+from truepair.encoders.towers import ImageTower, TextTower, sum_of_bits
 from truepair.errors import ConfigError, said_by
 from truepair.layers import full_precision
 
@@ -77,7 +77,7 @@ class TowerEncoder(nn.Module):
             self.tower = _trainable(tower, tuning)
         self.number: Tensor
         if tuning.how != "full":
-            self.register_buffer("number", _number(tower))
+            self.register_buffer("number", torch.tensor(sum_of_bits(tower)))
             self.register_load_state_dict_pre_hook(_refuse_other_weights)  # type: ignore[no-untyped-call]
         if tuning.how == "lora":
             trained = {name for name, weight in self.tower.named_parameters() if weight.requires_grad}
@@ -247,7 +247,8 @@ def _add_updates(tower: ImageTower | TextTower, tuning: Tuning, unused: set[str]
         raise ConfigError(
             f"model.image or model.text 'lora' needs peft ({error}): pip install 'truepair[finetune]'"
         ) from error
-    chosen = _layers_to_update(tower, tuning.targets, unused)
+    side = "text" if isinstance(tower, TextTower) else "image"
+    chosen = _layers_to_update(tower, tuning.targets, unused, side)
     config = LoraConfig(r=tuning.rank, lora_alpha=2 * tuning.rank, target_modules=chosen)
     try:
         inject_adapter_in_model(config, tower)
@@ -258,7 +259,7 @@ def _add_updates(tower: ImageTower | TextTower, tuning: Tuning, unused: set[str]
         ) from error
 
 
-def _layers_to_update(tower: nn.Module, targets: Sequence[str], unused: set[str]) -> list[str]:
+def _layers_to_update(tower: nn.Module, targets: Sequence[str], unused: set[str], side: str) -> list[str]:
     """Names of the layers that end with a target; without targets, of the linear layers of the blocks."""
     used = {name: module for name, module in tower.named_modules() if f"{name}.weight" not in unused}
     layers = {name: module for name, module in used.items() if isinstance(module, nn.Linear | nn.Conv2d)}
@@ -269,8 +270,8 @@ def _layers_to_update(tower: nn.Module, targets: Sequence[str], unused: set[str]
     if not chosen:
         there = sorted({name.rpartition(".")[2] for name in layers})
         raise ConfigError(
-            f"model.lora_targets is {', '.join(targets) or 'empty'}, but no layer of the network has such a name; "
-            f"there are {', '.join(there)}"
+            f"model.lora_targets is {', '.join(targets) or 'empty'}, but no layer of model.{side}'s network has "
+            f"such a name; there are {', '.join(there)}"
         )
     return chosen
 
@@ -303,12 +304,6 @@ def _depths(tower: nn.Module) -> dict[str, int]:
         depths[name] = depth if found or not depth else -1
     behind = max(depths.values(), default=0) + 1
     return {name: behind if depth < 0 else depth for name, depth in depths.items()}
-
-
-def _number(tower: nn.Module) -> Int[Tensor, ""]:
-    """The sum of the bits of all weights that are not trained; integers, so that no order of adding changes it."""
-    frozen = [weight.detach() for weight in tower.parameters() if not weight.requires_grad]
-    return torch.stack([weight.float().view(torch.int32).sum(dtype=torch.int64) for weight in frozen]).sum()
 
 
 def _refuse_other_weights(encoder: TowerEncoder, state: dict[str, Any], prefix: str, *rest: Any) -> None:

@@ -15,7 +15,7 @@ from truepair.data.batch import Padded
 from truepair.errors import ConfigError, said_by
 from truepair.pretrained import lite0
 from truepair.pretrained.captions import CaptionReader, is_sentence_encoder, text_folder
-from truepair.pretrained.hub import load_network, sentence_pooling
+from truepair.pretrained.hub import load_network, refusing, sentence_pooling
 from truepair.pretrained.pictures import HubReader, check_image_side
 
 
@@ -119,7 +119,7 @@ class HubImageTower(nn.Module):
         super().__init__()
         self.network = _without(load_network(name), ("text_model", "text_projection"))
         self._side, self._patch = reader.side, reader.patch
-        with torch.no_grad():
+        with torch.no_grad(), refusing("image", name):
             self.width = _width(self._features(self.blank()), name, "image")
 
     def blank(self) -> Padded:
@@ -187,7 +187,7 @@ class HubTextTower(nn.Module):
         self.network = _without(load_network(name), ("vision_model", "visual_projection"))
         self._sees_padding = reader.sees_padding
         self._shortest = reader(["a"])[0]
-        with torch.no_grad():
+        with torch.no_grad(), refusing("text", name):
             self.width = _width(self._features(self.blank()), name, "text")
 
     def blank(self) -> Padded:
@@ -229,6 +229,8 @@ class SentenceTower(nn.Module):
                 f"does: choose another, or embed with --text-encoder st:{folder} and train on the store"
             )
         self.width: int = config.hidden_size
+        with torch.no_grad(), refusing("text", folder):
+            self(self.blank())
 
     def blank(self) -> Padded:
         """The smallest input."""
@@ -270,9 +272,41 @@ def load_text_tower(name: str) -> TextTower:
     Raises:
         ConfigError: If there is no such network, or a package is missing.
     """
-    if is_sentence_encoder(name):
-        return SentenceTower(text_folder(name)).eval()
-    return HubTextTower(name, CaptionReader(name)).eval()
+    reader = CaptionReader(name)
+    tower = (SentenceTower(text_folder(name)) if is_sentence_encoder(name) else HubTextTower(name, reader)).eval()
+    try:
+        with torch.no_grad():
+            tower(Padded(torch.tensor([[reader.words - 1]]), torch.ones(1, dtype=torch.long)))
+    except IndexError as error:
+        raise ConfigError(
+            f"text encoder {name!r} has a tokenizer of {reader.words:,} tokens, but its network knows fewer: put the "
+            "tokenizer that belongs to it beside it"
+        ) from error
+    return tower
+
+
+def sum_of_bits(network: nn.Module) -> int:
+    """The sum of the bits of all weights that are not trained; integers, so that no order of adding changes it."""
+    frozen = [weight.detach() for weight in network.parameters() if not weight.requires_grad]
+    return int(torch.stack([weight.float().view(torch.int32).sum(dtype=torch.int64) for weight in frozen]).sum())
+
+
+def refuse_other_weights(name: str, known: int | None, found: int | None) -> None:
+    """Refuse an encoder whose vectors do not stand beside those that were made by it.
+
+    Args:
+        name: Of the encoder.
+        known: `sum_of_bits` when the vectors were made; None where it was not noted.
+        found: What it is now.
+
+    Raises:
+        ConfigError: If both are known and differ.
+    """
+    if known is not None and found is not None and known != found:
+        raise ConfigError(
+            f"encoder {name!r} has other weights than when the features were made: bring the former ones back, or make "
+            "the features, and what was trained on them, again"
+        )
 
 
 class Towers:

@@ -12,6 +12,7 @@ from truepair.config.export import Format
 from truepair.exporting.model import Exportable
 from truepair.exporting.written import Written
 from truepair.pretrained.captions import MINILM
+from truepair.pretrained.hub import network_folder
 from truepair.pretrained.lite0 import NAME
 from truepair.training.results import RunResults
 
@@ -77,7 +78,8 @@ def _front_matter(model: Exportable, to: Format, written: Written) -> str:
     }
     if not is_free:
         values["license_name"] = "that-of-the-encoders"
-    bases = [_HUB_NAMES.get(name, name) for name in names if name != NAME and not _is_folder(name)]
+    on_hub = [name for name in names if name in _HUB_NAMES or (name != NAME and network_folder(name) is None)]
+    bases = [_HUB_NAMES.get(name, name) for name in on_hub]
     if bases:
         values["base_model"] = bases
     return "\n".join(["---", *(f"{key}: {json.dumps(value)}" for key, value in values.items()), "---"])
@@ -87,13 +89,10 @@ def _encoders(model: Exportable) -> dict[str, str]:
     return {"pictures": model.image.name, "captions": model.text.name}
 
 
-def _is_folder(name: str) -> bool:
-    return Path(name).expanduser().is_dir()
-
-
 def _shown(name: str) -> str:
     """A name that says nothing of this machine."""
-    return f"`{Path(name).expanduser().resolve().name}`" if _is_folder(name) else f"`{name}`"
+    folder = network_folder(name)
+    return f"`{name if folder is None else folder.name}`"
 
 
 def _facts(model: Exportable) -> list[tuple[str, str]]:

@@ -17,7 +17,14 @@ from truepair.embedding.own_encoders import registered
 from truepair.encoders.codes import SharedEncoder
 from truepair.encoders.finetuning import TowerEncoder
 from truepair.encoders.projection import VectorEncoder
-from truepair.encoders.towers import ImageTower, TextTower, load_image_tower, load_text_tower
+from truepair.encoders.towers import (
+    ImageTower,
+    TextTower,
+    load_image_tower,
+    load_text_tower,
+    refuse_other_weights,
+    sum_of_bits,
+)
 from truepair.errors import CheckpointError, ConfigError
 from truepair.model import MatchingModel
 from truepair.search.spaces import Encoded, encoders_of
@@ -135,8 +142,8 @@ def exportable(folder: Path) -> Exportable:
         folder,
         run.recipe,
         results,
-        _side([model.image_encoder for model in run.models], image_name, load_image_tower),
-        _side([model.text_encoder for model in run.models], text_name, load_text_tower),
+        _side([model.image_encoder for model in run.models], image_name, load_image_tower, by.image_weights),
+        _side([model.text_encoder for model in run.models], text_name, load_text_tower, by.text_weights),
         "lora" in (reads.image, reads.text),
     )
 
@@ -153,14 +160,25 @@ def merge_updates(model: Exportable) -> None:
                 setattr(network.get_submodule(owner), last, layer.get_base_layer())
 
 
-def _side(encoders: Sequence[nn.Module], name: str, load: Callable[[str], ImageTower | TextTower]) -> Side:
-    """The networks and heads of one side; frozen ones are the same for all models."""
+def _side(
+    encoders: Sequence[nn.Module], name: str, load: Callable[[str], ImageTower | TextTower], weights: int | None
+) -> Side:
+    """The networks and heads of one side; frozen ones are the same for all models.
+
+    Args:
+        encoders: Of each model.
+        name: Of the pretrained network.
+        load: Loads it.
+        weights: `sum_of_bits` of the network that made the features that the run read, where it is known.
+    """
     backbones = [encoder.backbone if isinstance(encoder, SharedEncoder) else encoder for encoder in encoders]
     heads = [_head(encoder, backbone) for encoder, backbone in zip(encoders, backbones, strict=True)]
     towers = [backbone for backbone in backbones if isinstance(backbone, TowerEncoder)]
     if towers and towers[0].tuning.how != "frozen":
         return Side(name, [Part(tower.network, [head]) for tower, head in zip(towers, heads, strict=True)]).eval()
     network = towers[0].network if towers else load(name)
+    if not towers:
+        refuse_other_weights(name, weights, sum_of_bits(network))
     _refuse_other_width(heads[0], network.width, name)
     return Side(name, [Part(network, heads)]).eval()
 

@@ -11,7 +11,14 @@ import torch
 from truepair.encoders.towers import HubImageTower, HubTextTower, SentenceTower
 from truepair.exporting.model import Exportable, Side
 from truepair.pretrained.captions import text_folder
-from truepair.pretrained.hub import has_both_sides, load_image_processor, load_network, load_tokenizer, quiet
+from truepair.pretrained.hub import (
+    has_both_sides,
+    load_image_processor,
+    load_network,
+    load_tokenizer,
+    network_folder,
+    quiet,
+)
 
 
 def save_networks(model: Exportable, folder: Path, sides: Sequence[str]) -> dict[str, tuple[str, ...]]:
@@ -64,18 +71,13 @@ def _numbers(side: Side) -> list[str]:
 def _joined(model: Exportable) -> list[Any] | None:
     """The networks of both sides, if they are halves of the same ones; else None."""
     image, text = model.image, model.text
-    is_same = _place(image.name) == _place(text.name) and len(image.parts) == len(text.parts)
+    places = {network_folder(side.name) or side.name for side in (image, text)}
+    is_same = len(places) == 1 and len(image.parts) == len(text.parts)
     towers = [(one.tower, other.tower) for one, other in zip(image.networks, text.networks, strict=False)]
     if not is_same or not all(isinstance(other, HubTextTower) for _, other in towers):
         return None
     networks = [_complete(text.name, *both) for both in towers]
     return None if any(network is None for network in networks) else networks
-
-
-def _place(name: str) -> str:
-    """A name on the hub, or a folder as any path to it means."""
-    path = Path(name).expanduser()
-    return str(path.resolve()) if path.is_dir() else name
 
 
 def _complete(name: str, *towers: Any) -> Any | None:
@@ -96,6 +98,8 @@ def _save(network: Any, name: str, folder: Path) -> None:
 
     with quiet(logging):
         network.save_pretrained(folder)
-        load_tokenizer(text_folder(name)).save_pretrained(folder)
+        tokenizer = load_tokenizer(text_folder(name))
+        tokenizer.padding_side = "right"  # as captions were read; other tools pad by what the tokenizer says
+        tokenizer.save_pretrained(folder)
         if has_both_sides(text_folder(name)):
             load_image_processor(name).save_pretrained(folder)

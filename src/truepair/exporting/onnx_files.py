@@ -124,7 +124,7 @@ def _write_tokenizer(reader: CaptionReader, name: str, path: Path) -> None:
             f"the tokenizer of {name!r} is a {type(network).__name__}, which has no {TOKENIZER}: export with --to hf"
         )
     tokenizer = tokenizers.Tokenizer.from_str(network.backend_tokenizer.to_str())
-    tokenizer.enable_truncation(reader.maximum_tokens)
+    tokenizer.enable_truncation(reader.maximum_tokens, direction=network.truncation_side)
     tokenizer.enable_padding(
         pad_id=network.pad_token_id,
         pad_token=network.pad_token,
@@ -159,6 +159,29 @@ def _export(graph: nn.Module, inputs: dict[str, Tensor], dynamic: Sequence[dict[
         raise ConfigError(f"PyTorch cannot make {path.name} of the network ({why}): export with --to hf") from error
     finally:
         exporter.setLevel(level)
+    _forget_the_code(path)
+
+
+def _forget_the_code(path: Path) -> None:
+    """Drop what the exporter notes beside each part: lines of code, with their paths on this machine."""
+    import onnx
+
+    model = onnx.load(path)
+    for part in (model, model.graph, *model.functions):
+        _forget(part)
+    onnx.save(model, path)
+
+
+def _forget(part: Any) -> None:
+    """Of a model, a graph or a function, and all that is in it."""
+    held = ("node", "input", "output", "value_info", "initializer") if hasattr(part, "node") else ()
+    for each in (part, *(each for name in held for each in getattr(part, name))):
+        for name in ("metadata_props", "doc_string"):
+            if any(field.name == name for field in each.DESCRIPTOR.fields):
+                each.ClearField(name)
+    for attribute in (attribute for node in getattr(part, "node", ()) for attribute in node.attribute):
+        for graph in (*([attribute.g] if attribute.HasField("g") else []), *attribute.graphs):
+            _forget(graph)
 
 
 def _tokens(tokenizer: Path, captions: Sequence[str]) -> tuple[Int[np.ndarray, "c p"], Int[np.ndarray, "c p"]]:

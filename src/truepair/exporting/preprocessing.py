@@ -29,9 +29,11 @@ _LITE0 = {
     "std": [128 / 255] * 3,
 }
 RULE = (
-    "RGB. If crop_share is not null, the middle square of so much of the shorter side is cut out. Then the picture is "
-    "resized to a square of side resize_to, or so that its shorter side is resize_to; what is longer is cut to the "
-    "middle square of side × side. Values in [0, 1] less mean, divided by std, as float32 [batch, 3, side, side]."
+    "Upright, as EXIF says; transparent parts white, or black where all that is visible is white; one channel of more "
+    "than 8 bits scaled by its own range; RGB. If crop_share is not null, the middle square of so much of the shorter "
+    "side is cut out. Then the picture is resized to a square of side resize_to, or so that its shorter side is "
+    "resize_to; what is longer is cut to the middle square of side × side. Values in [0, 1] less mean, divided by "
+    "std, as float32 [batch, 3, side, side]."
 )
 
 

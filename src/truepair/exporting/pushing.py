@@ -67,5 +67,5 @@ def _refusals(folder: Path, name: str) -> Iterator[None]:
     except (OSError, httpx.HTTPError, HfHubHTTPError, LocalTokenNotFoundError, OfflineModeIsEnabled) as error:
         raise ConfigError(
             f"{folder} was written, but not pushed to {name} ({said_by(error)[:300]}): see to the connection and the "
-            f"rights of the token, then type hf upload {name} {folder}"
+            f"rights of the token, then type hf upload --private {name} {folder}"
         ) from error

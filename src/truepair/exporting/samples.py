@@ -16,7 +16,7 @@ from truepair.exporting.model import Exportable
 from truepair.pretrained.captions import CaptionReader
 from truepair.pretrained.pictures import picture_reader
 
-CAPTIONS = ("a dog", "Two children throw a red ball over the snow, and a dog runs after it.", "it is dark")
+_CAPTIONS = ("a dog", "Two children throw a red ball over the snow, and a dog runs after it.", "it is dark")
 _SIDES = ((97, 64), (64, 80), (120, 120))
 """Width and height of the pictures."""
 TOLERANCE = 1e-5
@@ -50,9 +50,11 @@ def samples_of(model: Exportable) -> Samples:
     pictures = tuple(_picture(seed, *sides) for seed, sides in enumerate(_SIDES))
     reader = picture_reader(model.image.name)
     images = model.image(Padded(torch.from_numpy(np.stack([reader(picture) for picture in pictures]))))
-    tokens = tokens_of(CaptionReader(model.text.name)(CAPTIONS)[0])
-    texts = model.text(tokens.take(torch.arange(len(CAPTIONS))))
-    return Samples(pictures, CAPTIONS, images.numpy(), texts.numpy())
+    read = CaptionReader(model.text.name)
+    captions = (*_CAPTIONS, " ".join(f"{number} dogs" for number in range(read.maximum_tokens)))  # which is cut
+    tokens = tokens_of(read(captions)[0])
+    texts = model.text(tokens.take(torch.arange(len(captions))))
+    return Samples(pictures, captions, images.numpy(), texts.numpy())
 
 
 def largest_difference(

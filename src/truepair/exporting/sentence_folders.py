@@ -30,7 +30,10 @@ _LOAD = """\
     model = SentenceTransformer("path/to/this/folder")
     captions = model.encode(["two dogs in the snow"])"""
 _LOAD_PICTURES = """
-    pictures = model.encode([PIL.Image.open("photo.jpg").convert("RGB")])
+    from PIL import Image, ImageOps
+
+    photo = ImageOps.exif_transpose(Image.open("photo.jpg"))  # upright, as the run saw it
+    pictures = model.encode([photo.convert("RGB")])
     model.similarity(pictures, captions)"""
 _UNLIKE = (
     "only captions can be encoded: pictures are made ready in a way that sentence-transformers does not have; --to hf "

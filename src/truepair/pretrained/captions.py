@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from truepair.errors import ConfigError
-from truepair.pretrained.hub import has_both_sides, load_tokenizer, longest_text, model_type
+from truepair.pretrained.hub import check_reads_text, has_both_sides, load_tokenizer, longest_text, model_type
 
 MINILM = "minilm"
 _SEE_PADDING = ("siglip", "siglip2")
@@ -27,12 +27,19 @@ class CaptionReader:
             name: "minilm", a folder, or a name on the hub.
 
         Raises:
-            ConfigError: If it cannot be loaded, or has no padding token.
+            ConfigError: If it cannot be loaded, reads no text, or has no padding token.
         """
         folder = text_folder(name)
+        check_reads_text(folder)
         self._tokenizer = load_tokenizer(folder)
         self.maximum_tokens = longest_text(folder, self._tokenizer)
         self.sees_padding = model_type(folder) in _SEE_PADDING
+
+    @property
+    def words(self) -> int:
+        """How many tokens there are, without those that were added for special purposes."""
+        count: int = self._tokenizer.vocab_size
+        return count
 
     def __call__(self, captions: Sequence[str]) -> tuple[list[list[int]], int]:
         """Token ids of each caption, and how many captions were cut (0 from tokenizers that do not say)."""

@@ -4,20 +4,22 @@ from __future__ import annotations
 
 import contextlib
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError
 
-from truepair.errors import ConfigError, said_by
+from truepair.errors import ConfigError, TruepairError, said_by
 from truepair.files.json import parsed_json
 
 _COUNT_BEHIND_PADDING = ("roberta", "xlm-roberta", "camembert", "mpnet", "altclip_text_model")
 """``model_type`` of networks whose positions are counted from the padding token's id on."""
 _READ_MODULES = ("Transformer", "Pooling", "Normalize")
 """What a sentence encoder may be made of, as its ``modules.json`` names it."""
+_MAY_BE_MISSING = "pooler."
+"""What the names of weights begin with that no vector here depends on, and that many networks are stored without."""
+_USUAL_POOLING = "1_Pooling"
 _MOST_TOKENS = 4096
 """Of a caption, where nothing says how many a network reads."""
 
@@ -49,7 +51,7 @@ def load_network(name: str) -> Any:
     """The network in float32, on the CPU, in evaluation mode. Raises as `model_type`.
 
     Raises:
-        ConfigError: Also if its weights are pickled, and not as safetensors.
+        ConfigError: Also if its weights are pickled, and not as safetensors, or if some are missing.
     """
     folder = Path(_place(name))
     pickled = [path.name for path in (*folder.glob("*.bin"), *folder.glob("*.pt"), *folder.glob("*.pth"))]
@@ -58,7 +60,15 @@ def load_network(name: str) -> Any:
             f"encoder {name!r} has its weights as {pickled[0]} only, which may run anything when it is loaded: save "
             "them as safetensors (save_pretrained of transformers does)"
         )
-    return _load("AutoModel", name, dtype=torch.float32, use_safetensors=True).eval().requires_grad_(False)
+    options = {"dtype": torch.float32, "use_safetensors": True, "output_loading_info": True}
+    network, found = _load("AutoModel", name, **options)
+    missing = sorted(key for key in found["missing_keys"] if not key.startswith(_MAY_BE_MISSING))
+    if missing:  # transformers makes them up at random
+        raise ConfigError(
+            f"encoder {name!r} lacks {len(missing):,} of its weights, such as {missing[0]}: is the file whole, and of "
+            f"a {model_type(name)} as transformers names the parts?"
+        )
+    return network.eval().requires_grad_(False)
 
 
 def load_tokenizer(name: str) -> Any:
@@ -89,7 +99,7 @@ def longest_text(name: str, tokenizer: Any) -> int:
         getattr(tokenizer, "model_max_length", None),
         None if stored is None else stored.get("max_seq_length"),
     )
-    return min(limit for limit in (*said, _MOST_TOKENS) if isinstance(limit, int))
+    return min(limit for limit in (*said, _MOST_TOKENS) if isinstance(limit, int) and limit > 0)  # -1: any number
 
 
 def load_image_processor(name: str) -> Any:
@@ -111,7 +121,9 @@ def sentence_pooling(name: str) -> str:
             f"text encoder {name!r} has {' and '.join(dict.fromkeys(others))} behind its network, as its modules.json "
             f"says, which is not read here: embed with --text-encoder st:{name}, which is, and train on the store"
         )
-    stored = _stored(name, "1_Pooling/config.json", dict)
+    _refuse_prompt(name)
+    file = _pooling_file(name, modules)
+    stored = None if file is None else _stored(name, file, dict)
     if stored is None:
         return "mean"
     if "pooling_mode" in stored:
@@ -126,6 +138,41 @@ def sentence_pooling(name: str) -> str:
             "cls are known here: choose another encoder"
         )
     return ways[modes[0]]
+
+
+def _refuse_prompt(name: str) -> None:
+    """Refuse a sentence encoder that puts words before every caption."""
+    stored = _stored(name, "config_sentence_transformers.json", dict) or {}
+    prompts = stored.get("prompts")
+    prompt = prompts.get(stored.get("default_prompt_name")) if isinstance(prompts, dict) else None
+    if prompt:
+        raise ConfigError(
+            f"text encoder {name!r} puts {prompt!r} before every caption, as its config_sentence_transformers.json "
+            f"says, which is not done here: embed with --text-encoder st:{name}, which does, and train on the store"
+        )
+
+
+def _pooling_file(name: str, modules: Sequence[Any]) -> str | None:
+    """Where ``modules.json`` says that the pooling is described, or else where it usually is; None without pooling.
+
+    Raises:
+        ConfigError: If there is no such file.
+    """
+    if not modules:
+        return f"{_USUAL_POOLING}/config.json"
+    paths = [
+        str(each.get("path", _USUAL_POOLING))
+        for each in modules
+        if str(each.get("type")).rpartition(".")[2] == "Pooling"
+    ]
+    if not paths:
+        return None
+    file = f"{paths[0]}/config.json"
+    if Path(file).is_absolute() or ".." in Path(file).parts or _stored(name, file, dict) is None:
+        raise ConfigError(
+            f"text encoder {name!r} has no {file}, which its modules.json names: is the network complete?"
+        )
+    return file
 
 
 def _stored(name: str, file: str, kind: type) -> Any:
@@ -171,8 +218,52 @@ def _load(loader: str, name: str, **options: Any) -> Any:
             return getattr(transformers, loader).from_pretrained(
                 place, local_files_only=is_folder, trust_remote_code=False, **options
             )
-    except (OSError, ValueError, ImportError, LookupError, TypeError, RecursionError, SafetensorError) as error:
+    except MemoryError:
+        raise
+    except Exception as error:  # files of anybody lead transformers to raise nearly anything
         raise ConfigError(f"encoder {name!r} cannot be loaded: {what} ({said_by(error)[:300]})") from error
+
+
+@contextlib.contextmanager
+def refusing(what: str, name: str) -> Iterator[None]:
+    """Try a network that was loaded, whose parts may not be of one network.
+
+    Args:
+        what: "image" or "text".
+        name: Of the encoder.
+
+    Raises:
+        ConfigError: For whatever its code raises.
+    """
+    try:
+        yield
+    except (TruepairError, MemoryError):
+        raise
+    except Exception as error:
+        raise ConfigError(
+            f"{what} encoder {name!r} was loaded, but cannot be used ({said_by(error)[:300]}): are its weights, its "
+            "configuration, and what makes its inputs, of one network?"
+        ) from error
+
+
+def check_reads_text(name: str) -> None:
+    """Refuse a network that has no words. Raises as `model_type`.
+
+    Raises:
+        ConfigError: If it is one.
+    """
+    config = _load("AutoConfig", name)
+    if not hasattr(getattr(config, "text_config", config), "vocab_size"):
+        raise ConfigError(
+            f"text encoder {name!r} is of type {config.model_type!r}, which reads no text: name a sentence encoder, or "
+            "a network with both sides"
+        )
+
+
+def network_folder(name: str) -> Path | None:
+    """The folder that a network is named by, from the root on; None for a name on the hub."""
+    path = Path(name).expanduser()
+    return path.resolve() if path.is_dir() else None
 
 
 def _place(name: str) -> str:

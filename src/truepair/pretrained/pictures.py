@@ -10,7 +10,10 @@ from PIL import Image
 
 from truepair.errors import ConfigError
 from truepair.pretrained import lite0
-from truepair.pretrained.hub import has_both_sides, load_image_processor, model_type
+from truepair.pretrained.hub import has_both_sides, load_image_processor, model_type, refusing
+
+_LONGEST = 32
+"""Longer than so many times its width, a picture is cut to its middle before a processor resizes it."""
 
 
 @runtime_checkable
@@ -62,7 +65,8 @@ class HubReader:
         self._processor = load_image_processor(name)
         self.patch: int | None = None
         self.preprocessing = f"{type(self._processor).__name__} of the network"
-        made = self._processed(Image.new("RGB", (64, 64)))
+        with refusing("image", name):
+            made = self._processed(Image.new("RGB", (64, 64)))
         if "spatial_shapes" in made:
             self.patch = self._processor.patch_size
             self.side = self.patch * int(self._processor.max_num_patches**0.5)
@@ -80,7 +84,7 @@ class HubReader:
     def __call__(self, picture: Image.Image) -> Float32[np.ndarray, "3 side side"]:
         """See `PictureReader`."""
         if self.patch is None:
-            values = self._processed(picture)["pixel_values"][0]
+            values = self._processed(_middle(picture))["pixel_values"][0]
         else:
             square = picture.resize((self.side, self.side), Image.Resampling.BILINEAR)
             rows = self.side // self.patch
@@ -91,6 +95,19 @@ class HubReader:
 
     def _processed(self, picture: Image.Image) -> Any:
         return self._processor(picture, return_tensors="np", input_data_format="channels_last")
+
+
+def _middle(picture: Image.Image) -> Image.Image:
+    """The middle of a picture that is much longer than wide: all that processors keep that resize the shorter side.
+
+    Resized as a whole, 60,000 × 2 pixels would need gigabytes.
+    """
+    width, height = picture.size
+    most = _LONGEST * min(width, height)
+    if max(width, height) <= most:
+        return picture
+    left, top = (max(0, length - most) // 2 for length in (width, height))
+    return picture.crop((left, top, left + min(width, most), top + min(height, most)))
 
 
 def picture_reader(name: str) -> PictureReader:

@@ -23,8 +23,9 @@ from truepair.data.loader import inputs_of_captions
 from truepair.data.pairs import Pairs
 from truepair.data.pixels import pairs_without_picture, unreadable
 from truepair.data.splitting import one_of_each_image
-from truepair.embedding.run import embedded_corpus
+from truepair.embedding.run import embedded_corpus, found_store
 from truepair.embedding.store import RowWriter
+from truepair.encoders.towers import refuse_other_weights
 from truepair.errors import ConfigError, DataError, of_system
 from truepair.files.locking import alone_in, make_folder
 from truepair.files.names import AUDIT, INDEX, RUN, STORE
@@ -155,8 +156,13 @@ def add_to_index(
             wanted = embed_config(index.space)
             if embedding is not None:
                 wanted = replace(wanted, source=embedding.source, device=embedding.device)
-            made = out / f"added-{name}-{_digest_of(target)}"
-            store = Path(embedded_corpus(DataConfig(target, wanted.source), made, wanted, tell).path)
+            stores = [Path(segment.store) for segment in manifest.segments if segment.store is not None]
+            there = found_store(target, stores, wanted)
+            if there is None:
+                made = out / f"added-{name}-{_digest_of(target)}"
+                store = Path(embedded_corpus(DataConfig(target, wanted.source), made, wanted, tell).path)
+            else:  # what is added again is refused at once, or was dropped
+                store = there
         _refuse_other_encoders(index.space, store)
         try:
             pairs = _new_names(index, pairs_of_store(index.space, store), name, target)
@@ -469,6 +475,10 @@ def _refuse_other_encoders(space: Space, store: Path) -> None:
     """Refuse features of a side that is read, if both encoders are known and not the same."""
     by = Encoded.of_features(store)
     images = (by.image, by.grid), (space.by.image, space.by.grid)
+    for side in ("image", "text"):
+        name = getattr(by, side)
+        if name is not None and name == getattr(space.by, side):
+            refuse_other_weights(name, getattr(space.by, f"{side}_weights"), getattr(by, f"{side}_weights"))
     are_unlike = None not in (by.image, space.by.image) and images[0] != images[1]
     if are_unlike or (None not in (by.text, space.by.text) and by.text != space.by.text):
         raise DataError(

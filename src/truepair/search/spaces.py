@@ -10,7 +10,7 @@ import hashlib
 import unicodedata
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, fields, replace
 from functools import cached_property
 from itertools import chain
 from pathlib import Path
@@ -37,6 +37,7 @@ from truepair.embedding.image_encoders import ImageEncoder
 from truepair.embedding.plan import CACHE
 from truepair.embedding.text_encoders import TextEncoder, encode_by_length
 from truepair.encoders.shared_space import Centred, ClassesOfCaptions, ClassesOfImages, SharedVectors
+from truepair.encoders.towers import refuse_other_weights
 from truepair.encoders.words import WordsBesideVector
 from truepair.errors import CheckpointError, ConfigError, DataError
 from truepair.files.checkpoint import load_checkpoint, save_checkpoint
@@ -71,11 +72,15 @@ class Encoded:
         image: Name of the image encoder; "patches" for patches of the pixels, None where it is not known.
         text: Name of the text encoder; None where captions have no vectors, or it is not known.
         grid: Regions along a side; None for one vector an image.
+        image_weights: `sum_of_bits` of the image encoder; None where it is not known.
+        text_weights: That of the text encoder.
     """
 
     image: str | None
     text: str | None
     grid: int | None = None
+    image_weights: int | None = None
+    text_weights: int | None = None
 
     @property
     def names(self) -> tuple[str, str] | None:
@@ -90,8 +95,8 @@ class Encoded:
         described = read_json(Path(path) / STORE, holds={"image_encoder": {"name": str, "grid": int | None}})
         if described is None:
             return cls(None, None)
-        text = described.get("text_encoder") or {}
-        return cls(described["image_encoder"]["name"], text.get("name"), described["image_encoder"]["grid"])
+        image, text = described["image_encoder"], described.get("text_encoder") or {}
+        return cls(image["name"], text.get("name"), image["grid"], image.get("weights"), text.get("weights"))
 
 
 class Space:
@@ -239,12 +244,15 @@ class Space:
     def _text_encoder(self) -> TextEncoder:
         encoder = load_text_encoder(self.by.text or "none", torch.device("cpu"))
         assert encoder is not None
+        refuse_other_weights(self.by.text or "", self.by.text_weights, encoder.description.weights)
         return encoder
 
     @cached_property
     def _image_encoder(self) -> ImageEncoder:
         cache = self.cache or Path(CACHE)
-        return load_image_encoder(self.by.image or "", grid=self.by.grid, device=torch.device("cpu"), cache=cache)
+        encoder = load_image_encoder(self.by.image or "", grid=self.by.grid, device=torch.device("cpu"), cache=cache)
+        refuse_other_weights(self.by.image or "", self.by.image_weights, encoder.description.weights)
+        return encoder
 
 
 def untrained_space(pairs: Pairs, by: Encoded, where: str) -> Space:
@@ -265,7 +273,7 @@ def untrained_space(pairs: Pairs, by: Encoded, where: str) -> Space:
             f"run on it (truepair train {where} --out run/) and index that (truepair index run/ --out …)"
         )
     model = shared_space(pairs, by.names)
-    description = {"kind": "shared", "image": by.image, "text": by.text, "grid": by.grid}
+    description = {"kind": "shared", **asdict(by)}
     return Space([model], description, by)
 
 
@@ -285,10 +293,10 @@ def run_space(folder: Path, named: Mapping[str, str] = MappingProxyType({}), cac
     run = load_models(folder)
     data, reads = run.recipe.data, run.recipe.network
     by = encoders_of(data)
-    by = Encoded(
-        by.image if reads.image == "features" else None,
-        by.text if reads.text == "features" else None,
-        by.grid if reads.image == "features" else None,
+    by = replace(
+        by,
+        **({} if reads.image == "features" else {"image": None, "grid": None, "image_weights": None}),
+        **({} if reads.text == "features" else {"text": None, "text_weights": None}),
     )
     description: dict[str, Any] = {"kind": "run", "folder": str(folder.resolve()), "sha256": _digest(folder / _WEIGHTS)}
     if named:
@@ -312,7 +320,7 @@ def _refuse_named(space: Space, by: Encoded, named: Mapping[str, str], folder: P
 def encoders_of(data: DataConfig) -> Encoded:
     """What made the features that a run reads, where it reads any."""
     by = Encoded("patches", None) if reads_patches(data) else Encoded.of_features(data.path)
-    return replace(by, text=None) if data.text == "words" else by
+    return replace(by, text=None, text_weights=None) if data.text == "words" else by
 
 
 def save_space(space: Space, folder: Path) -> None:
@@ -341,7 +349,7 @@ def opened_space(description: dict[str, Any], folder: Path) -> Space:
                 f"index again in a new folder (truepair index {run} --out …)"
             )
         return run_space(run, description.get("named", {}), cache)
-    by = Encoded(description["image"], description["text"], description["grid"])
+    by = Encoded(**{field.name: description.get(field.name) for field in fields(Encoded)})
     try:
         weights = load_checkpoint(folder / SPACE)["weights"]
         model = _stored_model(weights, is_of_classes=by.names == ENCODERS)
