@@ -76,11 +76,13 @@ def main(epochs: int = 8) -> None:
     shape, model = InputShape.of(train, corpus.vocabulary), ModelConfig(embedding=256)
     fabric = Fabric(accelerator="cpu", devices=1)
     loaders = Loaders(train, batch_size=128, seed=0, device=fabric.device)
-    plain = BaselineConfig(epochs, optimisation=OptimisationConfig(learning_rate=2e-3))
+    plain = BaselineConfig(epochs=epochs, optimisation=OptimisationConfig(learning_rate=2e-3))
     methods: dict[str, Callable[[MakeModel], Method]] = {
         "small loss": lambda make: SmallLoss(epochs, make, len(train), fabric),
         "plain": lambda make: METHODS["baseline"](plain, make, len(train), fabric),
-        "default": lambda make: METHODS["teacher"](TeacherConfig(epochs=epochs, fold_epochs=epochs), make, len(train), fabric),
+        "default": lambda make: METHODS["teacher"](
+            TeacherConfig(epochs=epochs, fold_epochs=epochs), make, len(train), fabric
+        ),
     }
     for name, build in methods.items():
         fabric.seed_everything(0, verbose=False)

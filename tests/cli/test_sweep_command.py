@@ -38,6 +38,15 @@ def test_what_cannot_be_swept_or_drawn_is_one_line_and_exit_code_1(tmp_path, cap
         (["sweep", "demo", "--out", str(tmp_path / "a"), "--vary", "method.tau=1"], "unknown option method.tau"),
         (["sweep", "demo", "--out", str(tmp_path / "a")], "name an option to vary"),
         (
+            ["sweep", "demo", "--out", str(tmp_path / "a"), "--noise.seed", "7"],
+            "--noise.seed is of one run, but a sweep",
+        ),
+        (["sweep", "demo", "--out", str(tmp_path / "a"), "--seed=7"], "--seed is of one run, but a sweep"),
+        (
+            ["sweep", "demo", "--out", f"{tmp_path}/a", "--devices", "2", "--vary", "noise.rate=0,0.2"],
+            "training.devices is 2 and training.nodes 1, but the runs of a sweep have a device each",
+        ),
+        (
             ["sweep", "demo", "--out", str(tmp_path / "a"), "--method.epochs=2", "--vary", "method.name=teacher,mscn"],
             "--method.epochs is given, but method.name mscn has no such option",
         ),

@@ -187,7 +187,7 @@ def model_and_pairs(count, captions=None):
 def test_few_pairs_and_shared_captions_are_said_with_figures():
     model, pairs = model_and_pairs(100, ["the same"] * 60 + [f"caption {i}" for i in range(40)])
     few, shared = estimated_confidence([model], pairs, 0.05, 0).warnings[:2]
-    assert "100 training pairs" in few
+    assert "100 pairs" in few
     assert "60 of 100 pairs have the same caption ('the same')" in shared
 
 
@@ -215,7 +215,7 @@ def test_a_caption_is_shared_by_many_above_twenty_and_a_hundredth(pairs, times, 
 @pytest.mark.parametrize(("pairs", "warned"), [(199, True), (200, False)])
 def test_two_hundred_pairs_are_enough(pairs, warned):
     told = warnings_about(latent_factor_pairs(pairs, world_seed=0, draw_seed=1).pairs)
-    assert [f"{pairs} training pairs" in each for each in told] == [True] * warned
+    assert [f"{pairs} pairs" in each for each in told] == [True] * warned
 
 
 def test_confidence_is_a_function_of_its_seed_and_leaves_everything_else_as_it_was(trained):

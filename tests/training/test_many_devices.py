@@ -3,6 +3,7 @@
 import json
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -273,8 +274,16 @@ def test_a_folder_that_is_in_use_stops_all_processes(recipe, corpus, tmp_path):
     assert said[1].startswith(f"TrainingError: process 0 cannot go on: another process is writing {tmp_path / 'run'}")
 
 
+def test_a_folder_that_one_process_does_not_see_is_refused(recipe, corpus, tmp_path):
+    said = said_by_each(lambda rank: run(recipe, tmp_path / str(rank), corpus), tmp_path / "told")
+    assert all(text.startswith("CheckpointError: process 1 does not find ") for text in said)
+    assert all("run.json as process 0 wrote it: the run's folder must lie on a file system" in text for text in said)
+
+
 def test_a_checkpoint_that_one_process_does_not_see_is_refused(recipe, corpus, tmp_path):
     run(recipe, tmp_path / "0", corpus)
+    (tmp_path / "1").mkdir()
+    shutil.copy(tmp_path / "0" / "run.json", tmp_path / "1")
     said = said_by_each(lambda rank: run(recipe, tmp_path / str(rank), corpus), tmp_path / "told")
     assert all(text.startswith("CheckpointError: process 1 does not find the checkpoint") for text in said)
 

@@ -143,6 +143,11 @@ class PairLab:
         return self._shown(pa.table(columns))
 
     @property
+    def warnings(self) -> tuple[str, ...]:
+        """What speaks against relying on the issues, in sentences; that nothing is known of single pairs, too."""
+        return tuple(self._audit().summary.warnings)
+
+    @property
     def skipped(self) -> Any:
         """What could not be read and was left out: ``where``, ``reason``, ``detail``."""
         audit = self._audit()
@@ -229,6 +234,8 @@ class PairLab:
         if self.folder is None:
             return "PairLab (no issues yet: call find_issues)"
         summary = open_audit(self.folder).summary
+        if summary.estimated_noise_rate is None:
+            return f"PairLab ({summary.pairs:,} pairs; which of them do not match is not known, see warnings)"
         return f"PairLab ({summary.pairs:,} pairs, {summary.suspects:,} suspects)"
 
     def _repr_html_(self) -> str:

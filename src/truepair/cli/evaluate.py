@@ -39,7 +39,7 @@ class Evaluate:
     split: Literal["test", "dev"] = "test"
     """Which pairs to search."""
     folds: int | None = None
-    """Cut the images into so many equal parts that are searched one by one, and average. By default as the runs'
+    """Number of equal parts that the images are cut into, searched one by one, and averaged. By default as the runs'
     recipes say for the test split (data.test_folds; 5 for MS-COCO 1K), and 1 for the development split."""
     state: Path | None = None
     """Folder for the state of a long evaluation; by default the first run's."""

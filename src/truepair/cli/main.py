@@ -37,12 +37,13 @@ COMMANDS = {
 _GOES_ON = "the same command goes on from what was saved last"
 AFTER_A_STOP = {
     **dict.fromkeys(("demo", "train", "reproduce", "evaluate", "embed", "sweep"), _GOES_ON),
-    "audit": "an earlier audit is as it was; the same command finds the embeddings that were made, and audits anew",
+    "audit": "an earlier audit, if any, is as it was; the same command finds the embeddings that were made, and audits "
+    "anew",
     "review": "every decision is saved; the same command goes on from there",
-    "index": "an earlier index is as it was; the same command finds the embeddings that were made, and goes on",
+    "index": "an earlier index, if any, is as it was; the same command finds the embeddings that were made and goes on",
     "search": "nothing was written",
-    "fix": "an earlier copy is as it was; the same command begins anew",
-    "export": "an earlier export is as it was; the same command begins anew",
+    "fix": "an earlier copy, if any, is as it was; the same command begins anew",
+    "export": "an earlier export, if any, is as it was; the same command begins anew",
     **dict.fromkeys(("figures", "inspect", "noise"), "the same command begins anew"),
 }
 """By command, what is true after Ctrl-C."""

@@ -11,7 +11,7 @@ import itertools
 import re
 import sys
 import textwrap
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import redirect_stderr, redirect_stdout
 from pathlib import Path
 from types import NoneType, UnionType
@@ -366,10 +366,20 @@ def _refuse_unknown(words: Sequence[str], name: str, options: Sequence[Option]) 
         if flag in switches and equals:
             _refuse(f"{flag} takes no value", name)
         if flag.startswith("--") and flag not in known:
-            without_section = f"--{flag.rpartition('.')[2]}"
-            close = [without_section] if without_section in known else difflib.get_close_matches(flag, sorted(known), 1)
-            hint = f"did you mean {close[0]}?" if close else f"'truepair {name} --help-all' lists all"
+            last = flag.removeprefix("--").rpartition(".")[2]
+            same = sorted(each for each in known if each.removeprefix("--").rpartition(".")[2] == last)
+            close = (
+                [f"--{last}"]
+                if f"--{last}" in known
+                else same or difflib.get_close_matches(flag, sorted(known), 1) or sorted(_ends_with(known, last))
+            )
+            hint = f"did you mean {' or '.join(close[:3])}?" if close else f"'truepair {name} --help-all' lists all"
             _refuse(f"there is no option {word.partition('=')[0]}; {hint}", name)
+
+
+def _ends_with(flags: Iterable[str], last: str) -> Iterable[str]:
+    """Flags whose last word is the one that was typed: --method.frozen-epochs for --epochs."""
+    return (flag for flag in flags if flag.endswith(f"-{last}"))
 
 
 def _refuse_missing(words: Sequence[str], name: str, options: Sequence[Option]) -> None:
@@ -398,7 +408,7 @@ def _in_plain_words(box: str, words: Sequence[str], options: Sequence[Option]) -
         for before, word in itertools.pairwise(words):
             if word == extra and before.replace("_", "-") in switches:
                 return f"{before} takes no value: leave {extra!r} out"
-        return f"there is no place for {extra!r}: only so many words without an option"
+        return f"there is no place for {extra!r}, a word without an option before it"
     return _with_flag(re.sub(r"^Error parsing [^:]+: ", "", message), options)
 
 

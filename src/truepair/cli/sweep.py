@@ -10,7 +10,7 @@ from typing import Any
 from truepair.cli.output import Output
 from truepair.cli.parsing import parse, together
 from truepair.cli.train import Train, starting_recipe, without_recipe
-from truepair.errors import TrainingError
+from truepair.errors import ConfigError, TrainingError
 from truepair.spread import spread
 
 MAIN = ("target", "out", "vary", "seeds", "method.name", "noise.rate", "device", "workers")
@@ -32,19 +32,23 @@ class Sweep(Train):
 
     vary: tuple[str, ...] = ()
     """An option by its whole name and the values to try: method.temperature=0.03,0.05. Several options are combined."""
-    seeds: tuple[int, ...] = (0,)
-    """One run each; a seed is that of the noise, the trusted pairs and the training."""
+    seeds: tuple[int, ...] = ()
+    """One run each; a seed is that of the noise, the trusted pairs and the training. By default the recipe's
+    training.seed, which is 0 where it does not say."""
 
 
 def command(arguments: Sequence[str], output: Output) -> None:
     """Parse, refuse what cannot run, train and test, print the table."""
+    _refuse_other_seeds(arguments)
     start = starting_recipe(arguments)
     sections = {section.name: getattr(start, section.name) for section in fields(start)}
     parsed = parse(Sweep, "sweep", together(without_recipe(arguments), "--vary"), main=MAIN, start=sections)
     from truepair.training.sweep import Swept, settings_of, sweep, values_of
 
     values = values_of(parsed.vary)
-    settings = settings_of(parsed.recipe(), values, parsed.seeds, parsed.out, _given(arguments, parsed.method))
+    recipe = parsed.recipe()
+    seeds = parsed.seeds or (recipe.training.seed,)
+    settings = settings_of(recipe, values, seeds, parsed.out, _given(arguments, parsed.method))
 
     def tell(done: Swept) -> None:
         if done.error:
@@ -57,6 +61,16 @@ def command(arguments: Sequence[str], output: Output) -> None:
     failed = [done.setting.folder.name for done in swept if done.results is None]
     if failed:
         raise TrainingError(f"{len(failed)} of {len(swept)} runs failed: {', '.join(failed)}")
+
+
+def _refuse_other_seeds(arguments: Sequence[str]) -> None:
+    """Seeds of one run, which those of the sweep would take the place of."""
+    flags = [word.partition("=")[0].replace("_", "-") for word in arguments]
+    given = next((flag for flag in flags if flag in ("--seed", "--noise.seed", "--trusted.seed")), None)
+    if given is not None:
+        raise ConfigError(
+            f"{given} is of one run, but a sweep has the seeds of all its runs in --seeds: type them there"
+        )
 
 
 def _given(arguments: Sequence[str], method: Any) -> dict[str, Any]:

@@ -24,17 +24,17 @@ class DataConfig:
     """What the text encoder reads: words of the captions, caption features, or both side by side; "auto" takes both
     where there are features, and words otherwise."""
     minimum_word_count: int = 4
-    """Words rarer than this in the training captions become <unk> (SCAN and its heirs: 4)."""
+    """Words rarer than this in the training captions become <unk> (SCAN and the systems after it: 4)."""
     vocabulary: str | None = None
     """A vocabulary JSON (ours, or the field's with word2idx) to use instead of one made from the training captions."""
     captions_per_image: int | None = None
     """Folders of region features: captions of an image, where the row counts leave it open (5 in Flickr30K and
-    MS-COCO). Karpathy files: keep the first so many captions of each image."""
+    MS-COCO). Karpathy files: keep this many captions of each image, the first."""
     test_split: str = "test"
     """Folders of region features: what file names call the split that is reported on ("testall" for all 5,000 test
     images of MS-COCO)."""
     test_folds: int = 1
-    """The test images are searched in so many equal parts and the results averaged (MS-COCO 1K: 5)."""
+    """Number of equal parts in which the test images are searched, whose results are averaged (MS-COCO 1K: 5)."""
     development: Literal["all", "first_1000_images"] = "all"
     """Which development pairs choose the checkpoint: all of them, or those of the first 1,000 images only (all, with a
     note, if there are fewer), as in the released code of DECL and CRCL."""
@@ -54,7 +54,7 @@ class DataConfig:
     """A folder for names and captions, which then stay on disk: for corpora larger than memory, of pictures that
     pretrained networks read or of truepair embed. Made once; training reads a few shards at a time."""
     shards_at_once: int = 8
-    """With a stream index: batches are drawn from so many shards at a time, and each shard is read once an epoch."""
+    """With a stream index: number of shards that batches are drawn from at a time; each is read once an epoch."""
 
     def __post_init__(self) -> None:
         """Refuse impossible counts and shares."""

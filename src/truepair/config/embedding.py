@@ -55,7 +55,7 @@ class EmbedConfig:
     engine: Literal["local", "ray"] = "local"
     """"ray" encodes on all nodes of a Ray cluster, a shard at a time; without a cluster it starts one on this machine.
     Nodes read the source and write to the folder by the same paths. A GPU has one process; without GPUs a node has
-    one, or one for so many cores as --workers says."""
+    one, or one for as many cores as --workers says."""
 
     def __post_init__(self) -> None:
         """Refuse values that cannot work."""

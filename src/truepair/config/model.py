@@ -31,7 +31,7 @@ class ModelConfig:
     """SGR: rounds of graph reasoning."""
     word_vectors: Literal["random", "captions"] = "random"
     """Initial word vectors: U(-0.1, 0.1) (every published system), or co-occurrences of words in the training captions,
-    which mismatched pairs cannot spoil (`encoders.word_vectors`; here)."""
+    which mismatched pairs cannot spoil (truepair's own)."""
     head: Literal["plain", "network"] = "plain"
     """The map from a similarity vector to a similarity: linear (SAF, SGR; VSE∞ has no vector, but a cosine), or a
     network of one hidden layer (the parts of the cosine are then VSE∞'s vector). MSCN always has the network."""
@@ -60,15 +60,16 @@ class ModelConfig:
     """Probability that a value of the input features is zeroed in training; no paper here uses it."""
     projection: Literal["batch_norm", "plain", "identity"] = "batch_norm"
     """Cosine similarity: the map of features to the joint space. "batch_norm" is that of VSE∞ (every published system):
-    a linear map, and beside it a network of half the width with batch normalisation. "plain" has no normalisation, a
-    hidden layer as wide as the joint space and PyTorch's initialisation (here). "identity" is "plain" with weights that
-    change nothing at first: where both sides are of one network (CLIP, SigLIP), training begins with its own space."""
+    a linear map, and beside it a network of half the width with batch normalisation. "plain" (truepair's own) has no
+    normalisation, a hidden layer as wide as the joint space and PyTorch's initialisation. "identity" is "plain" with
+    weights that change nothing at first: where both sides are of one network (CLIP, SigLIP), training begins with its
+    own space."""
     feature_scaling: Literal["none", "length", "root", "auto"] = "none"
     """Cosine similarity: what features become before the network reads them. "none" leaves them as they are (every
     published system). "length" gives each vector a root mean square of ½, or of 0.1 where it stands beside words.
     "root" takes the square root of each value of the image features first, its sign kept (power normalisation:
-    Perronnin et al., ECCV 2010; here). "auto" is "root" where image features are never negative, as activations of a
-    ReLU, and "length" otherwise."""
+    Perronnin et al., ECCV 2010). "auto" is "root" where image features are never negative, as activations of a ReLU,
+    and "length" otherwise."""
     batch_norm_rows: Literal["padded", "valid"] = "padded"
     """Rows that batch statistics are of when regions are dropped: the whole padded batch, as released, or the regions
     that are kept."""
@@ -135,6 +136,12 @@ class ModelConfig:
                 raise ConfigError(
                     f"model.{side} is {how!r}, which gives one vector each, but model.similarity {self.similarity!r} "
                     "compares regions with words: use 'cosine'"
+                )
+        for side, name in zip(("image", "text"), self.readers, strict=True):
+            if name is not None and (name == "none" or name.startswith(("st:", "open_clip:"))):
+                raise ConfigError(
+                    f"model.{side}_encoder is {name!r}, which 'truepair embed' takes and training does not: name a "
+                    f"folder or a network on the hub, or embed with --{side}-encoder {name} and train on the store"
                 )
         if self.projection == "identity" and self.feature_scaling == "root":
             raise ConfigError(

@@ -51,7 +51,8 @@ class SourceConfig:
     """Files in one tar or zip archive: what follows them in a tar file is left out, a zip archive with more is
     refused."""
     most_expanded: int = 200
-    """Zip archives whose content is more than so many times as large as they are, and more than 100 MB, are refused."""
+    """Zip archives whose content is more than this many times as large as they are, and more than 100 MB, are
+    refused."""
     follow_links: bool = False
     """Read files that links inside the source's folder (or the image root) lead to outside of it; such files are
     left out otherwise."""

@@ -38,8 +38,8 @@ class TrainingConfig:
     """Stop when development rSum has not improved for this many epochs, of those after a method's warm-up, its folds or
     its earlier stages; 0 never stops early."""
     checkpoint_steps: int = 0
-    """Also save after every so many optimisation steps, so that a run that is killed goes on within an epoch; 0 saves
-    after each epoch only."""
+    """Number of optimisation steps after which a run is also saved, so that one that is killed goes on within an
+    epoch; 0 saves after each epoch only."""
     tensorboard: bool = False
     """Also write TensorBoard files (needs truepair[tensorboard])."""
 

@@ -97,8 +97,10 @@ def inject_noise(
         DataError: If the pairs are known to be noisy already, or such an exchange does not exist: one caption has no
             partner, nor have those of an image that owns more than half of all that can be drawn.
     """
-    if not 0 <= rate < 1:
-        raise ConfigError(f"the noise rate is {rate}, but it is a share in [0, 1)")
+    if isinstance(rate, str) or not 0 <= rate < 1:
+        raise ConfigError(f"the noise rate is {rate!r}, but it is a share in [0, 1)")
+    if seed < 0:
+        raise ConfigError(f"the seed is {seed}, but it is at least 0")
     if level not in get_args(Level):
         raise ConfigError(f"the noise level is {level!r}, but it is one of {', '.join(get_args(Level))}")
     if partners not in get_args(Partners) or (partners == "similar" and level == "image"):

@@ -294,9 +294,7 @@ def warnings_about(pairs: Pairs) -> tuple[str, ...]:
     """What the pairs themselves, before any model, say against relying on a confidence."""
     said = []
     if len(pairs) < _FEWEST_PAIRS:
-        said.append(
-            f"there are {len(pairs):,} training pairs, and with fewer than {_FEWEST_PAIRS} confidence is a guess"
-        )
+        said.append(f"there are {len(pairs):,} pairs, and with fewer than {_FEWEST_PAIRS} probabilities are rough")
     # Captions by their hashes: the texts may be on disk, and more than memory holds.
     hashes = np.fromiter(map(hash, pairs.captions), np.int64, len(pairs))
     _, first, count = np.unique(hashes, return_index=True, return_counts=True)

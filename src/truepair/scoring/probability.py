@@ -160,10 +160,12 @@ def known_to_differ(found: Probabilities, features: PairFeatures, seed: int) -> 
     low, high = noise_rate_interval(features, found, seed)
     if found.unknown is not None or low * len(features.pairs) >= _LEAST_WRONG:
         return found
+    rates = f"rates from {100 * low:.0f} to {100 * high:.0f} %"
+    if round(100 * low) == round(100 * high):
+        rates = f"a rate of about {100 * high:.0f} %"
     said = (
         f"of {len(features.pairs):,} pairs it cannot be said whether any does not match: resamples of them give noise "
-        f"rates from {100 * low:.0f} to {100 * high:.0f} %; no pair is called a suspect, the least plausible come "
-        "first; audit more pairs together"
+        f"{rates}; no pair is called a suspect, the least plausible come first; audit more pairs together"
     )
     return replace(
         found,

@@ -56,8 +56,9 @@ def look_first(source: Source, most_pixels: int) -> None:
     first = next(fault for fault in faults if fault.reason == reason)
     number = len(faults)
     which = "its only row" if number == 1 else f"all of its first {number} rows"
+    what = "caption" if all("caption" in fault.reason for fault in faults) else "picture"
     raise DataError(
-        f"{source.path}: no picture can be read of {which}: {reason} ({_detail(first)}); {_next_step(source, first)}"
+        f"{source.path}: no {what} can be read of {which}: {reason} ({_detail(first)}); {_next_step(source, first)}"
     )
 
 
@@ -83,6 +84,7 @@ def _next_step(source: Source, first: Skipped) -> str:
         "picture without captions": "captions are read from .txt, .caption or .json files of the same name, or from a "
         "table (metadata.csv, metadata.jsonl)",
         "empty caption": _CAPTIONS.get(source.kind, "name the column of captions with --caption-col"),
+        "caption is not text": _CAPTIONS.get(source.kind, "name the column of captions with --caption-col"),
         "no picture named": "name the column of pictures with --image-col",
         HUGE: "raise --largest-pixels, or make them smaller",
         HUGE_FILE: "raise --largest-file, or make them smaller",

@@ -193,11 +193,23 @@ def _column(name: str, values: Any) -> pa.Array | pa.ChunkedArray:
             return pa.array(array)
         if is_from(values, "pandas") and str(values.dtype) != "object":
             return pa.array(values, from_pandas=True)
-        return pa.array([_cell(value) for value in values])
+        cells = [_cell(value) for value in values]
+        _refuse_text_and_other_things(name, cells)
+        return pa.array(cells)
     except (pa.ArrowException, TypeError, OverflowError) as error:
         raise DataError(
             f"column {name!r} cannot be read as one kind of values ({error}): give all of its cells one type"
         ) from error
+
+
+def _refuse_text_and_other_things(name: str, cells: Sequence[Any]) -> None:
+    kinds = {type(cell) for cell in cells if cell is not None}
+    if str in kinds and len(kinds) > 1:
+        place = next(place for place, cell in enumerate(cells) if cell is not None and not isinstance(cell, str))
+        raise DataError(
+            f"column {name!r} is text but for {cells[place]!r:.60} in row {place:,}, and perhaps more rows: make them "
+            f"text too, or missing (None), as in frame[{name!r}].astype('string')"
+        )
 
 
 def _cell(value: Any) -> Any:

@@ -45,6 +45,8 @@ _LEARNING_DOES_NOT_DEPEND_ON = {
 }
 """Options that may change from one call to the next in the same folder, by section of the recipe."""
 _ROWS_AT_A_TIME = 65_536
+_RUNS_SHOWN = 5
+"""Names of runs, where a folder of several is given in place of one."""
 
 
 @dataclass(frozen=True)
@@ -295,7 +297,13 @@ def description_of_run(folder: Path) -> tuple[Recipe, InputShape]:
     path = folder / RUN
     described = read_json(path, {"recipe": dict, "inputs": dict})
     if described is None:
-        raise CheckpointError(f"{folder} holds no run (no run.json): train one with 'truepair train'")
+        below = sorted(path.parent.name for path in folder.glob(f"*/{RUN}"))
+        hint = "train one with 'truepair train'"
+        if below:
+            hint = (
+                f"name one of those in it: {', '.join(below[:_RUNS_SHOWN])}{', …' if len(below) > _RUNS_SHOWN else ''}"
+            )
+        raise CheckpointError(f"{folder} holds no run (no run.json): {hint}")
     try:
         recipe = recipe_of_run(described["recipe"], str(path))
         return recipe, dacite.from_dict(InputShape, described["inputs"], dacite.Config(strict=True))

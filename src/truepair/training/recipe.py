@@ -230,7 +230,8 @@ def _in_words(kind: Any) -> str:
         count = "" if Ellipsis in get_args(kind) else f"{len(kinds)} "
         plural = {int: "whole numbers", float: "numbers", str: "texts"}
         return f"a list of {count}{plural.get(kinds[0]) or _in_words(kinds[0])}"
-    return kind.__name__ if isinstance(kind, type) else str(kind).replace("typing.", "")
+    words = {int: "a whole number", float: "a number", bool: "true or false", str: "text"}
+    return words.get(kind) or (kind.__name__ if isinstance(kind, type) else str(kind).replace("typing.", ""))
 
 
 def _number(value: Any) -> Any:

@@ -210,7 +210,7 @@ def _write(swept: Sequence[Swept], out: Path) -> None:
         {
             "runs": [
                 {
-                    "folder": str(done.setting.folder),
+                    "folder": done.setting.folder.name,
                     "values": dict(done.setting.values),
                     "seed": done.setting.seed,
                     "error": done.error or None,
