@@ -51,6 +51,11 @@ def test_the_card_says_what_the_run_was(exported, trained):
     assert "baseline, seed 0, 1 epochs" in card
 
 
+def test_who_may_read_one_file_may_read_all(exported, trained):
+    files = [path for path in exported.rglob("*") if path.is_file()]
+    assert len({path.stat().st_mode for path in files}) == 1
+
+
 def test_the_command_says_what_it_wrote_and_replaces_an_earlier_export(exported, trained, capsys):
     (exported / "old").touch()
     assert main(["export", str(trained), "--to", "hf", "--out", str(exported), "--json", "--quiet"]) == 0

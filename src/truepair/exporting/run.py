@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import stat
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -89,6 +90,9 @@ def _write(run: Path, out: Path, to: Format) -> Written:
         (folder / "README.md").write_text(model_card(model, to, written), encoding="utf-8")
         mark = {"to": to, "sides": [*written.sides], "differences": dict(written.differences), "truepair": __version__}
         write_json(folder / EXPORT, mark)
+        mode = stat.S_IMODE((folder / "README.md").stat().st_mode)  # some libraries keep weights from other users
+        for path in (path for path in folder.rglob("*") if path.is_file()):
+            path.chmod(mode)
     return written
 
 
