@@ -1,5 +1,6 @@
 """A small world that every test can train on in seconds: 40 pairs, real objects of each kind, nothing mocked."""
 
+import os
 from functools import partial
 
 import numpy as np
@@ -22,6 +23,16 @@ from truepair.optimisation import Optimiser
 from truepair.scoring.confidence import confidence_of_two_components
 
 pytest_plugins = ("audited_table", "made_stores")  # fixtures of tests/made
+
+
+@pytest.fixture(scope="session", autouse=True)
+def one_cache(tmp_path_factory):
+    """The folder for caches is one for all processes of a test run: a network is exported once, and nowhere else."""
+    base = tmp_path_factory.getbasetemp()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("TRUEPAIR_CACHE", str((base.parent if "PYTEST_XDIST_WORKER" in os.environ else base) / "cache"))
+        yield
+
 
 COLOURS = ("red", "green", "blue", "white", "black")
 ANIMALS = ("dog", "cat", "horse", "bird")

@@ -140,7 +140,7 @@ def test_what_was_done_stays_done_and_what_a_lost_worker_left_goes(ray, tars, tm
     embed_source(source, description, out, config)
     plan = json.loads((out / "embeddings.json").read_text())
     shutil.rmtree(out)
-    encoders, _ = load_encoders(config, tmp_path)
+    encoders, _ = load_encoders(config)
     with ThreadPoolExecutor(1) as pool:
         for number in (0, 3):
             part = out / "parts" / f"{number:05}"

@@ -35,7 +35,7 @@ def forgotten(monkeypatch):
 
 
 def image_encoder(name, tmp_path, grid=None):
-    return load_image_encoder(name, grid=grid, device=CPU, cache=tmp_path)
+    return load_image_encoder(name, grid=grid, device=CPU)
 
 
 def test_an_object_with_two_methods_embeds_a_corpus(tmp_path):

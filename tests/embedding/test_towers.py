@@ -30,7 +30,7 @@ def folder(request, clip_folder, siglip_folder):
 
 
 def image_encoder(folder, tmp_path, grid=None):
-    return load_image_encoder(folder, grid=grid, device=CPU, cache=tmp_path)
+    return load_image_encoder(folder, grid=grid, device=CPU)
 
 
 def preprocessed(encoder, *pictures):
@@ -104,9 +104,9 @@ def test_a_grid_finer_than_the_patches_is_refused(folder, tmp_path):
 
 def test_what_cannot_be_loaded_is_named(tmp_path, bert_folder):
     with pytest.raises(ConfigError, match=r"'no/such-network' cannot be loaded: it is neither a folder here"):
-        load_image_encoder("no/such-network", grid=None, device=CPU, cache=tmp_path)
+        load_image_encoder("no/such-network", grid=None, device=CPU)
     with pytest.raises(ConfigError, match="is of type 'bert', which has no get_image_features beside"):
-        load_image_encoder(bert_folder, grid=None, device=CPU, cache=tmp_path)
+        load_image_encoder(bert_folder, grid=None, device=CPU)
     (tmp_path / "config.json").write_text("{}")
     with pytest.raises(ConfigError, match="cannot be loaded"):
         load_text_encoder(str(tmp_path), CPU)

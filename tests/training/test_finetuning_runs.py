@@ -240,7 +240,7 @@ def test_a_frozen_network_gives_what_embed_gives(recipe, folders, tmp_path):
     captions = load_text_encoder(folders["bert"], device).encode(pairs.captions).features
     rows = torch.arange(len(pairs))
     np.testing.assert_allclose(model.text_encoder._vectors(pairs.caption_inputs.take(rows)), captions, atol=1e-5)
-    images = load_image_encoder(folders["clip"], grid=None, device=device, cache=tmp_path)
+    images = load_image_encoder(folders["clip"], grid=None, device=device)
     from truepair.sources.decoding import decoded
 
     seen = [images.preprocess(decoded(pairs.pictures[image], 64)) for image in range(len(pairs.images))]

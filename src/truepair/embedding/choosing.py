@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import asdict
-from pathlib import Path
 
 import torch
 
@@ -29,25 +28,24 @@ from truepair.sources.decoding import DecodingMemory
 from truepair.training.device import hardware, make_fabric
 
 
-def load_encoders(config: EmbedConfig, cache: Path) -> tuple[Encoders, EncodedBy]:
+def load_encoders(config: EmbedConfig) -> tuple[Encoders, EncodedBy]:
     """The encoders of an embedding, and what readers of its features must know of them.
 
     Args:
         config: Names, grid and device.
-        cache: See `load_image_encoder`.
 
     Raises:
         ConfigError: See `load_image_encoder`; or if this machine has no such device.
     """
     device = make_fabric(config.device).device
-    image = load_image_encoder(config.image_encoder, grid=config.grid, device=device, cache=cache)
+    image = load_image_encoder(config.image_encoder, grid=config.grid, device=device)
     text = load_text_encoder(config.text_encoder, device)
     by = EncodedBy(asdict(image.description), None if text is None else asdict(text.description), hardware(device))
     memory = DecodingMemory(round(config.decoding_memory * 1e9))
     return Encoders(image, text, config.batch_size, memory, config.source.largest_pixels), by
 
 
-def load_image_encoder(name: str, *, grid: int | None, device: torch.device, cache: Path) -> ImageEncoder:
+def load_image_encoder(name: str, *, grid: int | None, device: torch.device) -> ImageEncoder:
     """The encoder that `EmbedConfig.image_encoder` names.
 
     Args:
@@ -55,7 +53,6 @@ def load_image_encoder(name: str, *, grid: int | None, device: torch.device, cac
             the hub.
         grid: Regions along a side; None for one vector a picture.
         device: Where to compute.
-        cache: A folder for what is made of a network once; made if needed.
 
     Raises:
         ConfigError: If there is no such encoder, it has no image side, a package is missing, or it makes no such grid.
@@ -66,7 +63,7 @@ def load_image_encoder(name: str, *, grid: int | None, device: torch.device, cac
     if own is not None:
         return OwnImageEncoder(name, own)
     if name == NAME:
-        return lite0.load_lite0(grid, device, cache)
+        return lite0.load_lite0(grid, device)
     if name.startswith(OPEN_CLIP):
         return OpenClipImageEncoder(name, device)
     if name.startswith(ST):

@@ -5,8 +5,10 @@ from __future__ import annotations
 import importlib.util
 import logging
 import os
+import tempfile
 import warnings
 from collections.abc import Callable, Iterable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, TypeAlias
 
@@ -18,11 +20,16 @@ from torch import Tensor, nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from truepair.embedding.image_encoders import ImageEncoderDescription, check_grid, regions_of
+from truepair.errors import TruepairError
+from truepair.files.cache import cache_folder
+from truepair.files.locking import alone_with
 from truepair.files.replacing import replacing
 from truepair.pretrained.lite0 import NAME, SIDE, WIDTH, middle_of, published_network
 from truepair.pretrained.pictures import Lite0Reader
 
 _POSITIONS = 7
+_LONGEST_EXPORT = 300.0
+"""Seconds to wait for another process that is exporting the network."""
 
 Maps: TypeAlias = Callable[[Float32[np.ndarray, "images 3 224 224"]], Tensor]
 """Pictures → the last feature map, ``[images, 1280, 7, 7]``, on the CPU."""
@@ -69,20 +76,20 @@ class EfficientNetLite0:
         return features.contiguous().numpy()
 
 
-def load_lite0(grid: int | None, device: torch.device, cache: Path) -> EfficientNetLite0:
+def load_lite0(grid: int | None, device: torch.device) -> EfficientNetLite0:
     """The encoder with its published weights, on ONNX Runtime where that is installed and the device is the CPU.
 
     Args:
         grid: See `EfficientNetLite0`.
         device: Where to compute.
-        cache: A folder to keep the exported network in; made if needed.
+        device: Where to compute.
 
     Raises:
         ConfigError: If the network's packages are not installed, or the grid is too fine.
     """
     check_grid(grid, _POSITIONS, NAME)  # before the export, which takes seconds
     if device.type == "cpu" and all(importlib.util.find_spec(name) for name in ("onnxruntime", "onnx", "onnxscript")):
-        return EfficientNetLite0(onnx_maps(cache), grid, "ONNX Runtime")
+        return EfficientNetLite0(onnx_maps(cache_folder() / "networks"), grid, "ONNX Runtime")
     return EfficientNetLite0(torch_maps(device), grid, "PyTorch")
 
 
@@ -109,22 +116,43 @@ def torch_maps(device: torch.device) -> Maps:
     return maps
 
 
-def onnx_maps(cache: Path) -> Maps:
-    """The network in ONNX Runtime, exported into `cache` unless it is there; as `torch_maps` to 1e-4, and faster."""
-    onnxruntime = _onnxruntime()
-    path = cache / f"{NAME}.onnx"
-    if not path.exists():
-        cache.mkdir(parents=True, exist_ok=True)
-        _export(_folded(published_network()), path)
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = torch.get_num_threads()
-    options.add_session_config_entry("session.intra_op.allow_spinning", "0")  # other threads decode and need the cores
-    session = onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
+def onnx_maps(folder: Path) -> Maps:
+    """The network in ONNX Runtime; as `torch_maps` to 1e-4, and faster.
+
+    Args:
+        folder: Where the exported network is kept, which takes seconds to make; made if needed. Where it cannot be
+            written to, the network is exported for this process alone.
+    """
+    try:
+        session = _kept_session(folder)
+    except (OSError, TruepairError):
+        with tempfile.TemporaryDirectory(prefix="truepair-") as temporary:
+            session = _kept_session(Path(temporary))
 
     def maps(batch: Float32[np.ndarray, "images 3 224 224"]) -> Tensor:
         return torch.from_numpy(session.run(None, {"pictures": batch})[0])
 
     return maps
+
+
+def _kept_session(folder: Path) -> Any:
+    """The network of a folder, which is exported into it unless it is there and whole."""
+    path = folder / f"{NAME}-torch-{torch.__version__}.onnx"
+    if path.exists():
+        with suppress(Exception):  # a damaged file, of which ONNX Runtime raises nearly anything, is made anew
+            return _session(path)
+    folder.mkdir(parents=True, exist_ok=True)
+    with alone_with(path, patience=_LONGEST_EXPORT):
+        _export(_folded(published_network()), path)
+    return _session(path)
+
+
+def _session(path: Path) -> Any:
+    onnxruntime = _onnxruntime()
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = torch.get_num_threads()
+    options.add_session_config_entry("session.intra_op.allow_spinning", "0")  # other threads decode and need the cores
+    return onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
 
 
 def _onnxruntime() -> Any:

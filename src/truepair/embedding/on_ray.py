@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import shutil
-import tempfile
 import time
 from collections import Counter, deque
 from collections.abc import Callable, Iterator, Mapping
@@ -96,10 +95,7 @@ class _Worker:
         self._fault: TruepairError | None = None
         try:
             self._source = reopened({**description, "cache_size": config.source.cache_size})
-            with (
-                tempfile.TemporaryDirectory() as cache
-            ):  # of the node: workers that share one would write the same file
-                self._encoders, self._by = load_encoders(config, Path(cache))
+            self._encoders, self._by = load_encoders(config)
         except TruepairError as error:
             self._fault = error  # an actor that fails here dies, and takes the reason with it
 

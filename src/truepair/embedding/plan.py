@@ -19,7 +19,6 @@ from truepair.sources.protocol import Source
 from truepair.sources.skipped import SKIPPED
 from truepair.sources.versions import contents_of, versioned_shards
 
-CACHE = "cache"
 _PLANNED = {"source": dict, "options": dict, "shards": list}
 """What two calls must have in common to be of one store."""
 _SHARED = {**_PLANNED, "share": str, "encoded_by": {"image_encoder": dict, "hardware": str}}
@@ -120,9 +119,8 @@ def refuse_unfit_share(out: Path, plan: Mapping[str, Any], share: Share) -> None
 def _refuse_files(out: Path) -> None:
     """Refuse to write over files, or beside parts, that are not of a feature store."""
     present = [name for name in (IMAGES, CAPTIONS, IMAGE_ROWS, PAIR_ROWS, SKIPPED) if (out / name).exists()]
-    ours = (CACHE, SHARE_FOLDERS)  # what runs leave behind that could not load an encoder, or were killed before
     found = (path for path in (out / PARTS).glob("*") if not is_leftover(path))
-    if any(not any(path.match(name) for name in ours) for path in found):
+    if any(not path.match(SHARE_FOLDERS) for path in found):  # those are left behind by runs that were killed early
         present.append(PARTS)
     if present:
         raise ConfigError(f"{out} already holds {', '.join(present)}, of something else: choose another folder")

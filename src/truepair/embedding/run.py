@@ -21,7 +21,6 @@ from truepair.embedding.choosing import load_encoders
 from truepair.embedding.on_ray import embed_on_ray
 from truepair.embedding.own_encoders import registered
 from truepair.embedding.plan import (
-    CACHE,
     EncodedBy,
     finished_store,
     plan_of,
@@ -236,7 +235,7 @@ def _embed_all(
             )
         by = embed_on_ray(plan["source"], folders, config, begin)
     else:
-        encoders, by = load_encoders(config, parts / CACHE)
+        encoders, by = load_encoders(config)
         begin()
         todo = {folder: (shard, ALL) for shard, folder in folders.items()}
         _embed_shards(source, todo, encoders, config.workers, first_part)
@@ -255,7 +254,7 @@ def _embed_share(
     if not (folder / PLAN).exists():
         look_first(source, config.source.largest_pixels)
     if not (folder / PLAN).exists() or any(finished_part(part) is None for part in todo):
-        encoders, by = load_encoders(config, folder / CACHE)
+        encoders, by = load_encoders(config)
         for other in share_folders(out):
             refuse_other_encoders(other, by)  # now, not after hours, when the parts are put together
         write_json(folder / PLAN, shared | {"encoded_by": asdict(by), "notes": list(source.notes)})

@@ -60,8 +60,7 @@ def load_network(name: str) -> Any:
             f"encoder {name!r} has its weights as {pickled[0]} only, which may run anything when it is loaded: save "
             "them as safetensors (save_pretrained of transformers does)"
         )
-    options = {"dtype": torch.float32, "use_safetensors": True, "output_loading_info": True}
-    network, found = _load("AutoModel", name, **options)
+    network, found = _load("AutoModel", name, dtype=torch.float32, use_safetensors=True, output_loading_info=True)
     missing = sorted(key for key in found["missing_keys"] if not key.startswith(_MAY_BE_MISSING))
     if missing:  # transformers makes them up at random
         raise ConfigError(

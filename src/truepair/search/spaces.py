@@ -34,7 +34,6 @@ from truepair.data.text import Vocabulary, WordsAndVectors, tokens_of, words_of
 from truepair.embedding.choosing import load_image_encoder, load_text_encoder
 from truepair.embedding.class_space import ENCODERS
 from truepair.embedding.image_encoders import ImageEncoder
-from truepair.embedding.plan import CACHE
 from truepair.embedding.text_encoders import TextEncoder, encode_by_length
 from truepair.encoders.shared_space import Centred, ClassesOfCaptions, ClassesOfImages, SharedVectors
 from truepair.encoders.towers import refuse_other_weights
@@ -116,14 +115,12 @@ class Space:
         description: dict[str, Any],
         by: Encoded,
         vocabulary: Vocabulary | None = None,
-        cache: Path | None = None,
         reads: ModelConfig = ModelConfig(),  # noqa: B008, it is frozen
     ) -> None:
         self.models = models
         self.description = description
         self.by = by
         self.vocabulary = vocabulary
-        self.cache = cache
         self.reads = reads
 
     @property
@@ -249,8 +246,7 @@ class Space:
 
     @cached_property
     def _image_encoder(self) -> ImageEncoder:
-        cache = self.cache or Path(CACHE)
-        encoder = load_image_encoder(self.by.image or "", grid=self.by.grid, device=torch.device("cpu"), cache=cache)
+        encoder = load_image_encoder(self.by.image or "", grid=self.by.grid, device=torch.device("cpu"))
         refuse_other_weights(self.by.image or "", self.by.image_weights, encoder.description.weights)
         return encoder
 
@@ -277,14 +273,13 @@ def untrained_space(pairs: Pairs, by: Encoded, where: str) -> Space:
     return Space([model], description, by)
 
 
-def run_space(folder: Path, named: Mapping[str, str] = MappingProxyType({}), cache: Path | None = None) -> Space:
+def run_space(folder: Path, named: Mapping[str, str] = MappingProxyType({})) -> Space:
     """The space of a run, on the CPU.
 
     Args:
         folder: The run.
         named: The encoders, by side ("image", "text"), that the user names because its features do not say what made
             them.
-        cache: See `Space`.
 
     Raises:
         CheckpointError: If the folder holds no finished run.
@@ -302,7 +297,7 @@ def run_space(folder: Path, named: Mapping[str, str] = MappingProxyType({}), cac
     if named:
         description["named"] = dict(named)
     told = replace(by, image=named.get("image", by.image), text=named.get("text", by.text))
-    space = Space(run.models, description, told, run.vocabulary, cache, reads)
+    space = Space(run.models, description, told, run.vocabulary, reads)
     _refuse_named(space, by, named, folder)
     return space
 
@@ -340,7 +335,6 @@ def opened_space(description: dict[str, Any], folder: Path) -> Space:
     Raises:
         DataError: If the run that encodes was trained anew, or a file is damaged.
     """
-    cache = folder / CACHE
     if description["kind"] == "run":
         run = Path(description["folder"])
         if not (run / _WEIGHTS).exists() or _digest(run / _WEIGHTS) != description["sha256"]:
@@ -348,14 +342,14 @@ def opened_space(description: dict[str, Any], folder: Path) -> Space:
                 f"{folder} was made by the run in {run}, which is gone or was trained anew: restore it, or make the "
                 f"index again in a new folder (truepair index {run} --out …)"
             )
-        return run_space(run, description.get("named", {}), cache)
+        return run_space(run, description.get("named", {}))
     by = Encoded(**{field.name: description.get(field.name) for field in fields(Encoded)})
     try:
         weights = load_checkpoint(folder / SPACE)["weights"]
         model = _stored_model(weights, is_of_classes=by.names == ENCODERS)
     except (CheckpointError, KeyError, RuntimeError) as error:
         raise DataError(f"{folder / SPACE} cannot be read ({error}): copy the index again, or make it again") from error
-    return Space([model], description, by, cache=cache)
+    return Space([model], description, by)
 
 
 def embed_config(space: Space) -> EmbedConfig:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
@@ -13,11 +12,10 @@ from pathlib import Path
 from typing import BinaryIO
 
 from truepair.errors import ConfigError, DataError, said_by
+from truepair.files.cache import FOLDER_VARIABLE, cache_folder
 from truepair.files.locking import alone_with, lock_beside
 from truepair.files.replacing import put_in_place
 
-FOLDER_VARIABLE = "TRUEPAIR_CACHE"
-"""The environment variable that names another folder for copies."""
 _OWN = "shards"
 """The folder in it, of which every file may be deleted."""
 _IN_USE = 60.0
@@ -27,17 +25,8 @@ _LONGEST_WAIT = 600.0
 
 
 def usual_folder() -> Path:
-    """Where copies are kept: ``shards`` in ``$TRUEPAIR_CACHE``, or in ``truepair`` in the user's folder for caches."""
-    named = os.environ.get(FOLDER_VARIABLE)
-    if named:
-        return Path(named) / _OWN  # other files there stay
-    if sys.platform == "win32":
-        base = os.environ.get("LOCALAPPDATA") or Path.home() / "AppData" / "Local"
-    elif sys.platform == "darwin":
-        base = Path.home() / "Library" / "Caches"
-    else:
-        base = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
-    return Path(base) / "truepair" / _OWN
+    """Where copies are kept: ``shards`` in the folder for caches, of which other files stay."""
+    return cache_folder() / _OWN
 
 
 @dataclass(frozen=True)
