@@ -93,13 +93,12 @@ def fit(
     loaders.lost = {int(pair): why for pair, why in state.lost.items()}
     log.rewind(state.epoch, state.lines)
     at_start = random_state()
-    steps, seen = loaders.batches_per_epoch(), Seen(loaders, dev, frozen)
+    steps, seen, clock = loaders.batches_per_epoch(), Seen(loaders, dev, frozen), _Clock()
     total, done = method.epochs * steps, state.epoch * steps + state.batches
     with progress("training", "steps", total, done) as shown:
         for epoch in range(state.epoch, method.epochs):
             if patience and epoch > max(state.best_epoch, frozen - 1, before_a_stop - 1) + patience:
                 break
-            wall, cpu = time.perf_counter(), time.process_time()
             begun = shown.done - state.batches
             shown.describe(f"epoch {epoch + 1}/{method.epochs}")
             learned, judged = seen.at(epoch, method.models)
@@ -109,37 +108,59 @@ def fit(
                 shown.advance()
                 if checkpoint_steps and step % checkpoint_steps == 0:
                     state.batches, state.lines = learned.position, log.flush(epoch)
-                    state.seconds += time.perf_counter() - wall
-                    state.cpu_seconds += time.process_time() - cpu
-                    wall, cpu = time.perf_counter(), time.process_time()
-                    if processes.is_first():
-                        save(last, _with_lost(state, loaders), method, config, described)
+                    clock.add_to(state)
+                    _save_on_first(last, state, loaders, method, config, described)
             # A method may choose its pairs, and so have fewer steps.
             shown.total = shown.done + (method.epochs - epoch - 1) * (shown.done - begun)
             metrics = evaluate(method.models, judged)
-            if method.stage != state.stage:
-                state.stage, state.best_rsum = method.stage, -1.0  # a fresh network: the old one's best is void
-            rsum = processes.of_first(metrics.rsum)
-            if rsum > state.best_rsum:
-                state.best_rsum, state.best_epoch = rsum, epoch
-                if processes.is_first():
-                    save_checkpoint(best, {"epoch": epoch, "models": [model.state_dict() for model in method.models]})
+            _keep_best(best, state, epoch, processes.of_first(metrics.rsum), method)
             state.epoch, state.batches, state.lines = epoch + 1, 0, 0
-            state.seconds += time.perf_counter() - wall
-            state.cpu_seconds += time.process_time() - cpu
+            clock.add_to(state)
             log.epoch(
                 epoch,
                 {"stage": state.stage, "seconds": state.seconds, **metrics.as_dict()},
                 histograms(method.pair_state, loaders.pairs.is_clean),
             )
             shown.remark = f"development rSum {metrics.rsum:.1f}, best {state.best_rsum:.1f}"
-            if processes.is_first():
-                save(last, _with_lost(state, loaders), method, config, described)
+            _save_on_first(last, state, loaders, method, config, described)
     return state
 
 
-def _with_lost(state: RunState, loaders: Loaders) -> RunState:
-    return replace(state, lost={str(pair): why for pair, why in loaders.lost.items()})
+class _Clock:
+    """Wall time, and processor time of this process, since it was last read."""
+
+    def __init__(self) -> None:
+        self._wall, self._cpu = time.perf_counter(), time.process_time()
+
+    def add_to(self, state: RunState) -> None:
+        wall, cpu = time.perf_counter(), time.process_time()
+        state.seconds += wall - self._wall
+        state.cpu_seconds += cpu - self._cpu
+        self._wall, self._cpu = wall, cpu
+
+
+def _keep_best(path: Path, state: RunState, epoch: int, rsum: float, method: Method) -> None:
+    """The weights, if no epoch of the method's present stage was better."""
+    if method.stage != state.stage:
+        state.stage, state.best_rsum = method.stage, -1.0  # a fresh network: the old one's best is void
+    if rsum > state.best_rsum:
+        state.best_rsum, state.best_epoch = rsum, epoch
+        if processes.is_first():
+            save_checkpoint(path, {"epoch": epoch, "models": [model.state_dict() for model in method.models]})
+
+
+def _save_on_first(
+    path: Path,
+    state: RunState,
+    loaders: Loaders,
+    method: Method,
+    config: Mapping[str, Any],
+    pairs: Mapping[str, Any],
+) -> None:
+    """See `save`; on the first process."""
+    if processes.is_first():
+        lost = {str(pair): why for pair, why in loaders.lost.items()}
+        save(path, replace(state, lost=lost), method, config, pairs)
 
 
 def _refuse_another_start(last: Path) -> None:
