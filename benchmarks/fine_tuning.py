@@ -83,7 +83,9 @@ WAYS: Mapping[str, Way] = {
     "both full, 500 images": Way(BOTH, 5, 2, images=500),
     "projections, five captions": Way({"data.text": "features"}, 0, 10, captions=5),
     "text full, five captions": Way(TUNED | {"model.text": "full"}, 5, 2, captions=5),
+    "text lora, five captions": Way(TUNED | {"model.text": "lora"}, 5, 2, captions=5),
     "both full, five captions": Way(BOTH, 5, 2, captions=5),
+    "both full, five captions, slower": Way(BOTH | {"model.tower_learning_rate_factor": 0.3}, 5, 2, captions=5),
 }
 SYSTEMS: Mapping[str, Options] = {
     "plain": WARMER | {"method.name": "baseline"},
