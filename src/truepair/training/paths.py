@@ -18,10 +18,12 @@ from truepair.training.recipe import recipe_from
 from truepair.training.recipe_sets import with_options
 
 _BUILT_IN = (NAME, MINILM)
-_OPTIONS = (
-    *("data.path", "data.vocabulary", "data.image_features", "data.caption_features", "data.stream_index"),
-    *("data.source.image_root", "noise.index", "trusted.path", "model.image_encoder", "model.text_encoder"),
+FILES = (
+    *("data.path", "data.vocabulary", "data.source.image_root", "data.image_features", "data.caption_features"),
+    *("noise.index", "trusted.path"),
 )
+"""Options that name a file or a folder that is read."""
+_OPTIONS = (*FILES, "data.stream_index", "model.image_encoder", "model.text_encoder")
 """Options that name something on a disk, or may: an encoder may be a name on the hub."""
 
 

@@ -23,23 +23,13 @@ from truepair.progress import progress
 from truepair.sources.opening import is_source_folder
 from truepair.training.device import make_fabric
 from truepair.training.folder import finished, load_runs, refuse_another_run
+from truepair.training.paths import FILES
 from truepair.training.recipe import Member, RecipeFile
 from truepair.training.results import RunResults
 from truepair.training.run import run
 
 MEASURES = (*(f"{way}_r{k}" for way in ("image_to_text", "text_to_image") for k in (1, 5, 10)), "rsum")
 """What is compared: the six recalls, in percent, and their sum."""
-
-_FILES = (
-    "data.path",
-    "data.vocabulary",
-    "data.source.image_root",
-    "data.image_features",
-    "data.caption_features",
-    "noise.index",
-    "trusted.path",
-)
-"""Options that name a file or a folder."""
 
 _RATES_DIFFER = 0.01
 """How far apart noise rates may be before a reproduction warns; published index files are off by less than 0.0001."""
@@ -175,7 +165,7 @@ def with_data_in(recipe: Recipe, folder: Path) -> Recipe:
         value = getattr(config, name)
         return replace(config, **{name: with_moved(value, inner) if inner else moved(value)})
 
-    for option in _FILES:
+    for option in FILES:
         recipe = with_moved(recipe, option.split("."))
     return recipe
 
@@ -196,7 +186,7 @@ def missing_file(recipe: Recipe) -> tuple[str, Path] | None:
 
     Of a folder of region features, also the file of each split is looked for, not what is in it.
     """
-    named = [(option, attrgetter(option)(recipe)) for option in _FILES]
+    named = [(option, attrgetter(option)(recipe)) for option in FILES]
     needed = [(option, Path(path)) for option, path in named if path not in (None, "demo")]
     folder = Path(recipe.data.path)
     if recipe.data.path != "demo" and folder.is_dir() and (is_precomputed(folder) or not is_source_folder(folder)):
