@@ -198,7 +198,7 @@ def test_an_ensemble_needs_no_published_number(tmp_path):
         (SECTION + "r_sum = 3\n", "unknown option published.r_sum; did you mean published.rsum?"),
         (SECTION + 'members = ["saf"]\n', "unknown option published.members; "),
         (SECTION.replace("rsum = 475.5", ""), "published.rsum is missing"),
-        (SECTION.replace("475.5", '"475.5"'), "published.rsum is '475.5', but it must be float"),
+        (SECTION.replace("475.5", '"475.5"'), "published.rsum is '475.5', but it must be a number"),
         (SECTION.replace("475.5", "47550"), "published.rsum is 47550, but the sum of six percentages is in [0, 600]"),
         (SECTION.replace("70, 90.5, 95", "70, 90.5"), "published.image_to_text is (70.0, 90.5, None), but it must be"),
         (SECTION.replace("70, 90.5", "90.5, 70"), "published.image_to_text is 90.5, 70, 95, but R@1, R@5 and R@10 are"),

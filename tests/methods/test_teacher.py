@@ -270,7 +270,7 @@ def test_confidence_draws_nothing_and_leaves_modes_as_they_were(make, fabric, lo
     assert method.models[0].training
     assert method._of_all[0].model.training
     assert confidence.shape == (40,)
-    assert "40 training pairs" in method.notes[0]
+    assert "40 pairs" in method.notes[0]
 
 
 def test_confidence_is_the_same_in_either_mode_and_changes_no_confidence(fabric):

@@ -93,7 +93,7 @@ def test_another_method_comes_with_its_own_options(tmp_path):
         (["method.temperatur=0.05"], "--vary: unknown option method.temperatur; did you mean method.temperature?"),
         (["data.path.name=1"], "unknown option data.path.name; path is an option, not a section"),
         (["method.temperature=-1"], "--vary: method.temperature is -1"),
-        (["method.epochs=many"], "--vary: method.epochs is 'many', but it must be int"),
+        (["method.epochs=many"], "--vary: method.epochs is 'many', but it must be a whole number"),
         (["model.word_vectors=a b,a-b"], "--vary: model.word_vectors is 'a b'"),
     ],
 )
