@@ -138,13 +138,24 @@ def onnx_maps(folder: Path) -> Maps:
 def _kept_session(folder: Path) -> Any:
     """The network of a folder, which is exported into it unless it is there and whole."""
     path = folder / f"{NAME}-torch-{torch.__version__}.onnx"
-    if path.exists():
-        with suppress(Exception):  # a damaged file, of which ONNX Runtime raises nearly anything, is made anew
-            return _session(path)
+    session = _session_if_whole(path)
+    if session is not None:
+        return session
     folder.mkdir(parents=True, exist_ok=True)
     with alone_with(path, patience=_LONGEST_EXPORT):
-        _export(_folded(published_network()), path)
-    return _session(path)
+        session = _session_if_whole(path)  # of a process that was at it meanwhile
+        if session is None:
+            _export(_folded(published_network()), path)
+            session = _session(path)
+    return session
+
+
+def _session_if_whole(path: Path) -> Any | None:
+    """None where there is no file, or a damaged one, of which ONNX Runtime raises nearly anything."""
+    if path.exists():
+        with suppress(Exception):
+            return _session(path)
+    return None
 
 
 def _session(path: Path) -> Any:
