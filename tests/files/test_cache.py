@@ -3,7 +3,8 @@
 import numpy as np
 import pytest
 
-from truepair.files.cache import cache_folder, kept_array
+from truepair.files.cache import cache_folder
+from truepair.files.npy import kept_array
 
 
 @pytest.fixture

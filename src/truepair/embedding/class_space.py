@@ -22,7 +22,7 @@ from truepair.embedding.lite0 import classifier
 from truepair.embedding.text_encoders import encode_by_length
 from truepair.embedding.towers import TowerTextEncoder
 from truepair.encoders.shared_space import ClassesOfCaptions, ClassesOfImages
-from truepair.files.cache import kept_array
+from truepair.files.npy import kept_array
 from truepair.pretrained.captions import MINILM, text_folder
 from truepair.pretrained.lite0 import NAME
 

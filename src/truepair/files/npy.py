@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import math
 import os
+from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
-from truepair.errors import DataError, of_system
+from truepair.errors import DataError, TruepairError, of_system
+from truepair.files.cache import cache_folder
+from truepair.files.locking import alone_with
 from truepair.files.replacing import replacing
 
 
@@ -88,3 +92,21 @@ def save_array(path: Path, array: np.ndarray) -> None:
             file.write(written.data)
     except OSError as error:
         raise DataError(f"could not write {path} ({of_system(error)})") from error
+
+
+def kept_array(name: str, make: Callable[[], np.ndarray]) -> np.ndarray:
+    """An array that takes seconds to make, from the cache; made, and kept where that is possible, if it is not there.
+
+    Args:
+        name: Says everything that the array depends on.
+        make: Makes it.
+    """
+    path = cache_folder() / "arrays" / f"{name}.npy"
+    with suppress(OSError, TruepairError):  # missing, or damaged
+        return load_array(path)
+    array = make()
+    with suppress(OSError, TruepairError):  # a home that cannot be written to, or another process that is writing
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with alone_with(path):
+            save_array(path, array)
+    return array
