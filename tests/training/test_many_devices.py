@@ -45,7 +45,7 @@ from truepair.files.locking import alone_in
 from truepair.in_parts import encoded
 from truepair.methods.crcl import Crcl
 from truepair.model import InputShape, make_model
-from truepair.training.device import training_fabric
+from truepair.training.device import make_fabric, training_fabric
 from truepair.training.log import RunLog, read_log
 from truepair.training.run import build_method, run
 
@@ -438,3 +438,11 @@ def test_torchrun_starts_the_command_and_the_first_process_speaks(tmp_path):
     )
     assert json.loads(process.stdout)["hardware"].startswith("2 processes: ")
     assert [line.partition(":")[0] for line in process.stderr.splitlines()] == ["note"]  # one epoch taught nothing yet
+
+
+def test_a_task_of_slurm_that_computes_by_itself_is_the_first_and_has_a_device(monkeypatch):
+    names = {"SLURM_JOB_ID": 1, "SLURM_JOB_NAME": "train.sh", "SLURM_NTASKS": 4, "SLURM_PROCID": 3, "SLURM_LOCALID": 3}
+    for name, value in names.items():
+        monkeypatch.setenv(name, str(value))
+    assert make_fabric("cpu").global_rank == 0
+    assert (process_number(), process_number(by_slurm=True)) == (0, 3)
