@@ -9,6 +9,9 @@ from typing import Literal
 from truepair.config.source import SourceConfig
 from truepair.errors import ConfigError
 
+ST, OPEN_CLIP = "st:", "open_clip:"
+"""What names of encoders of sentence-transformers, and of open_clip, begin with; they are read by these libraries."""
+
 
 @dataclass(frozen=True)
 class Share:

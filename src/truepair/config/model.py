@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import Literal
 
+from truepair.config.embedding import OPEN_CLIP, ST
 from truepair.errors import ConfigError
 
 Tower = Literal["features", "frozen", "full", "lora"]
@@ -138,7 +139,7 @@ class ModelConfig:
                     "compares regions with words: use 'cosine'"
                 )
         for side, name in zip(("image", "text"), self.readers, strict=True):
-            if name is not None and (name == "none" or name.startswith(("st:", "open_clip:"))):
+            if name is not None and (name == "none" or name.startswith((ST, OPEN_CLIP))):
                 raise ConfigError(
                     f"model.{side}_encoder is {name!r}, which 'truepair embed' takes and training does not: name a "
                     f"folder or a network on the hub, or embed with --{side}-encoder {name} and train on the store"

@@ -88,12 +88,12 @@ class LostPictures:
         self._lost, self._asked = self._lost + lost, self._asked + asked
         if self._asked < _FEWEST_ASKED:
             return
-        (lost, asked), self._lost, self._asked = (self._lost, self._asked), 0, 0
-        if 2 * lost > asked:
+        if 2 * self._lost > self._asked:
             raise DataError(
-                f"{lost:,} of {asked:,} pictures {what} cannot be decoded, too many to go on without them: is the "
-                "source still there?"
+                f"{self._lost:,} of {self._asked:,} pictures {what} cannot be decoded, too many to go on without them: "
+                "is the source still there?"
             )
+        self._lost = self._asked = 0
 
 
 def unreadable(inputs: Inputs, rows: Int[Tensor, " items"]) -> dict[int, str]:

@@ -6,12 +6,10 @@ from dataclasses import asdict
 
 import torch
 
-from truepair.config.embedding import EmbedConfig
+from truepair.config.embedding import OPEN_CLIP, ST, EmbedConfig
 from truepair.embedding import lite0
 from truepair.embedding.image_encoders import ImageEncoder
 from truepair.embedding.other_libraries import (
-    OPEN_CLIP,
-    ST,
     OpenClipImageEncoder,
     OpenClipTextEncoder,
     SentenceTransformersEncoder,

@@ -82,7 +82,6 @@ def load_lite0(grid: int | None, device: torch.device) -> EfficientNetLite0:
     Args:
         grid: See `EfficientNetLite0`.
         device: Where to compute.
-        device: Where to compute.
 
     Raises:
         ConfigError: If the network's packages are not installed, or the grid is too fine.

@@ -13,12 +13,11 @@ from jaxtyping import Float32
 from PIL import Image
 from torch.nn.functional import normalize
 
+from truepair.config.embedding import OPEN_CLIP, ST
 from truepair.embedding.image_encoders import ImageEncoderDescription
 from truepair.embedding.text_encoders import EncodedCaptions, TextEncoderDescription
 from truepair.errors import ConfigError, said_by
 
-ST, OPEN_CLIP = "st:", "open_clip:"
-"""What the names of their encoders begin with."""
 _ENDINGS = (".safetensors", ".pt", ".pth", ".bin", ".ckpt")
 
 

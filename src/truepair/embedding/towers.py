@@ -80,7 +80,7 @@ class TowerTextEncoder:
             ConfigError: If it cannot be loaded, or pools its tokens in an unknown way.
         """
         self._reader = CaptionReader(name)
-        self._tower = load_text_tower(name)
+        self._tower = load_text_tower(name, self._reader)
         self._device = device
         self.description = TextEncoderDescription(
             name=name,

@@ -266,13 +266,17 @@ def load_image_tower(name: str) -> ImageTower:
     return HubImageTower(name, HubReader(name)).eval()
 
 
-def load_text_tower(name: str) -> TextTower:
+def load_text_tower(name: str, reader: CaptionReader | None = None) -> TextTower:
     """The network that ``embed --text-encoder`` calls by this name, on the CPU, in evaluation mode, frozen.
 
+    Args:
+        name: "minilm", a folder, or a name on the hub.
+        reader: Of the same name; loaded if it is not given.
+
     Raises:
-        ConfigError: If there is no such network, or a package is missing.
+        ConfigError: If there is no such network, a package is missing, or its tokenizer has more tokens than it knows.
     """
-    reader = CaptionReader(name)
+    reader = reader or CaptionReader(name)
     tower = (SentenceTower(text_folder(name)) if is_sentence_encoder(name) else HubTextTower(name, reader)).eval()
     try:
         with torch.no_grad():

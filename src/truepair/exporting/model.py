@@ -11,8 +11,8 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from truepair.config import ModelConfig, Recipe
+from truepair.config.embedding import OPEN_CLIP, ST
 from truepair.data.batch import Padded
-from truepair.embedding.other_libraries import OPEN_CLIP, ST
 from truepair.embedding.own_encoders import registered
 from truepair.encoders.codes import SharedEncoder
 from truepair.encoders.finetuning import TowerEncoder
